@@ -1,0 +1,1 @@
+"""What is attacked: harms and over-refusal controls."""

@@ -1,0 +1,1 @@
+"""How a goal is disguised: encodings, wrappers and chains of them."""

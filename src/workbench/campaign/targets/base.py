@@ -1,0 +1,44 @@
+"""What a target is: something that prompts go into and text comes out of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+__all__ = ["Decision", "Response", "Target"]
+
+Decision = Literal["pass", "rewrite", "block"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """What came through a target."""
+
+    text: str
+    """What the model behind it would receive; hostile, not yet redacted."""
+    decision: Decision
+    latency_ms: float
+
+
+class Target(Protocol):
+    """Something to attack. Deterministic targets make executions reproducible."""
+
+    @property
+    def name(self) -> str:
+        """Short name, unique within an execution."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """Content id: differs where answers could differ (other model, other gain)."""
+        ...
+
+    @property
+    def defends(self) -> bool:
+        """Whether it claims to stop attacks; one that does not is a baseline."""
+        ...
+
+    def respond(self, prompts: Sequence[str]) -> list[Response]:
+        """Return one response per prompt, in order."""
+        ...

@@ -1,0 +1,124 @@
+"""Test sets under the name of their content: one copy, any number of owners."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from sqlalchemy import insert, select
+from sqlalchemy.exc import IntegrityError
+
+from workbench.campaign.interop import promptfoo_id, promptfoo_tests
+from workbench.core.errors import DataError, StoreError
+from workbench.core.identity import canonical_json
+from workbench.store import schema
+from workbench.store.database import Store
+from workbench.store.records import TestCase, TestSet, now
+
+__all__ = ["OwnedTestSet", "list_test_sets", "load", "newest", "save"]
+
+_CASES_FILE = "cases.jsonl.zst"
+_CODEC = "zstd"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnedTestSet:
+    """A test set as its owner's list shows it."""
+
+    id: str
+    created_at: str
+    """When this owner first saved it, ISO 8601 UTC."""
+    tests: int
+    promptfoo_id: str
+    recipe: dict[str, Any]
+    """How this owner made it."""
+
+
+def save(store: Store, test_set: TestSet) -> str:
+    """Return the id of a test set, stored once and owned by the user of the store.
+
+    Writes to the store. Equal content saved by others is shared, each with an own recipe.
+
+    Raises:
+        DataError: If there are no cases, or one occurs twice.
+        StoreError: If the disk is full or read-only.
+    """
+    ids = [case.id for case in test_set.cases]
+    if not ids:
+        raise DataError("the test set has no cases; choose more plugins or strategies")
+    if len(set(ids)) < len(ids):
+        raise DataError(f"the test set holds {len(ids) - len(set(ids))} cases twice; drop them")
+    facts = {"tests": len(ids), "promptfoo_id": promptfoo_id(promptfoo_tests(test_set))}
+    if not store.artifacts.exists("test_set", test_set.id):
+        lines = "".join(canonical_json(case.to_json()) + "\n" for case in test_set.cases)
+        data = lines.encode("utf-8", "surrogatepass")
+        with store.artifacts.create("test_set", test_set.id, dict(facts)) as folder:
+            path = str(folder / _CASES_FILE)
+            with pa.OSFile(path, "wb") as file, pa.CompressedOutputStream(file, _CODEC) as packed:
+                packed.write(data)
+    _add_owner(store, test_set.id, {**facts, "recipe": test_set.recipe})
+    return test_set.id
+
+
+def load(store: Store, test_set_id: str = "") -> TestSet:
+    """Return a test set of the user of the store; an empty id means the newest.
+
+    Raises:
+        DataError: If this user owns none of that id.
+        StoreError: If its file is damaged.
+    """
+    test_set_id = test_set_id or newest(store)
+    owned = {one.id: one for one in list_test_sets(store)}
+    if test_set_id not in owned:
+        known = ", ".join(one[:12] for one in list(owned)[-3:]) or "none; run 04_generate_tests"
+        raise DataError(
+            f"{store.settings.user!r} owns no test set {test_set_id!r}; newest: {known}"
+        )
+    path = store.artifacts.path("test_set", test_set_id) / _CASES_FILE
+    try:
+        with pa.OSFile(str(path), "rb") as file, pa.CompressedInputStream(file, _CODEC) as packed:
+            text = packed.read()
+        rows = [
+            json.loads(line) for line in text.decode("utf-8", "surrogatepass").split("\n") if line
+        ]
+        cases = tuple(TestCase.from_json(row) for row in rows)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path}: damaged ({error}); generate the test set again") from error
+    found = TestSet(cases=cases, recipe=owned[test_set_id].recipe)
+    if found.id != test_set_id:
+        raise StoreError(f"{path}: content no longer matches its id; generate the test set again")
+    return found
+
+
+def newest(store: Store) -> str:
+    """Return the id of the user's newest test set, or an empty string."""
+    owned = list_test_sets(store)
+    return owned[-1].id if owned else ""
+
+
+def list_test_sets(store: Store) -> list[OwnedTestSet]:
+    """Return the test sets of the user of the store, oldest first, and nobody else's."""
+    table = schema.test_set_owners
+    query = select(table).where(table.c.owner == store.settings.user).order_by(table.c.created_at)
+    with store.engine.connect() as connection:
+        rows = connection.execute(query).mappings().all()
+    return [
+        OwnedTestSet(id=row["test_set"], created_at=row["created_at"], **row["metadata"])
+        for row in rows
+    ]
+
+
+def _add_owner(store: Store, test_set_id: str, metadata: dict[str, Any]) -> None:
+    row = {
+        "test_set": test_set_id,
+        "owner": store.settings.user,
+        "created_at": now(),
+        "metadata": metadata,
+    }
+    try:
+        with store.engine.begin() as connection:
+            connection.execute(insert(schema.test_set_owners), row)
+    except IntegrityError:  # owned already: the first recipe stands
+        return

@@ -1,0 +1,68 @@
+"""The one exception tree.
+
+::
+
+    WorkbenchError                 exit 1   anything this package raises on purpose
+    ├── InputError                 exit 2   something the user gave is wrong
+    │   ├── ConfigError            exit 2   an experiment file, setting or parameter
+    │   └── DataError              exit 2   a data file or its contents
+    ├── BudgetError                exit 3   a limit on spending was reached
+    ├── GateError                  exit 4   a quality gate was not met
+    ├── StoreError                 exit 1   the store cannot be read or written
+    └── StepError                  exit 1   a notebook or its kernel failed
+
+Every message names the thing, the value and what to do next, in one line.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BudgetError",
+    "ConfigError",
+    "DataError",
+    "GateError",
+    "InputError",
+    "StepError",
+    "StoreError",
+    "WorkbenchError",
+]
+
+
+class WorkbenchError(Exception):
+    """Base of every error raised on purpose; ``exit_code`` is the process exit status."""
+
+    exit_code: int = 1
+
+
+class InputError(WorkbenchError):
+    """Something the user gave is wrong; nothing was started."""
+
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """An experiment file, a setting or a parameter is wrong."""
+
+
+class DataError(InputError):
+    """A data file, or what it contains, is wrong."""
+
+
+class BudgetError(WorkbenchError):
+    """A limit on spending was reached; what is done is kept."""
+
+    exit_code = 3
+
+
+class GateError(WorkbenchError):
+    """A quality gate was not met."""
+
+    exit_code = 4
+
+
+class StoreError(WorkbenchError):
+    """The store cannot be read or written (full disk, newer schema, damaged file)."""
+
+
+class StepError(WorkbenchError):
+    """A notebook or its kernel failed."""

@@ -1,0 +1,113 @@
+"""Stamps that say where a number came from: code, versions, commit."""
+
+from __future__ import annotations
+
+import ast
+import platform
+import subprocess
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from workbench.core.identity import content_id, file_sha256
+
+__all__ = ["code_hash", "git_commit", "library_versions", "stamp"]
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_LIBRARIES = ("numpy", "pandas", "torch", "lightning", "transformers", "scikit-learn", "scipy")
+
+
+@cache
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that numbers depend on, and of Python."""
+    versions = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "absent"
+    return versions
+
+
+@cache
+def git_commit(folder: Path = _PACKAGE) -> str:
+    """Return the commit of the checkout, with ``+dirty`` when changed, or ``unknown``."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+dirty", "--abbrev=12", "--exclude=*"],  # noqa: S607
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
+def stamp(*, seed: int | None = None) -> dict[str, object]:
+    """Return the stamp that results carry: commit, library versions, seed."""
+    return {"commit": git_commit(), "versions": library_versions(), "seed": seed}
+
+
+def code_hash(source: str) -> str:
+    """Return the hash of all of this package's code that a piece of Python can reach.
+
+    Imports are followed as text, also those inside functions, so a change in a room that the
+    source never imports leaves the hash alone.
+
+    Args:
+        source: Python source, e.g. the code cells of a notebook. Magics are ignored.
+
+    Returns:
+        Hex sha256 over the paths and contents of the modules reached.
+    """
+    reached: dict[str, str] = {}
+    pending = list(_imported_files(_without_magics(source)))
+    while pending:
+        file = pending.pop()
+        name = str(file.relative_to(_PACKAGE))
+        if name not in reached:
+            reached[name], imports = _file_facts(file)
+            pending.extend(imports)
+    return content_id(reached)
+
+
+@cache
+def _file_facts(file: Path) -> tuple[str, tuple[Path, ...]]:
+    return file_sha256(file), tuple(_imported_files(file.read_text(encoding="utf-8")))
+
+
+def _without_magics(source: str) -> str:
+    return "\n".join(
+        "" if line.lstrip().startswith(("%", "!")) else line for line in source.splitlines()
+    )
+
+
+def _imported_files(source: str) -> Iterator[Path]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield from _files_of(node.module)
+            for alias in node.names:
+                yield from _files_of(f"{node.module}.{alias.name}")
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from _files_of(alias.name)
+
+
+def _files_of(module: str) -> Iterable[Path]:
+    first, *rest = module.split(".")
+    if first != _PACKAGE.name:
+        return
+    folder = _PACKAGE
+    for part in rest:
+        if (folder / "__init__.py").is_file():
+            yield folder / "__init__.py"
+        if (folder / f"{part}.py").is_file():
+            yield folder / f"{part}.py"
+            return
+        folder = folder / part
+    if (folder / "__init__.py").is_file():
+        yield folder / "__init__.py"

@@ -1,0 +1,1 @@
+"""What things cost, and whether they are worth it."""

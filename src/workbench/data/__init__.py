@@ -1,0 +1,1 @@
+"""Pair sets: sources, grammar, cleaning, leak-free splits."""

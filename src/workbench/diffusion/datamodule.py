@@ -1,0 +1,192 @@
+"""From pairs to batches: which pairs train, their vectors, and an in-memory loader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.core.errors import ConfigError, DataError
+from workbench.core.identity import content_id, stable_fraction
+from workbench.diffusion.process import to_latent
+from workbench.embedding.encoder import Encoder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "BatchLoader",
+    "TrainingArrays",
+    "encode_pairs",
+    "select_pairs",
+    "shared_pairs",
+    "training_arrays",
+]
+
+Vectors = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingArrays:
+    """Unit rows to train on and to validate on."""
+
+    adversarial: Vectors
+    """``(n, dim)``."""
+    clean: Vectors
+    """``(n, dim)``, row by row what the prompt should become."""
+    validation_adversarial: Vectors
+    """``(m, dim)``."""
+    validation_clean: Vectors
+    """``(m, dim)``."""
+
+    def __post_init__(self) -> None:
+        """Check the shapes.
+
+        Raises:
+            DataError: If there are no rows, or the sides do not match.
+        """
+        if not len(self.adversarial) or not len(self.validation_adversarial):
+            raise DataError("training needs training and validation pairs; grow the pair set")
+        shapes = {self.adversarial.shape, self.clean.shape}
+        validation = {self.validation_adversarial.shape, self.validation_clean.shape}
+        widths = {shape[1:] for shape in shapes | validation}
+        if len(shapes) > 1 or len(validation) > 1 or len(widths) > 1:
+            raise DataError(f"the sides of the pairs do not match: {shapes}, {validation}")
+
+    @property
+    def id(self) -> str:
+        """Hash of all rows, to tell whether a checkpoint belongs to them."""
+        return content_id(
+            [np.ascontiguousarray(side).tobytes().hex() for side in (self.adversarial, self.clean)]
+        )
+
+
+def shared_pairs(frame: pd.DataFrame, *, smallest: int) -> int:
+    """Return how many wrapped training pairs any choice of ``smallest`` families has.
+
+    Every member of a sweep over families can train on that many, so that only diversity differs.
+
+    Raises:
+        ConfigError: If the pair set has fewer families.
+    """
+    counts = _wrapped(frame).groupby("wrapper_family").size().sort_values()
+    _check_families(smallest, available=len(counts))
+    return int(counts.iloc[:smallest].sum())
+
+
+def select_pairs(
+    frame: pd.DataFrame, *, wrapper_families: int, pairs: int, seed: int
+) -> pd.DataFrame:
+    """Return the rows to train on: ``pairs`` wrapped ones, and all unwrapped ones.
+
+    The families come in an order shuffled by the seed, so that for one seed the families of a
+    smaller run are part of those of a larger one; each gives the same number of pairs, as far as
+    it has them. Unwrapped rows (benign texts that must stay) are the same in every run.
+
+    Args:
+        frame: Columns of a pair set; only split ``train`` is looked at.
+        wrapper_families: How many families to use, >= 1.
+        pairs: Wrapped pairs in all; 0 takes all that the families have.
+        seed: Order of families and of pairs within them.
+
+    Raises:
+        ConfigError: If there are fewer families or pairs than asked for.
+    """
+    wrapped = _wrapped(frame)
+    names = sorted(set(wrapped["wrapper_family"]), key=lambda one: _order(seed, one))
+    _check_families(wrapper_families, available=len(names))
+    chosen = wrapped[wrapped["wrapper_family"].isin(names[:wrapper_families])]
+    if not 0 <= pairs <= len(chosen):
+        raise ConfigError(
+            f"pairs is {pairs}, but {wrapper_families} wrapper families have {len(chosen)} "
+            f"training pairs; ask for at most that, or for more target_pairs"
+        )
+    order = chosen["id"].map(lambda one: _order(seed, one))
+    shuffled = chosen.loc[order.sort_values().index]
+    # round robin over families: first every family's first pair, then every second one
+    turn = shuffled.groupby("wrapper_family").cumcount()
+    taken = shuffled.loc[turn.sort_values(kind="stable").index[: pairs or None]]
+    keep = frame.index.isin(taken.index) | _is_plain(frame)
+    return frame[keep]
+
+
+def encode_pairs(frame: pd.DataFrame, *, encoder: Encoder) -> tuple[Vectors, Vectors]:
+    """Return the vectors of both sides of pairs, each ``(n, dim)``."""
+    return (
+        encoder.encode(frame["adversarial"].tolist()),
+        encoder.encode(frame["clean"].tolist()),
+    )
+
+
+def training_arrays(
+    frame: pd.DataFrame, *, validation: pd.DataFrame, encoder: Encoder
+) -> TrainingArrays:
+    """Return the arrays of selected training rows and of validation rows.
+
+    Raises:
+        DataError: If either is empty.
+    """
+    adversarial, clean = encode_pairs(frame, encoder=encoder)
+    validation_adversarial, validation_clean = encode_pairs(validation, encoder=encoder)
+    return TrainingArrays(
+        adversarial=adversarial,
+        clean=clean,
+        validation_adversarial=validation_adversarial,
+        validation_clean=validation_clean,
+    )
+
+
+class BatchLoader:
+    """Batches from memory: no workers, no copies between processes, exact resume.
+
+    The rows of a batch depend on the seed and on the optimizer step alone, counted from ``step``.
+    One pass is ``batches`` long, whatever the number of rows.
+    """
+
+    def __init__(
+        self, arrays: TrainingArrays, *, batch_size: int, batches: int, seed: int, step: int = 0
+    ) -> None:
+        self.prompt = to_latent(torch.from_numpy(np.ascontiguousarray(arrays.adversarial)))
+        clean = to_latent(torch.from_numpy(np.ascontiguousarray(arrays.clean)))
+        self.residual = clean - self.prompt
+        self.batch_size = batch_size
+        self.batches = batches
+        self.seed = seed
+        self.step = step
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Iterator[tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]]]:
+        """Yield (prompt latents, clean residuals), each ``(batch, dim)``."""
+        for _ in range(self.batches):
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
+            rows = torch.randint(len(self.prompt), (self.batch_size,), generator=generator)
+            self.step += 1
+            yield self.prompt[rows], self.residual[rows]
+
+
+def _wrapped(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[(frame["split"] == "train") & (frame["wrapper_family"] != "")]
+
+
+def _is_plain(frame: pd.DataFrame) -> pd.Series[bool]:
+    return (frame["split"] == "train") & (frame["wrapper_family"] == "")
+
+
+def _order(seed: int, name: str) -> float:
+    return stable_fraction("select-pairs", str(seed), name)
+
+
+def _check_families(asked: int, *, available: int) -> None:
+    if not 1 <= asked <= available:
+        raise ConfigError(
+            f"wrapper_families is {asked}, but the pair set trains on {available}; "
+            f"choose 1 to {available}"
+        )

@@ -1,0 +1,111 @@
+"""The forward process: residuals, their noising, and the loss of a guess.
+
+What is diffused is the correction, ``√dim · (clean − adversarial)``: of about unit variance per
+component, and zero where nothing has to change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+__all__ = [
+    "Guess",
+    "add_noise",
+    "apply_correction",
+    "guess_loss",
+    "interpolate",
+    "to_latent",
+]
+
+Guess = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(noisy residual, time as fraction, prompt latent) → guess of the clean residual."""
+
+
+def to_latent(vectors: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+    """Return unit vectors, or differences of such, at about unit variance per component.
+
+    Source:
+        Ramesh et al. 2022, arXiv:2204.06125 (code of the prior: embeddings times √dim).
+    """
+    return vectors * math.sqrt(vectors.shape[-1])
+
+
+def add_noise(
+    residual: Float[Tensor, "batch dim"],
+    *,
+    noise: Float[Tensor, "batch dim"],
+    levels: Int[Tensor, " batch"],
+    signal: Float[Tensor, " levels"],
+) -> Float[Tensor, "batch dim"]:
+    """Return residuals at noise levels: ``√ā · residual + √(1 − ā) · noise``.
+
+    Args:
+        residual: Clean residuals, ``(batch, dim)``.
+        noise: Standard normal noise, ``(batch, dim)``.
+        levels: Noise level of each row, 0 to T, ``(batch,)``.
+        signal: Signal levels of the schedule, ``(T + 1,)``.
+
+    Source:
+        Ho et al. 2020, arXiv:2006.11239, eq. 4.
+    """
+    kept = signal[levels].to(residual.dtype)[:, None]
+    return kept.sqrt() * residual + (1 - kept).sqrt() * noise
+
+
+def interpolate(
+    prompt: Float[Tensor, "batch dim"],
+    residual: Float[Tensor, "batch dim"],
+    *,
+    generator: torch.Generator,
+) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]]:
+    """Return random points between random pairs of a batch, both sides alike.
+
+    With few pairs the network otherwise learns them by heart within a hundred steps.
+
+    Source:
+        Zhang et al. 2018, arXiv:1710.09412, eq. 1 with alpha = 1.
+    """
+    partner = torch.randperm(len(prompt), generator=generator)
+    share = torch.rand(len(prompt), 1, generator=generator)
+    return torch.lerp(prompt[partner], prompt, share), torch.lerp(
+        residual[partner], residual, share
+    )
+
+
+def guess_loss(
+    guess: Float[Tensor, "batch dim"], residual: Float[Tensor, "batch dim"]
+) -> Float[Tensor, ""]:
+    """Return the mean squared error of guesses of the clean residual, every level weighing 1.
+
+    The usual weights (SNR, min-SNR) go to zero at pure noise, which is where one-step sampling
+    asks its only question.
+
+    Source:
+        Salimans & Ho 2022, arXiv:2202.00512, section 4 (weights of x-prediction).
+    """
+    return torch.nn.functional.mse_loss(guess, residual)
+
+
+def apply_correction(
+    vectors: npt.NDArray[np.float32],
+    prediction: npt.NDArray[np.float32],
+    *,
+    gain: float,
+) -> npt.NDArray[np.float32]:
+    """Return ``normalize(x + gain · (prediction − x))``, row by row.
+
+    Args:
+        vectors: Unit rows, ``(n, dim)``.
+        prediction: Where a method would move them, ``(n, dim)``, of any length.
+        gain: 0 leaves the vectors, 1 gives the prediction, more overshoots.
+    """
+    moved = vectors + np.float32(gain) * (prediction - vectors)
+    lengths = np.linalg.norm(moved, axis=1, keepdims=True)
+    return np.asarray(moved / np.maximum(lengths, np.float32(1e-12)), dtype=np.float32)

@@ -1,0 +1,81 @@
+"""A trained denoiser as a translator of vectors; needs torch, not Lightning."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from workbench.core.errors import DataError
+from workbench.diffusion.config import PhaseConfig
+from workbench.diffusion.denoiser import Denoiser
+from workbench.diffusion.process import apply_correction, to_latent
+from workbench.diffusion.sample import ddim, seeded_noise
+from workbench.diffusion.schedule import signal_levels
+
+__all__ = ["DiffusionTranslator"]
+
+Vectors = npt.NDArray[np.float32]
+
+
+class DiffusionTranslator:
+    """Moves vectors by a correction sampled from a denoiser.
+
+    Sampling takes one step from zero, the mean of the noise, unless asked otherwise: the default
+    is deterministic, and with one target per prompt it is also the better guess (measured on
+    unseen requests in unseen wrappers, 1 − cosine .520, against .531 from seeded noise and .526
+    in 10 steps).
+    """
+
+    name = "diffusion"
+
+    def __init__(self, config: PhaseConfig, denoiser: Denoiser) -> None:
+        self.config = config
+        self.denoiser = denoiser.eval()
+        self._signal = signal_levels(config.schedule, steps=config.diffusion_steps)
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained weights."""
+        return sum(one.numel() for one in self.denoiser.parameters())
+
+    def vectors(
+        self,
+        X: Vectors,  # noqa: N803
+        *,
+        gain: float = 1.0,
+        seed: int | None = None,
+        steps: int | None = None,
+    ) -> Vectors:
+        """Return unit rows moved by the sampled correction.
+
+        Args:
+            X: Unit rows, ``(n, dim)``.
+            gain: How far to go; 0 leaves the rows, 1 is the prediction.
+            seed: Seed of the initial noise; None starts from zero.
+            steps: DDIM steps; None takes the config's.
+
+        Raises:
+            DataError: If the width is not the one it was trained on.
+            ConfigError: If ``steps`` is out of range.
+        """
+        if X.ndim != 2 or X.shape[1] != self.config.dim:  # noqa: PLR2004
+            raise DataError(
+                f"vectors have shape {X.shape}; this model was trained on width {self.config.dim}"
+            )
+        if not len(X):
+            return X
+        rows = torch.from_numpy(np.ascontiguousarray(X, dtype=np.float32))
+        start = torch.zeros_like(rows) if seed is None else seeded_noise(rows, seed=seed)
+        with torch.inference_mode():
+            latent = ddim(
+                self.denoiser,
+                to_latent(rows),
+                start=start,
+                signal=self._signal,
+                steps=steps or self.config.sampling_steps,
+            )
+        correction = (latent / math.sqrt(self.config.dim)).numpy()
+        return apply_correction(X, X + correction, gain=gain)

@@ -1,0 +1,222 @@
+"""Vectors computed once: an append-only cache on disk, and an encoder that reads it first.
+
+Two files per encoder, ``keys.bin`` (16 bytes a text) and ``rows.f32`` (``4 · dim`` bytes a text),
+in a folder that carries the encoder's id. Rows reach the disk before their keys and the shorter
+file counts, so a killed writer loses its last rows and nothing else. Writers take turns by a file
+lock; readers need none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from filelock import FileLock
+
+from workbench.core.errors import StoreError
+from workbench.embedding.encoder import MINILM_DIM, MINILM_ID, Encoder, FloatArray, load_encoder
+from workbench.store.artifacts import clear_disk_errors, write_json_atomic
+from workbench.store.database import Store
+
+__all__ = ["CachedEncoder", "VectorCache", "open_encoder", "text_key"]
+
+_KEY_BYTES = 16
+_CHUNK_TEXTS = 512  # encoded between two appends: a kill loses about four seconds of work
+
+
+def text_key(text: str) -> bytes:
+    """Return the cache's key of a text: the first 16 bytes of its sha256.
+
+    128 bits: among a billion texts two share a key with probability 10⁻²¹.
+    """
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:_KEY_BYTES]
+
+
+class VectorCache:
+    """Key → float32 row for one encoder, shared by processes.
+
+    Args:
+        folder: Folder of all caches; this one is a folder in it.
+        encoder_id: Encoder that the rows come from; other encoders have other caches.
+        dim: Length of a row.
+
+    Raises:
+        StoreError: If the folder was written for another encoder or length, or is not writable.
+    """
+
+    def __init__(self, folder: Path, encoder_id: str, dim: int) -> None:
+        self.folder = folder / re.sub(r"[^\w.@-]", "_", encoder_id)
+        self.dim = dim
+        self._keys = self.folder / "keys.bin"
+        self._rows = self.folder / "rows.f32"
+        self._row_bytes = 4 * dim
+        self._index: dict[bytes, int] = {}
+        self._count = 0
+        self._map: FloatArray = np.empty((0, dim), np.float32)
+        with clear_disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._lock():
+                self._check_header(encoder_id)
+                self._repair()
+        self.refresh()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def find(self, keys: Sequence[bytes]) -> npt.NDArray[np.intp]:
+        """Return the row number of each key, -1 where it is not known (yet)."""
+        get = self._index.get
+        return np.fromiter((get(key, -1) for key in keys), np.intp, len(keys))
+
+    def rows(self, numbers: npt.NDArray[np.intp]) -> FloatArray:
+        """Return a copy of rows, ``(len(numbers), dim)``."""
+        return np.asarray(self._map[numbers])
+
+    def refresh(self) -> None:
+        """Take in what other processes have appended."""
+        count = self._complete()
+        if count == self._count:
+            return
+        with self._keys.open("rb") as file:
+            file.seek(self._count * _KEY_BYTES)
+            data = file.read((count - self._count) * _KEY_BYTES)
+        for start in range(0, len(data), _KEY_BYTES):
+            self._index[data[start : start + _KEY_BYTES]] = self._count + start // _KEY_BYTES
+        self._count = count
+        self._map = np.memmap(self._rows, np.float32, "r", shape=(count, self.dim))
+
+    def append(self, keys: Sequence[bytes], rows: FloatArray) -> None:
+        """Add rows; keys that are there already, perhaps from another process, are left alone.
+
+        Raises:
+            StoreError: If the disk is full or read-only; what was there before stays.
+        """
+        if rows.shape != (len(keys), self.dim) or rows.dtype != np.float32:
+            raise StoreError(
+                f"{self.folder}: takes ({len(keys)}, {self.dim}) float32, "
+                f"got {rows.shape} {rows.dtype}"
+            )
+        with clear_disk_errors(self.folder), self._lock():
+            self._repair()
+            self.refresh()
+            first = {key: number for number, key in reversed(list(enumerate(keys)))}
+            new = sorted(number for key, number in first.items() if key not in self._index)
+            _extend(self._rows, np.ascontiguousarray(rows[new], "<f4").tobytes())
+            _extend(self._keys, b"".join(keys[number] for number in new))
+        self.refresh()
+
+    def _lock(self) -> FileLock:
+        return FileLock(self.folder / "lock")
+
+    def _complete(self) -> int:
+        return min(
+            self._keys.stat().st_size // _KEY_BYTES, self._rows.stat().st_size // self._row_bytes
+        )
+
+    def _repair(self) -> None:
+        """Cut both files to the texts that are complete in both; for holders of the lock."""
+        for file in (self._keys, self._rows):
+            file.touch()
+        count = self._complete()
+        for file, size in ((self._keys, _KEY_BYTES), (self._rows, self._row_bytes)):
+            if file.stat().st_size != count * size:
+                os.truncate(file, count * size)
+
+    def _check_header(self, encoder_id: str) -> None:
+        header = {"encoder": encoder_id, "dim": self.dim, "dtype": "<f4", "key_bytes": _KEY_BYTES}
+        path = self.folder / "header.json"
+        if not path.is_file():
+            write_json_atomic(path, header)
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            found = "damaged"
+        if found != header:
+            raise StoreError(f"{path}: written for {found}, needed is {header}; delete its folder")
+
+
+class CachedEncoder:
+    """An encoder that computes a text once and loads its network at the first text it never saw.
+
+    Args:
+        load: Gives the real encoder; called at most once, at the first miss.
+        folder: Folder of all caches.
+        encoder_id: Id of the real encoder.
+        dim: Length of its vectors.
+
+    Raises:
+        StoreError: As :class:`VectorCache`.
+    """
+
+    def __init__(
+        self, load: Callable[[], Encoder], folder: Path, *, encoder_id: str, dim: int
+    ) -> None:
+        self.id = encoder_id
+        self.dim = dim
+        self.cache = VectorCache(folder, encoder_id, dim)
+        self._load = load
+        self._encoder: Encoder | None = None
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether a miss has loaded the real encoder."""
+        return self._encoder is not None
+
+    def encode(self, texts: Sequence[str]) -> FloatArray:
+        """Return ``(len(texts), dim)`` float32 rows of length 1; writes new ones to the cache.
+
+        Raises:
+            StoreError: If the loaded encoder is not the one of the cache, or the disk is full.
+        """
+        keys = [text_key(text) for text in texts]
+        found = self.cache.find(keys)
+        if (found < 0).any():
+            self.cache.refresh()
+            found = self.cache.find(keys)
+        if (found < 0).any():
+            missing = {keys[number]: texts[number] for number in np.flatnonzero(found < 0).tolist()}
+            self._compute(missing)
+            found = self.cache.find(keys)
+        return self.cache.rows(found)
+
+    def _compute(self, missing: dict[bytes, str]) -> None:
+        if self._encoder is None:
+            self._encoder = self._load()
+            if (self._encoder.id, self._encoder.dim) != (self.id, self.dim):
+                raise StoreError(
+                    f"vector cache of {self.id} got encoder {self._encoder.id}; open it by that id"
+                )
+        keys = sorted(missing, key=lambda key: (len(missing[key]), key))  # like lengths together
+        for start in range(0, len(keys), _CHUNK_TEXTS):
+            chunk = keys[start : start + _CHUNK_TEXTS]
+            self.cache.append(chunk, self._encoder.encode([missing[key] for key in chunk]))
+
+
+def open_encoder(store: Store, name: str = "minilm") -> CachedEncoder:
+    """Return the encoder of that name on the store's vector cache.
+
+    MiniLM is loaded at the first miss only. Another model is loaded at once, because its id is
+    the hash of its weights.
+
+    Raises:
+        ConfigError: If the model, or the package that it needs, is not there.
+        StoreError: If the cache cannot be used, or weights are not those that were published.
+    """
+    folder = store.home / "vectors"
+    if name == "minilm":
+        return CachedEncoder(load_encoder, folder, encoder_id=MINILM_ID, dim=MINILM_DIM)
+    encoder = load_encoder(name, offline=store.settings.offline)
+    return CachedEncoder(lambda: encoder, folder, encoder_id=encoder.id, dim=encoder.dim)
+
+
+def _extend(path: Path, data: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,1 @@
+"""Graders that tell unsafe from safe, with their own error."""

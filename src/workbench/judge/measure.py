@@ -1,0 +1,106 @@
+"""What a judge gets wrong: ranking with its interval, flag rates, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from workbench.core.errors import DataError
+from workbench.judge.calibrate import Flags, Floats, expected_calibration_error
+from workbench.judge.judge_set import LABELS
+from workbench.store.results import Interval
+
+__all__ = ["Measurement", "auroc_interval", "measure"]
+
+_RESAMPLES = 500
+
+
+class Measurement(TypedDict):
+    """A judge on labelled texts."""
+
+    id: str
+    auroc: dict[str, Interval]
+    """Harmful against ``benign`` and against ``lookalike``, where the texts have them."""
+    flag_rate: dict[str, float]
+    """Label → share of its texts that are flagged."""
+    calibration_error: float
+    """Expected calibration error of the probability; it depends on the mix of labels."""
+    texts: int
+
+
+def measure(
+    judge_id: str,
+    probabilities: Floats,
+    labels: npt.NDArray[np.str_],
+    groups: Sequence[str] | npt.NDArray[np.str_],
+    *,
+    threshold: float,
+) -> Measurement:
+    """Return what a judge gets wrong on labelled texts.
+
+    Args:
+        judge_id: Id to file the figures under.
+        probabilities: ``(n,)`` probability unsafe.
+        labels: ``(n,)`` of :data:`~workbench.judge.judge_set.LABELS`.
+        groups: ``(n,)`` topics; intervals resample these, since texts of one are alike.
+        threshold: Probability from which a text is flagged.
+
+    Raises:
+        DataError: If the lengths differ, a label is unknown, or texts are all safe or all unsafe.
+    """
+    if not len(probabilities) == len(labels) == len(groups):
+        raise DataError(
+            f"{len(probabilities)} texts, {len(labels)} labels, {len(groups)} groups; give one each"
+        )
+    present = set(labels.tolist())
+    if unknown := present - set(LABELS):
+        raise DataError(f"unknown label {min(unknown)!r}; known: {', '.join(LABELS)}")
+    if "harmful" not in present or len(present) == 1:
+        raise DataError(
+            "a judge is measured on harmful and on safe texts; one of the two is missing"
+        )
+    unsafe = labels == "harmful"
+    topics = np.asarray(groups)
+    auroc = {}
+    for safe in LABELS[1:]:
+        chosen = unsafe | (labels == safe)
+        if safe in present:
+            auroc[safe] = auroc_interval(probabilities[chosen], unsafe[chosen], topics[chosen])
+    return Measurement(
+        id=judge_id,
+        auroc=auroc,
+        flag_rate={
+            label: float((probabilities[labels == label] >= threshold).mean())
+            for label in LABELS
+            if label in present
+        },
+        calibration_error=expected_calibration_error(probabilities, unsafe),
+        texts=len(labels),
+    )
+
+
+def auroc_interval(
+    scores: Floats, unsafe: Flags, groups: npt.NDArray[np.str_], *, seed: int = 0
+) -> Interval:
+    """Return the area under the ROC curve with its 95 % bootstrap interval over groups.
+
+    Source:
+        Mann & Whitney 1947 for the area (ties count half); Field & Welsh 2007, "Bootstrapping
+        clustered data", for resampling whole groups.
+    """
+    order = np.argsort(scores, kind="stable")
+    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf) > 0)  # of equal scores
+    _, group = np.unique(groups[order], return_inverse=True)
+    count = int(group.max()) + 1
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), _RESAMPLES)
+    times = np.concatenate([np.ones((1, len(scores))), drawn[:, group]])  # all texts once, first
+    bad = np.add.reduceat(times * unsafe[order], starts, axis=1)
+    good = np.add.reduceat(times * ~unsafe[order], starts, axis=1)
+    pairs = bad.sum(axis=1) * good.sum(axis=1)
+    won = (bad * (good.cumsum(axis=1) - good / 2)).sum(axis=1)
+    areas = won[pairs > 0] / pairs[pairs > 0]
+    low, high = np.quantile(areas[1:], [0.025, 0.975]) if len(areas) > 1 else (0.0, 1.0)
+    return Interval(value=float(areas[0]), low=float(low), high=float(high))

@@ -1,0 +1,1 @@
+"""Experiments as DAGs of notebook runs."""

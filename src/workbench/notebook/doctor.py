@@ -1,0 +1,87 @@
+"""Checks of the machine, for ``workbench doctor``."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from typing import TypedDict
+
+from workbench.core.errors import WorkbenchError
+from workbench.core.provenance import library_versions
+from workbench.core.settings import read_settings, seeds_folder
+from workbench.store.database import open_store
+
+__all__ = ["Check", "run_checks"]
+
+_DISK_NEEDED_GB = 2.0
+
+
+class Check(TypedDict):
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    optional: bool
+    """Whether everything but a named extra works without it."""
+    detail: str
+
+
+def run_checks() -> list[Check]:
+    """Return the checks of this machine, in the order in which things are needed."""
+    needed = {
+        "libraries": _libraries,
+        "seeds": lambda: str(seeds_folder()),
+        "encoder weights": _encoder,
+        "store": _store,
+        "disk": _disk,
+        "kernel": _kernel,
+    }
+    return [*(_check(name, look) for name, look in needed.items()), *_optional()]
+
+
+def _check(name: str, look: Callable[[], str]) -> Check:
+    try:
+        return Check(name=name, ok=True, optional=False, detail=look())
+    except (WorkbenchError, ImportError, OSError) as error:
+        return Check(name=name, ok=False, optional=False, detail=str(error))
+
+
+def _libraries() -> str:
+    versions = library_versions()
+    if absent := [name for name, version in versions.items() if version == "absent"]:
+        raise ImportError(f"not installed: {', '.join(absent)}; run `make setup`")
+    return " ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _encoder() -> str:
+    from workbench.embedding.encoder import load_encoder
+
+    return load_encoder().id
+
+
+def _store() -> str:
+    store = open_store(read_settings())
+    return f"{store.engine.url!r}, {len(store.runs.experiments())} experiments"
+
+
+def _disk() -> str:
+    home = read_settings().home
+    free_gb = shutil.disk_usage(home if home.exists() else home.anchor).free / 1e9
+    if free_gb < _DISK_NEEDED_GB:
+        raise OSError(f"{free_gb:.1f} GB free for {home}; a run wants {_DISK_NEEDED_GB} GB")
+    return f"{free_gb:.0f} GB free"
+
+
+def _kernel() -> str:
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    spec = KernelSpecManager().get_kernel_spec("python3")
+    return " ".join(spec.argv)
+
+
+def _optional() -> Iterator[Check]:
+    programs = {"browser": ("chromium", "chromium-browser", "google-chrome"), "git": ("git",)}
+    for name, commands in programs.items():
+        path = next(filter(None, map(shutil.which, commands)), None)
+        detail = path or f"none of {', '.join(commands)}; only tests and provenance use it"
+        yield Check(name=name, ok=path is not None, optional=True, detail=detail)

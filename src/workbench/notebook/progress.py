@@ -1,0 +1,132 @@
+"""What a run prints: plain lines everywhere, JSON lines for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from workbench.notebook.runner import Event
+from workbench.store.records import Run
+
+__all__ = ["Printer", "show_experiments", "show_runs"]
+
+_LOOK = {
+    "started": ("…", "cyan"),
+    "succeeded": ("✓", "green"),
+    "skipped": ("=", "bright_black"),
+    "failed": ("✗", "red"),
+    "blocked": ("-", "yellow"),
+    "waiting": ("·", "bright_black"),
+    "due": ("+", "cyan"),
+}
+_RUN_COLUMNS = ("step", "member", "state", "started_at", "wall_s", "cpu_s", "peak_rss_mb", "error")
+
+
+class Printer:
+    """Prints events of a run as they happen."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._is_terminal = click.get_text_stream("stdout").isatty()
+        self._running: dict[tuple[str, str], None] = {}
+
+    def show(self, event: Event) -> None:
+        """Print one event; on a terminal the last line says what runs now and what is left."""
+        if self._as_json:
+            click.echo(json.dumps(asdict(event), ensure_ascii=False))
+            return
+        key = (event.member.step, event.member.label)
+        self._running.pop(key, None)
+        self._wipe()
+        if event.kind == "started":
+            self._running[key] = None
+            if not self._is_terminal:
+                click.echo(_line(event))
+        else:
+            click.echo(_line(event))
+        self._status(event)
+
+    def end(self, *, report: Path) -> None:
+        """Say where the report is."""
+        if self._as_json:
+            click.echo(json.dumps({"kind": "report", "path": str(report)}))
+        else:
+            click.echo(f"report: {report}")
+
+    def close(self) -> None:
+        """Leave the terminal clean."""
+        self._wipe()
+
+    def _status(self, event: Event) -> None:
+        if self._is_terminal and self._running:
+            names = " ".join(" ".join(filter(None, key)) for key in self._running)
+            eta = "" if event.eta_s is None else f", about {_clock(event.eta_s)} left"
+            click.secho(f"{event.done}/{event.total} done{eta}: {names}"[:110], dim=True, nl=False)
+
+    def _wipe(self) -> None:
+        if self._is_terminal and not self._as_json:
+            click.echo("\r\033[K", nl=False)
+
+
+def show_runs(runs: Sequence[Run], *, as_json: bool) -> None:
+    """Print the run table."""
+    if as_json:
+        click.echo(json.dumps([asdict(run) for run in runs], ensure_ascii=False, indent=1))
+        return
+    rows = [[_cell(getattr(run, name)) for name in _RUN_COLUMNS] for run in runs]
+    _show_table(_RUN_COLUMNS, rows)
+
+
+def show_experiments(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
+    """Print the experiments there are, newest first."""
+    if as_json:
+        click.echo(json.dumps([dict(row) for row in rows], ensure_ascii=False, indent=1))
+        return
+    columns = ("name", "state", "done", "started_at", "finished_at", "owner")
+    table = []
+    for row in rows:
+        ids = [run_id for step in row["members"].values() for run_id in step]
+        done = f"{sum(run_id is not None for run_id in ids)}/{len(ids)}"
+        table.append([_cell({**row, "done": done}[name]) for name in columns])
+    _show_table(columns, table)
+
+
+def _show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, box=box.SIMPLE_HEAD)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.1f}" if isinstance(value, float) else str(value)[:200]
+
+
+def _line(event: Event) -> str:
+    sign, color = _LOOK[event.kind]
+    name = " ".join(filter(None, (event.member.step, event.member.label)))
+    facts = [
+        f"{event.done:>3}/{event.total} {click.style(sign, fg=color)} {name:<42} {event.kind:<10}"
+    ]
+    if event.kind in {"succeeded", "failed"}:
+        facts.append(f"{event.wall_s:6.1f} s")
+    if event.kind == "succeeded" and event.eta_s is not None and event.done < event.total:
+        facts.append(f"about {_clock(event.eta_s)} left")
+    if event.text:
+        facts.append(event.text)
+    return " ".join(facts).rstrip()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d} min" if minutes else f"{rest} s"

@@ -1,0 +1,384 @@
+"""Runs an experiment: skips what is unchanged, fans the rest out, keeps the run table truthful."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from filelock import FileLock, Timeout
+
+from workbench.core.errors import BudgetError, ConfigError, WorkbenchError
+from workbench.core.identity import new_id
+from workbench.core.money import ZERO, show_usd
+from workbench.cost.usage import compute_rows
+from workbench.notebook.executor import KernelUsage, Outcome, execute_notebook, kill_kernel
+from workbench.notebook.experiment import Experiment, Member
+from workbench.notebook.plan import Prepared, check_inputs, find_finished, prepare
+from workbench.store.database import Store
+from workbench.store.records import LedgerRow, Phase, Run, now
+
+__all__ = ["Event", "EventKind", "Runner", "plan"]
+
+EventKind = Literal["started", "succeeded", "skipped", "failed", "blocked", "waiting", "due"]
+"""``waiting`` and ``due`` occur in dry runs: due to run, or waiting for what is due."""
+
+_HEARTBEAT_S = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happened to one member of an experiment."""
+
+    kind: EventKind
+    member: Member
+    done: int
+    """Members that are over, this one included."""
+    total: int
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    eta_s: float | None = None
+    """Estimated seconds to the end of the experiment; None while nothing is known."""
+    run_id: str = ""
+    text: str = ""
+    """Reason of a failure or block."""
+
+
+def plan(experiment: Experiment, store: Store) -> list[Event]:
+    """Return what a run would do, member by member, without starting anything.
+
+    Raises:
+        ConfigError: As running it would, for what can be known beforehand.
+    """
+    check_inputs(experiment)
+    finished: dict[str, list[Run]] = {}
+    events = []
+    members = [member for step in experiment.steps.values() for member in step.members()]
+    for position, member in enumerate(members, 1):
+        kind: EventKind = "waiting"
+        run = None
+        if all(need in finished for need in experiment.steps[member.step].needs):
+            prepared = prepare(experiment, member, finished)
+            run = find_finished(store.runs, experiment.name, prepared)
+            kind = "skipped" if run else "due"
+        if run:
+            siblings = finished.setdefault(member.step, [])
+            siblings.append(run)
+        elif member.step in finished:
+            del finished[member.step]
+        events.append(
+            Event(
+                kind=kind,
+                member=member,
+                done=position,
+                total=len(members),
+                run_id=run.id if run else "",
+            )
+        )
+    return events
+
+
+class Runner:
+    """One run of one experiment.
+
+    Args:
+        experiment: The checked experiment.
+        store: Where runs, results and costs go.
+        jobs: Notebooks at a time.
+        threads: Threads that numeric libraries may use in each kernel.
+        force: Run every member, also unchanged ones.
+        tell: Called with every event, in the caller's thread.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        *,
+        store: Store,
+        jobs: int,
+        threads: int,
+        force: bool = False,
+        tell: Callable[[Event], None],
+    ) -> None:
+        self._experiment = experiment
+        self._store = store
+        self._jobs = jobs
+        self._threads = threads
+        self._force = force
+        self._tell = tell
+        self._members = [member for step in experiment.steps.values() for member in step.members()]
+        self._runs: dict[tuple[str, str], Run] = {}
+        self._over: dict[tuple[str, str], EventKind] = {}
+        self._cancelled = threading.Event()
+        self._eta = _Eta(store, experiment, jobs)
+
+    def run(self) -> bool:
+        """Run the experiment and return whether every member succeeded.
+
+        Effects:
+            Writes runs, results and ledger rows; keeps whatever finished.
+
+        Raises:
+            ConfigError: If it is running already, or an input is missing.
+            BudgetError: If more is billed than the experiment's budget allows.
+            StoreError: If the store cannot be written.
+        """
+        check_inputs(self._experiment)
+        with self._lock():
+            self._settle_lost()
+            self._write_state("running")
+            state = "failed"
+            try:
+                self._run_all()
+                if len(self._runs) == len(self._members):
+                    state = "succeeded"
+            finally:
+                self._write_state(state)
+        return state == "succeeded"
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Hold the experiment; the kernel of the machine lets go of it when this process dies."""
+        file = self._store.home / f"{self._experiment.name}.lock"
+        try:
+            with FileLock(file, timeout=0):
+                yield
+        except Timeout:
+            raise ConfigError(
+                f"experiment {self._experiment.name!r} is running already in {self._store.home};"
+                " wait for it, or stop it"
+            ) from None
+
+    def _settle_lost(self) -> None:
+        """Close runs that a killed runner left open, and charge what was last seen of them."""
+        for run in self._store.runs.find(experiment=self._experiment.name, state="running"):
+            kill_kernel(run.kernel_pid, run.id)
+            costs = self._costs(run.id, run.phase, run.cpu_s)
+            self._store.runs.settle(
+                run.id, costs, state="lost", finished_at=now(), error="its runner was killed"
+            )
+
+    def _run_all(self) -> None:
+        running: dict[Future[Run], Prepared] = {}
+        with ThreadPoolExecutor(max_workers=self._jobs) as pool:
+            try:
+                while True:
+                    for member in self._ready():
+                        if len(running) >= self._jobs:
+                            break
+                        self._start(member, pool, running)
+                    if not running:
+                        break
+                    done, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        self._finish(running.pop(future), future.result())
+            except BaseException:  # also an interrupt: kernels must not outlive their runner
+                self._cancelled.set()
+                raise
+        for member in self._members:
+            if self._key(member) not in self._over:
+                self._end(member, "blocked", text="a step it needs did not succeed")
+
+    def _ready(self) -> Iterator[Member]:
+        """Yield members that can start; what they need has succeeded, they have not started."""
+        for member in self._members:
+            if self._key(member) in self._over:
+                continue
+            needs = self._experiment.steps[member.step].needs
+            if all(self._key(m) in self._runs for m in self._members if m.step in needs):
+                yield member
+
+    def _start(
+        self, member: Member, pool: ThreadPoolExecutor, running: dict[Future[Run], Prepared]
+    ) -> None:
+        if any(prepared.member == member for prepared in running.values()):
+            return
+        prepared = prepare(self._experiment, member, self._finished())
+        old = (
+            None
+            if self._force
+            else find_finished(self._store.runs, self._experiment.name, prepared)
+        )
+        if old:
+            self._runs[self._key(member)] = old
+            self._end(member, "skipped", run=old)
+            return
+        self._check_budget()
+        run = self._new_run(prepared)
+        self._store.runs.add(run)
+        self._tell(self._event("started", member, run=run))
+        running[pool.submit(self._execute, prepared, run)] = prepared
+
+    def _execute(self, prepared: Prepared, run: Run) -> Run:
+        """Run one notebook in a worker thread and settle its row."""
+        step = self._experiment.steps[prepared.member.step]
+        try:
+            outcome = execute_notebook(
+                step.notebook.path,
+                parameters=prepared.parameters,
+                settings=replace(
+                    self._store.settings,
+                    run_folder=Path(run.folder),
+                    run_id=run.id,
+                    experiment=run.experiment,
+                ),
+                folder=Path(run.folder),
+                cwd=self._experiment.root,
+                threads=self._threads,
+                timeout_s=step.timeout_s,
+                heartbeat=_Heartbeat(self._store, run.id),
+                cancelled=self._cancelled,
+            )
+        except (WorkbenchError, OSError) as error:
+            outcome = Outcome(error=str(error), result={}, usage=KernelUsage(), wall_s=0.0)
+        return self._settle(run, outcome)
+
+    def _settle(self, run: Run, outcome: Outcome) -> Run:
+        values: dict[str, Any] = {
+            "state": "failed" if outcome.error else "succeeded",
+            "finished_at": now(),
+            "wall_s": outcome.wall_s,
+            "cpu_s": outcome.usage.cpu_s,
+            "peak_rss_mb": outcome.usage.peak_rss_mb,
+            "error": outcome.error,
+            "result": outcome.result,
+        }
+        costs = self._costs(run.id, run.phase, outcome.usage.cpu_s)
+        self._store.runs.settle(run.id, costs, **values)
+        return replace(run, **values)
+
+    def _finish(self, prepared: Prepared, run: Run) -> None:
+        if run.state == "succeeded":
+            self._runs[self._key(prepared.member)] = run
+            self._eta.learn(run)
+        self._write_state("running")
+        self._end(prepared.member, "succeeded" if run.state == "succeeded" else "failed", run=run)
+
+    def _end(
+        self, member: Member, kind: EventKind, *, run: Run | None = None, text: str = ""
+    ) -> None:
+        self._over[self._key(member)] = kind
+        self._tell(self._event(kind, member, run=run, text=text))
+
+    def _event(self, kind: EventKind, member: Member, *, run: Run | None, text: str = "") -> Event:
+        left = [m.step for m in self._members if self._key(m) not in self._over]
+        return Event(
+            kind=kind,
+            member=member,
+            done=len(self._over),
+            total=len(self._members),
+            wall_s=run.wall_s if run else 0.0,
+            cpu_s=run.cpu_s if run else 0.0,
+            eta_s=self._eta.seconds(left),
+            run_id=run.id if run else "",
+            text=text or (run.error if run else ""),
+        )
+
+    def _check_budget(self) -> None:
+        budget = self._experiment.budget_usd
+        if budget is None:
+            return
+        rows = self._store.ledger.rows(experiment=self._experiment.name)
+        billed = sum((row.usd for row in rows if not row.estimated), ZERO)
+        if billed > budget:
+            raise BudgetError(
+                f"{self._experiment.file}: budget_usd is {show_usd(budget)} and {show_usd(billed)}"
+                " is billed; raise it to go on, finished steps are kept"
+            )
+
+    def _new_run(self, prepared: Prepared) -> Run:
+        step = self._experiment.steps[prepared.member.step]
+        run_id = new_id("run")
+        return Run(
+            id=run_id,
+            experiment=self._experiment.name,
+            step=step.name,
+            member=prepared.member.label,
+            notebook=step.notebook.path.stem,
+            phase=step.notebook.phase,
+            fingerprint=prepared.fingerprint,
+            parameters=prepared.parameters,
+            state="running",
+            owner=self._store.settings.user,
+            folder=str(self._store.home / self._experiment.name / step.name / run_id),
+            started_at=now(),
+        )
+
+    def _costs(self, job: str, phase: str, cpu_s: float) -> list[LedgerRow]:
+        return compute_rows(
+            cpu_s=cpu_s,
+            who=self._store.settings.user,
+            job=job,
+            experiment=self._experiment.name,
+            phase=cast(Phase, phase),
+        )
+
+    def _finished(self) -> dict[str, list[Run]]:
+        finished: dict[str, list[Run]] = {}
+        for member in self._members:
+            if run := self._runs.get(self._key(member)):
+                finished.setdefault(member.step, []).append(run)
+        return finished
+
+    def _write_state(self, state: str) -> None:
+        members: dict[str, list[str | None]] = {}
+        for member in self._members:
+            run = self._runs.get(self._key(member))
+            members.setdefault(member.step, []).append(run.id if run else None)
+        self._store.runs.set_experiment(
+            self._experiment.name,
+            file=str(self._experiment.file),
+            members=members,
+            state=state,
+            owner=self._store.settings.user,
+        )
+
+    @staticmethod
+    def _key(member: Member) -> tuple[str, str]:
+        return member.step, member.label
+
+
+class _Heartbeat:
+    """Writes what a kernel used so far to its run, now and then."""
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        self._store = store
+        self._run_id = run_id
+        self._last = 0.0
+
+    def __call__(self, usage: KernelUsage) -> None:
+        if time.monotonic() - self._last >= _HEARTBEAT_S:
+            self._last = time.monotonic()
+            self._store.runs.update(
+                self._run_id,
+                kernel_pid=usage.pid,
+                cpu_s=usage.cpu_s,
+                peak_rss_mb=usage.peak_rss_mb,
+            )
+
+
+class _Eta:
+    """Estimates what is left from how long steps took before."""
+
+    def __init__(self, store: Store, experiment: Experiment, jobs: int) -> None:
+        self._jobs = jobs
+        self._seconds: dict[str, list[float]] = {}
+        for run in store.runs.find(experiment=experiment.name, state="succeeded"):
+            self.learn(run)
+
+    def learn(self, run: Run) -> None:
+        """Remember how long a run took."""
+        self._seconds.setdefault(run.step, []).append(run.wall_s)
+
+    def seconds(self, steps_left: list[str]) -> float | None:
+        """Return the estimated seconds for the steps left, None while nothing is known."""
+        if not self._seconds:
+            return None
+        means = {step: sum(values) / len(values) for step, values in self._seconds.items()}
+        usual = sum(means.values()) / len(means)
+        return sum(means.get(step, usual) for step in steps_left) / self._jobs

@@ -1,0 +1,1 @@
+"""Self-contained HTML pages from what the store holds."""

@@ -1,0 +1,145 @@
+"""Everything a report is made from, read from the store once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from workbench.core.identity import content_id
+from workbench.core.money import ZERO
+from workbench.report.tables import short
+from workbench.store.database import Store
+from workbench.store.records import LedgerRow, Run
+
+__all__ = ["NOTEBOOKS", "Evidence", "read_evidence"]
+
+NOTEBOOKS: Mapping[str, str] = {
+    "pairs": "01_expand_pairs",
+    "training": "02_train_phase",
+    "laws": "03_scaling_laws",
+    "test_set": "04_generate_tests",
+    "execution": "05_execute_campaign",
+    "analysis": "06_campaign_analysis",
+    "cost": "08_cost_and_roi",
+}
+"""Kind of result → the notebook that leaves it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """An experiment as it stands now."""
+
+    experiment: str
+    file: str
+    """Name of the experiment file."""
+    state: str
+    runs: tuple[Run, ...]
+    """Succeeded runs in plan order, then per step what runs or failed."""
+    waiting: Mapping[str, int]
+    """Step → members that never started."""
+    ledger: tuple[LedgerRow, ...]
+    """What the runs shown cost."""
+
+    def results(self, kind: str) -> list[dict[str, Any]]:
+        """Return the results of a kind in plan order."""
+        done = (run.result for run in self.runs if run.state == "succeeded")
+        return [result for result in done if result.get("kind") == kind]
+
+    def last(self, kind: str) -> dict[str, Any] | None:
+        """Return the last result of a kind, or None where no step gave one."""
+        found = self.results(kind)
+        return found[-1] if found else None
+
+    def usd(self, run_id: str) -> Decimal:
+        """Return what a run cost."""
+        return sum((row.usd for row in self.ledger if row.job == run_id), start=ZERO)
+
+    def kwh(self, run_id: str) -> float:
+        """Return the energy a run took."""
+        return sum(row.quantity for row in self.ledger if row.job == run_id and row.unit == "kwh")
+
+    def axis(self) -> str:
+        """Return the name of the axis that the sweep varies."""
+        laws = self.last("laws")
+        if laws is not None:
+            return str(laws["axis"])
+        axes = [result["axes"] for result in self.results("training")]
+        names = sorted({name for one in axes for name in one})
+        return max(names, key=lambda name: len({one.get(name) for one in axes}), default="")
+
+    def largest(self) -> list[dict[str, Any]]:
+        """Return the training results at the largest value of the axis, one per seed."""
+        axis, runs = self.axis(), self.results("training")
+        top = max((run["axes"].get(axis, 0) for run in runs), default=0)
+        return [run for run in runs if run["axes"].get(axis, 0) == top]
+
+    def footer(self, results: Iterable[Mapping[str, Any]]) -> str:
+        """Return where numbers come from: data version, seeds, judges, commit."""
+        rows = list(results)
+        pairs = self.last("pairs") or {}
+        versions = _distinct(row.get("pair_set") or row.get("version") for row in rows)
+        versions = versions or _distinct([pairs.get("version")])
+        seeds = _distinct(row.get("seed", row.get("stamp", {}).get("seed")) for row in rows)
+        judges = _distinct(judge["id"] for row in rows for judge in row.get("judges", ()))
+        commits = _distinct(row.get("stamp", {}).get("commit") for row in rows)
+        parts = [
+            f"pair set {', '.join(map(short, versions))}" if versions else "",
+            f"test set {short(str(rows[0]['test_set']))}" if rows and "test_set" in rows[0] else "",
+            f"{len(rows)} run{'s' if len(rows) > 1 else ''}",
+            f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(seeds)})"
+            if seeds
+            else "",
+            f"judge {', '.join(map(short, judges))}" if judges else "",
+            f"commit {', '.join(commits)}" if commits else "",
+        ]
+        return " · ".join(part for part in parts if part)
+
+    def fingerprint(self) -> str:
+        """Return the hash of all of this; times of the experiment itself do not count."""
+        ledger = [{**asdict(row), "usd": str(row.usd)} for row in self.ledger]
+        return content_id(
+            [self.file, self.state, [asdict(run) for run in self.runs], dict(self.waiting), ledger]
+        )
+
+
+def read_evidence(store: Store, experiment: str) -> Evidence:
+    """Return an experiment as the store knows it now.
+
+    Raises:
+        ConfigError: If it never ran.
+    """
+    row = store.runs.experiment(experiment)
+    members: Mapping[str, list[str | None]] = row["members"]
+    done = {run.id: run for run in store.runs.current(experiment)}
+    open_runs = [run for run in store.runs.find(experiment=experiment) if run.state != "succeeded"]
+    runs: list[Run] = []
+    waiting: dict[str, int] = {}
+    for step, ids in members.items():
+        succeeded = [done[one] for one in ids if one in done]
+        finished = {run.member for run in succeeded}
+        newest = {
+            run.member: run for run in open_runs if run.step == step and run.member not in finished
+        }
+        unfinished = (
+            list(newest.values())[-(len(ids) - len(succeeded)) :]
+            if len(ids) > len(succeeded)
+            else []
+        )
+        runs += [*succeeded, *unfinished]
+        if rest := len(ids) - len(succeeded) - len(unfinished):
+            waiting[step] = rest
+    return Evidence(
+        experiment=experiment,
+        file=Path(row["file"]).name,
+        state=row["state"],
+        runs=tuple(runs),
+        waiting=waiting,
+        ledger=tuple(store.ledger.rows(jobs=[run.id for run in runs])),
+    )
+
+
+def _distinct(values: Iterable[object]) -> list[str]:
+    return list(dict.fromkeys(str(value) for value in values if value not in (None, "")))

@@ -1,0 +1,178 @@
+"""The report of an experiment: pages that can be mailed, with zero outside requests.
+
+Everything from the store is hostile text: the template escapes it, data blocks cannot end their
+element, control characters are shown instead of obeyed, and the content security policy runs two
+scripts only, known by their hashes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from workbench.core.identity import file_sha256, text_id
+from workbench.report import figures
+from workbench.report.blocks import Note, Page
+from workbench.report.evidence import NOTEBOOKS, Evidence, read_evidence
+from workbench.report.pages import campaign, cost, data, frontier, scaling, story
+from workbench.store.artifacts import write_atomic
+from workbench.store.database import Store
+
+__all__ = ["render"]
+
+_FOLDER = Path(__file__).parent
+_STAMP = ".inputs"
+_PAGES: Mapping[str, tuple[str, Callable[[Evidence], Page | None], tuple[str, ...]]] = {
+    "index": ("Story", story.page, ()),
+    "data": ("Data", data.page, ("pairs",)),
+    "scaling": ("Scaling", scaling.page, ("training", "laws")),
+    "frontier": ("Frontier", frontier.page, ("training",)),
+    "campaign": ("Campaign", campaign.page, ("test_set", "execution", "analysis")),
+    "cost": ("Cost", cost.page, ("cost",)),
+}
+_UNSEEN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+
+
+def render(store: Store, experiment: str, folder: Path, *, single_file: bool = False) -> Path:
+    """Return the report's ``index.html``; writes the pages unless nothing changed since.
+
+    Args:
+        store: Where the runs and the ledger are.
+        experiment: Name of the experiment; it may be unfinished.
+        folder: Where the pages go.
+        single_file: One ``index.html`` with everything instead of one page per chapter.
+
+    Raises:
+        ConfigError: If the experiment never ran.
+        StoreError: If the pages cannot be written.
+    """
+    evidence = read_evidence(store, experiment)
+    index = folder / "index.html"
+    names = ["index"] if single_file else list(_PAGES)
+    key = text_id(evidence.fingerprint(), _code_hash(), str(single_file))
+    stamp = folder / _STAMP
+    if all((folder / f"{name}.html").is_file() for name in names) and stamp.is_file():  # noqa: SIM102
+        if stamp.read_text(encoding="utf-8") == key:
+            return index
+    stamp.unlink(missing_ok=True)
+    pages = [_build(name, evidence) for name in _PAGES]
+    for name, content in _write(pages, evidence, single_file=single_file).items():
+        write_atomic(folder / f"{name}.html", content)
+    for stale in set(_PAGES) - set(names):
+        (folder / f"{stale}.html").unlink(missing_ok=True)
+    write_atomic(stamp, key.encode())
+    return index
+
+
+def _build(name: str, evidence: Evidence) -> Page:
+    title, build, kinds = _PAGES[name]
+    try:
+        page = build(evidence)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        words = f"A result of kind {', '.join(kinds) or 'any'} is not as this version writes it"
+        note = Note(text=f"{words} ({type(error).__name__}: {error}); run its step again.")
+        return Page(name=name, title=title, blocks=[note])
+    if page is not None:
+        return page
+    needed = " and ".join(NOTEBOOKS[kind] for kind in kinds)
+    note = Note(
+        text=f"Nothing here yet. Notebook {needed} fills this page; the run table says how far "
+        "it is."
+    )
+    return Page(name=name, title=title, blocks=[note])
+
+
+def _write(pages: Sequence[Page], evidence: Evidence, *, single_file: bool) -> dict[str, bytes]:
+    template = _environment().get_template("page.html.j2")
+    groups = {"index": list(pages)} if single_file else {page.name: [page] for page in pages}
+    written = {}
+    for name, group in groups.items():
+        links = [
+            (f"#{page.name}" if single_file else f"{page.name}.html", page.title, page.name == name)
+            for page in pages
+        ]
+        drawn = [figure for page in group for figure in page.figures]
+        scripts = [_plotly(), _read("boot.js")] if drawn else []
+        html = template.render(
+            evidence=evidence,
+            pages=group,
+            links=links,
+            figures=len(drawn),
+            policy=_policy(scripts),
+            scripts=[Markup(script) for script in scripts],  # noqa: S704 - our own files
+            css=Markup(_read("theme.css")),  # noqa: S704 - our own file
+            dark=_json_block(figures.DARK),
+            finished=max((run.finished_at for run in evidence.runs), default=""),
+        )
+        written[name] = html.encode()
+    return written
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    digests = (
+        base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts
+    )
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_show,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["json_block"] = _json_block
+    return environment
+
+
+def _show(value: Any) -> Any:
+    """Make what cannot be seen visible: control and direction characters, half surrogates."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return _UNSEEN.sub(lambda match: f"⟨U+{ord(match.group()):04X}⟩", value)
+    return value
+
+
+def _json_block(value: Any) -> Markup:
+    """Return JSON for a script element: ASCII, no ``<`` to end it or open a comment."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704
+
+
+@cache
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    # HTML parsing turns CR LF into LF, which would break the hash of the policy
+    return str(get_plotlyjs()).replace("\r\n", "\n").replace("\r", "\n")
+
+
+@cache
+def _read(name: str) -> str:
+    return (_FOLDER / "templates" / name).read_text(encoding="utf-8")
+
+
+@cache
+def _code_hash() -> str:
+    files = sorted(
+        path for path in _FOLDER.rglob("*") if path.suffix in {".py", ".j2", ".css", ".js"}
+    )
+    return text_id(*(file_sha256(path) for path in files))

@@ -1,0 +1,1 @@
+"""The pages, one module each: what a page says, as blocks."""

@@ -1,0 +1,47 @@
+(() => {
+  "use strict";
+  const root = document.documentElement;
+  const night = matchMedia("(prefers-color-scheme: dark)");
+  const swaps = JSON.parse(document.getElementById("dark").textContent);
+  const blocks = [...document.querySelectorAll("script.figure-data")];
+  const coarse = matchMedia("(pointer: coarse)").matches;
+
+  const recolor = (value) => {
+    if (typeof value === "string") return Object.hasOwn(swaps, value) ? swaps[value] : value;
+    if (Array.isArray(value)) return value.map(recolor);
+    if (value === null || typeof value !== "object") return value;
+    return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, recolor(one)]));
+  };
+
+  const draw = async (block, dark) => {
+    const place = block.parentElement.querySelector(".plot");
+    const config = { displayModeBar: false, displaylogo: false, responsive: true };
+    const words = place.querySelector(".fallback");
+    if (words) words.hidden = true;
+    try {
+      let spec = JSON.parse(block.textContent);
+      if (dark) spec = recolor(spec);
+      spec.layout.dragmode = coarse ? false : "zoom";
+      await window.Plotly.react(place, spec.data, spec.layout, config);
+      return true;
+    } catch (error) {
+      if (words) { words.hidden = false; place.append(words); }
+      return false;
+    }
+  };
+
+  const drawAll = async (dark) => {
+    let drawn = 0;
+    for (const block of blocks) if (await draw(block, dark)) drawn += 1;
+    root.dataset.figuresDrawn = String(drawn);
+    root.dataset.figuresReady = drawn === Number(root.dataset.figures) ? "all" : "some";
+  };
+
+  night.addEventListener("change", () => drawAll(night.matches));
+  addEventListener("beforeprint", () => {
+    for (const one of document.querySelectorAll("details")) one.open = true;
+    if (night.matches) drawAll(false);
+  });
+  addEventListener("afterprint", () => { if (night.matches) drawAll(true); });
+  drawAll(night.matches);
+})();

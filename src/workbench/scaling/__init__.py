@@ -1,0 +1,1 @@
+"""Scaling laws, forecasts and energy."""

@@ -1,0 +1,1 @@
+"""Records, run table, artifacts and ledger."""

@@ -1,0 +1,175 @@
+"""Files of the store: written whole or not at all, named by content."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlalchemy import Engine, insert, select
+
+from workbench.core.errors import DataError, StoreError
+from workbench.core.identity import new_id
+from workbench.store import schema
+from workbench.store.records import now
+
+__all__ = ["ArtifactKind", "Artifacts", "clear_disk_errors", "write_atomic", "write_json_atomic"]
+
+ArtifactKind = Literal["pair_set", "test_set", "model", "judge", "execution"]
+
+
+@contextmanager
+def clear_disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full or read-only disk into a :class:`StoreError` that names the path."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            raise StoreError(
+                f"{path}: the disk is full; free space and run again, finished steps are kept"
+            ) from error
+        if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
+            raise StoreError(
+                f"{path}: not writable; set WORKBENCH_HOME to a folder that is"
+            ) from error
+        raise
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file so that readers see the old content or all of the new, also after a power cut.
+
+    Raises:
+        StoreError: If the disk is full or read-only; the old file, if any, is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+    with clear_disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json_atomic(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, atomically.
+
+    Raises:
+        ValueError: If the value holds NaN or infinity.
+        StoreError: As :func:`write_atomic`.
+    """
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomic(path, text.encode())
+
+
+class Artifacts:
+    """Folders under ``<home>/artifacts/<kind>/<id>``, listed in the database.
+
+    An artifact exists once its row does: a folder without a row is the rest of a killed process
+    and is replaced.
+    """
+
+    def __init__(self, engine: Engine, root: Path, *, owner: str, run: str = "") -> None:
+        self._engine = engine
+        self._root = root
+        self._owner = owner
+        self._run = run
+
+    def path(self, kind: ArtifactKind, artifact_id: str) -> Path:
+        """Return the folder of an artifact that exists.
+
+        Raises:
+            DataError: If there is none of that id.
+        """
+        if not self.exists(kind, artifact_id):
+            raise DataError(
+                f"no {kind} {artifact_id!r} in {self._root}; newest: {self.newest(kind) or 'none'}"
+            )
+        return self._folder(kind, artifact_id)
+
+    def exists(self, kind: ArtifactKind, artifact_id: str) -> bool:
+        """Return whether the artifact was written completely."""
+        return self._row(kind, artifact_id) is not None
+
+    def metadata(self, kind: ArtifactKind, artifact_id: str) -> dict[str, Any]:
+        """Return what was said of an artifact when it was written.
+
+        Raises:
+            DataError: If there is none of that id.
+        """
+        row = self._row(kind, artifact_id)
+        if row is None:
+            raise DataError(f"no {kind} {artifact_id!r} in {self._root}")
+        return dict(row)
+
+    def newest(self, kind: ArtifactKind) -> str:
+        """Return the id of the newest artifact of a kind, or an empty string."""
+        table = schema.artifacts
+        query = select(table.c.id).where(table.c.kind == kind).order_by(table.c.created_at.desc())
+        with self._engine.connect() as connection:
+            return connection.execute(query.limit(1)).scalar() or ""
+
+    def ids(self, kind: ArtifactKind) -> list[str]:
+        """Return the ids of all artifacts of a kind, oldest first."""
+        table = schema.artifacts
+        query = select(table.c.id).where(table.c.kind == kind).order_by(table.c.created_at)
+        with self._engine.connect() as connection:
+            return list(connection.execute(query).scalars())
+
+    @contextmanager
+    def create(
+        self, kind: ArtifactKind, artifact_id: str, metadata: dict[str, Any]
+    ) -> Iterator[Path]:
+        """Give an empty folder to write into; it becomes the artifact when the block ends well.
+
+        Where the artifact exists already the new folder is dropped: same id, same content.
+
+        Args:
+            kind: Kind of artifact.
+            artifact_id: Its content hash.
+            metadata: JSON values to keep beside it; may be filled inside the block.
+
+        Raises:
+            StoreError: If the disk is full or read-only.
+        """
+        final = self._folder(kind, artifact_id)
+        temporary = final.with_name(f".{final.name}.{new_id('tmp')}")
+        with clear_disk_errors(final):
+            temporary.mkdir(parents=True)
+            try:
+                yield temporary
+                if not self.exists(kind, artifact_id):
+                    shutil.rmtree(final, ignore_errors=True)
+                    temporary.replace(final)
+                    self._add_row(kind, artifact_id, metadata)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+
+    def _folder(self, kind: ArtifactKind, artifact_id: str) -> Path:
+        return self._root / kind / artifact_id[:32]
+
+    def _row(self, kind: ArtifactKind, artifact_id: str) -> dict[str, Any] | None:
+        table = schema.artifacts
+        query = select(table.c.metadata).where(table.c.kind == kind, table.c.id == artifact_id)
+        with self._engine.connect() as connection:
+            return connection.execute(query).scalar()
+
+    def _add_row(self, kind: ArtifactKind, artifact_id: str, metadata: dict[str, Any]) -> None:
+        row = {
+            "kind": kind,
+            "id": artifact_id,
+            "created_at": now(),
+            "owner": self._owner,
+            "run": self._run,
+            "metadata": metadata,
+        }
+        with self._engine.begin() as connection:
+            connection.execute(insert(schema.artifacts), row)

@@ -1,0 +1,110 @@
+"""Opening the store: one engine, migrated to the newest schema, and the rooms on top of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from sqlalchemy import Engine, create_engine, event, inspect, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from workbench.core.errors import StoreError
+from workbench.core.settings import Settings
+from workbench.store.artifacts import Artifacts, clear_disk_errors
+from workbench.store.ledger import Ledger
+from workbench.store.runs import RunTable
+
+__all__ = ["SCHEMA_VERSION", "Store", "open_store"]
+
+SCHEMA_VERSION = "0001"
+_BUSY_TIMEOUT_MS = 30_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Store:
+    """The open store of one process."""
+
+    settings: Settings
+    engine: Engine
+    artifacts: Artifacts
+    ledger: Ledger
+    runs: RunTable
+
+    @property
+    def home(self) -> Path:
+        """Folder of everything that is not in the database."""
+        return self.settings.home
+
+
+def open_store(settings: Settings) -> Store:
+    """Return the store that the settings name, created or migrated where needed.
+
+    Raises:
+        StoreError: If it cannot be opened or was written by a newer version.
+    """
+    home = settings.home
+    with clear_disk_errors(home):
+        home.mkdir(parents=True, exist_ok=True)
+    engine = _engine(settings.database_url)
+    try:
+        _migrate(engine, home / "migrate.lock")
+    except OperationalError as error:
+        raise StoreError(f"cannot open the database {engine.url!r}: {error.orig}") from error
+    return Store(
+        settings=settings,
+        engine=engine,
+        artifacts=Artifacts(engine, home / "artifacts", owner=settings.user, run=settings.run_id),
+        ledger=Ledger(engine),
+        runs=RunTable(engine),
+    )
+
+
+def _engine(url: str) -> Engine:
+    engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _entry: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")  # a run table that loses its last commits lies
+    cursor.close()
+
+
+def _migrate(engine: Engine, lock: Path) -> None:
+    if _schema_version(engine) == SCHEMA_VERSION:
+        return
+    with FileLock(lock):
+        found = _schema_version(engine)
+        if found == SCHEMA_VERSION:
+            return
+        if found > SCHEMA_VERSION:
+            raise StoreError(
+                f"the store {engine.url!r} has schema {found}, this version knows"
+                f" {SCHEMA_VERSION}; upgrade prompt-safety-workbench"
+            )
+        _upgrade(engine)
+
+
+def _schema_version(engine: Engine) -> str:
+    with engine.connect() as connection:
+        if not inspect(connection).has_table("alembic_version"):
+            return ""
+        return connection.execute(text("SELECT version_num FROM alembic_version")).scalar() or ""
+
+
+def _upgrade(engine: Engine) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, SCHEMA_VERSION)

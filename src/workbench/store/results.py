@@ -1,0 +1,272 @@
+"""What the notebooks leave in ``result.json``, by ``kind``: the contract between stages and report.
+
+Every result also carries ``run_id``, ``usage`` and ``stamp``, added by ``notebook.result.finish``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+__all__ = [
+    "AnalysisResult",
+    "CostResult",
+    "ExecutionResult",
+    "FrontierRow",
+    "Interval",
+    "JudgeReport",
+    "LawsResult",
+    "PairsResult",
+    "RateRow",
+    "SpendRow",
+    "TestSetResult",
+    "TrainingResult",
+]
+
+
+class Interval(TypedDict):
+    """A figure with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class JudgeReport(TypedDict):
+    """A grader and its own error, measured on held-out topics of the judge set."""
+
+    id: str
+    representation: str
+    auroc_benign: Interval
+    """Harmful against benign."""
+    auroc_lookalike: Interval
+    """Harmful against safe look-alikes."""
+    threshold: float
+    """Probability from which a text counts as unsafe."""
+    false_positive_rate: float
+    """On benign texts, at the threshold."""
+    lookalike_flag_rate: float
+    """On safe look-alikes, at the threshold."""
+    trained_on: str
+    """Hash of the judge set."""
+
+
+class SourceRow(TypedDict):
+    """Where pairs came from."""
+
+    name: str
+    revision: str
+    license: str
+    pairs: int
+    error: str
+    """Why it could not be loaded; empty where it was."""
+
+
+class PairsResult(TypedDict):
+    """``kind: pairs`` (notebook 01)."""
+
+    kind: Literal["pairs"]
+    version: str
+    """Id of the pair-set artifact."""
+    pairs: int
+    unique_requests: int
+    unique_groups: int
+    wrapper_families: int
+    near_duplicates: int
+    splits: dict[str, int]
+    by_category: dict[str, int]
+    by_relation: dict[str, int]
+    by_family: dict[str, int]
+    dropped: dict[str, int]
+    """Reason → rows dropped."""
+    sources: list[SourceRow]
+    seed: int
+    samples: list[dict[str, str]]
+    """Some pairs: adversarial, clean, relation, category, split."""
+
+
+class FrontierRow(TypedDict):
+    """One method at one gain on one split: a point of the safety–semantic frontier."""
+
+    method: str
+    """``identity``, ``constant``, ``ridge``, ``diffusion``."""
+    gain: float
+    """How far along the predicted correction to go; 0 is the prompt itself, 1 the prediction."""
+    split: str
+    semantic: float
+    """Mean cosine to the clean reference."""
+    safety: float
+    """Relative reduction of the mean unsafe probability, from prompt to output; 0 for identity."""
+    unsafe: float
+    """Share of outputs that the judge flags."""
+    keep: float
+    """Mean cosine of a sanitized benign prompt to itself."""
+
+
+class TrainingResult(TypedDict):
+    """``kind: training`` (notebook 02)."""
+
+    kind: Literal["training"]
+    model: str
+    """Id of the model artifact."""
+    pair_set: str
+    encoder: str
+    seed: int
+    axes: dict[str, float]
+    """What the sweep varies and what follows: wrapper_families, pairs, requests, parameters."""
+    loss: float
+    """Mean ``1 − cosine`` to the clean reference on ``test_both``; what the law is fitted to."""
+    validation_loss: float
+    """The same on ``validation``; the only figure a model may be chosen by."""
+    baselines: dict[str, float]
+    """The same ``loss`` of identity, constant and ridge."""
+    frontier: list[FrontierRow]
+    curve: list[dict[str, float]]
+    """step, train_loss, validation_loss."""
+    judges: list[JudgeReport]
+    steps: int
+    train_s: float
+    """Wall seconds of the training loop."""
+    samples_per_s: float
+    flops: float
+    """Floating-point operations of training, counted."""
+
+
+class LawPoint(TypedDict):
+    """One training run as the law sees it."""
+
+    run_id: str
+    x: float
+    loss: float
+    seed: int
+
+
+class CurvePoint(TypedDict):
+    """The fitted law at one x, with its 95 % interval."""
+
+    x: float
+    loss: float
+    low: float
+    high: float
+
+
+class LawsResult(TypedDict):
+    """``kind: laws`` (notebook 03)."""
+
+    kind: Literal["laws"]
+    axis: str
+    form: str
+    """The law in words, e.g. ``L(x) = E + A · x^(−α)``."""
+    parameters: dict[str, Interval]
+    """E, A, alpha with bootstrap intervals."""
+    starts: int
+    starts_agreeing: int
+    points: list[LawPoint]
+    curve: list[CurvePoint]
+    backtest: list[dict[str, float]]
+    """x_fit_max, x_predicted, predicted, low, high, actual, error_pct."""
+    forecast: dict[str, object]
+    """Of the next phase: x, loss (Interval), train_s, usd, kwh, gco2, and ``note``."""
+    baselines: dict[str, float]
+    """Mean ``loss`` of identity, constant and ridge over the runs at the largest x."""
+    claims: list[dict[str, object]]
+    """The roadmap's targets: phase, safety, semantic, pairs, usd, kwh; shown as *claimed* only."""
+    best_model: str
+    best_run: str
+    verdict: str
+    """One honest sentence: which method won, and whether the law is worth believing."""
+    wandb: dict[str, object]
+    """mode, folder, runs, error."""
+
+
+class TestSetResult(TypedDict):
+    """``kind: test_set`` (notebook 04)."""
+
+    kind: Literal["test_set"]
+    test_set: str
+    promptfoo_id: str
+    tests: int
+    controls: int
+    by_plugin: dict[str, int]
+    by_strategy: dict[str, int]
+    by_category: dict[str, int]
+    estimate: dict[str, float]
+    """Of executing it once per target: calls, cpu_s, usd."""
+    samples: list[dict[str, str]]
+
+
+class RateRow(TypedDict):
+    """A rate over attempts with its interval."""
+
+    target: str
+    group: str
+    """Strategy or category; ``all`` for the total."""
+    successes: int
+    attempts: int
+    rate: Interval
+
+
+class ExecutionResult(TypedDict):
+    """``kind: execution`` (notebook 05)."""
+
+    kind: Literal["execution"]
+    execution: str
+    """Id of the execution artifact."""
+    test_set: str
+    targets: list[str]
+    attempts: int
+    resumed: int
+    """Attempts that an earlier, killed run had already made."""
+    errors: int
+    judges: list[JudgeReport]
+
+
+class AnalysisResult(TypedDict):
+    """``kind: analysis`` (notebook 06)."""
+
+    kind: Literal["analysis"]
+    execution: str
+    test_set: str
+    method: str
+    """How intervals are computed, in words."""
+    totals: list[RateRow]
+    """Attack success per target."""
+    by_strategy: list[RateRow]
+    by_category: list[RateRow]
+    controls: list[RateRow]
+    """Controls spoilt per target (over-refusal)."""
+    latency_ms: dict[str, Interval]
+    """Target → median with 5th and 95th percentile."""
+    agreement: float
+    """Share of attempts on which both judges agree."""
+    judges: list[JudgeReport]
+    findings: int
+    examples: list[dict[str, str]]
+    """Some findings: target, strategy, category, sent, received (redacted)."""
+
+
+class SpendRow(TypedDict):
+    """What a phase or resource cost."""
+
+    group: str
+    cpu_s: float
+    kwh: float
+    usd: float
+    share: float
+
+
+class CostResult(TypedDict):
+    """``kind: cost`` (notebook 08)."""
+
+    kind: Literal["cost"]
+    by_phase: list[SpendRow]
+    by_step: list[SpendRow]
+    total: SpendRow
+    gco2: float
+    energy_method: str
+    """How energy was estimated, in words."""
+    assumptions: list[dict[str, object]]
+    """name, value, unit, source, kind (``measured | assumed | claimed``)."""
+    roi: dict[str, object]
+    """annual_{cost,alternative,saving}_usd, payback_days, sensitivity (list)."""
+    claims: list[dict[str, object]]
+    """Cost claims of the source documents: name, claimed, measured here, note."""

@@ -1,0 +1,179 @@
+"""The run table: the one truth about what ran, how it ended and what it gave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Engine, RowMapping, delete, insert, select, update
+
+from workbench.core.errors import ConfigError
+from workbench.store import schema
+from workbench.store.ledger import insert_rows
+from workbench.store.records import LedgerRow, Run, now
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["RunTable"]
+
+_FIELDS = tuple(field.name for field in fields(Run))
+
+
+class RunTable:
+    """Runs, and which of them make up an experiment as it stands now."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def add(self, run: Run) -> None:
+        """Add a run, usually in state ``running``."""
+        with self._engine.begin() as connection:
+            connection.execute(insert(schema.runs), asdict(run))
+
+    def update(self, run_id: str, **values: Any) -> None:
+        """Set columns of a run in one transaction."""
+        table = schema.runs
+        with self._engine.begin() as connection:
+            connection.execute(update(table).where(table.c.id == run_id).values(**values))
+
+    def settle(self, run_id: str, costs: Iterable[LedgerRow], **values: Any) -> None:
+        """Close a running run and write what it cost, both or neither.
+
+        A run that is no longer ``running`` is left alone and costs nothing more.
+        """
+        table = schema.runs
+        change = update(table).where(table.c.id == run_id, table.c.state == "running")
+        with self._engine.begin() as connection:
+            if connection.execute(change.values(**values)).rowcount:
+                insert_rows(connection, costs)
+
+    def get(self, run_id: str) -> Run:
+        """Return one run.
+
+        Raises:
+            ConfigError: If there is none of that id.
+        """
+        table = schema.runs
+        with self._engine.connect() as connection:
+            row = connection.execute(select(table).where(table.c.id == run_id)).mappings().first()
+        if row is None:
+            raise ConfigError(f"no run {run_id!r}; `workbench status` lists them")
+        return _run(row)
+
+    def find(
+        self,
+        *,
+        experiment: str | None = None,
+        step: str | None = None,
+        state: str | None = None,
+        fingerprint: str | None = None,
+    ) -> list[Run]:
+        """Return the runs that match all that is given, oldest first."""
+        table = schema.runs
+        query = select(table).order_by(table.c.started_at, table.c.id)
+        wanted = {
+            "experiment": experiment,
+            "step": step,
+            "state": state,
+            "fingerprint": fingerprint,
+        }
+        for column, value in wanted.items():
+            if value is not None:
+                query = query.where(table.c[column] == value)
+        with self._engine.connect() as connection:
+            return [_run(row) for row in connection.execute(query).mappings()]
+
+    def set_experiment(
+        self,
+        name: str,
+        *,
+        file: str,
+        members: Mapping[str, Sequence[str | None]],
+        state: str,
+        owner: str,
+    ) -> None:
+        """Say which runs make up an experiment now.
+
+        Args:
+            name: Name of the experiment.
+            file: Path of the experiment file.
+            members: Step → run ids in matrix order, None where not finished.
+            state: ``running``, ``succeeded``, ``failed``.
+            owner: Who started it.
+        """
+        table = schema.experiments
+        with self._engine.begin() as connection:
+            old = connection.execute(select(table).where(table.c.name == name)).mappings().first()
+            connection.execute(delete(table).where(table.c.name == name))
+            was_running = old is not None and old["state"] == "running"
+            row = {
+                "name": name,
+                "file": file,
+                "members": {step: list(ids) for step, ids in members.items()},
+                "state": state,
+                "owner": owner,
+                "started_at": old["started_at"] if old is not None and was_running else now(),
+                "finished_at": "" if state == "running" else now(),
+            }
+            connection.execute(insert(table), row)
+
+    def experiment(self, name: str) -> dict[str, Any]:
+        """Return the row of an experiment: name, file, members, state, owner, times.
+
+        Raises:
+            ConfigError: If it never ran.
+        """
+        table = schema.experiments
+        with self._engine.connect() as connection:
+            row = connection.execute(select(table).where(table.c.name == name)).mappings().first()
+        if row is None:
+            known = ", ".join(self.experiments()) or "none"
+            raise ConfigError(f"experiment {name!r} never ran here; known: {known}")
+        return dict(row)
+
+    def experiments(self) -> list[str]:
+        """Return the names of all experiments that ran, newest first."""
+        table = schema.experiments
+        with self._engine.connect() as connection:
+            return list(
+                connection.execute(
+                    select(table.c.name).order_by(table.c.started_at.desc())
+                ).scalars()
+            )
+
+    def current(self, experiment: str, *, kind: str | None = None) -> list[Run]:
+        """Return the succeeded runs that make up an experiment now, in plan order.
+
+        Args:
+            experiment: Name of the experiment.
+            kind: Only runs whose result has this ``kind``, e.g. ``training``.
+
+        Raises:
+            ConfigError: If it never ran.
+        """
+        members: Mapping[str, Sequence[str | None]] = self.experiment(experiment)["members"]
+        ids = [run_id for step in members.values() for run_id in step if run_id]
+        runs = self.by_ids(ids)
+        return [run for run in runs if kind is None or run.result.get("kind") == kind]
+
+    def by_ids(self, ids: Iterable[str]) -> list[Run]:
+        """Return succeeded runs in the order of their ids; unknown ids are left out."""
+        wanted = list(ids)
+        table = schema.runs
+        query = select(table).where(table.c.id.in_(wanted), table.c.state == "succeeded")
+        with self._engine.connect() as connection:
+            found = {row["id"]: _run(row) for row in connection.execute(query).mappings()}
+        return [found[run_id] for run_id in wanted if run_id in found]
+
+    def frame(self, experiment: str | None = None) -> pd.DataFrame:
+        """Return the run table as a data frame, newest last, for notebooks."""
+        import pandas as pd
+
+        rows = [asdict(run) for run in self.find(experiment=experiment)]
+        return pd.DataFrame(rows, columns=list(_FIELDS)).drop(columns=["folder", "kernel_pid"])
+
+
+def _run(row: RowMapping) -> Run:
+    return Run(**{name: row[name] for name in _FIELDS})

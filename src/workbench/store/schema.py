@@ -1,0 +1,148 @@
+"""The tables of the metadata database. Bulk data lives in artifacts, not here."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+)
+
+__all__ = [
+    "artifacts",
+    "attempts",
+    "experiments",
+    "findings",
+    "ledger",
+    "metadata",
+    "runs",
+    "test_set_owners",
+]
+
+metadata = MetaData()
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("experiment", String(200), nullable=False),
+    Column("step", String(200), nullable=False),
+    Column("member", Text, nullable=False),
+    Column("notebook", String(200), nullable=False),
+    Column("phase", String(32), nullable=False),
+    Column("fingerprint", String(64), nullable=False),
+    Column("parameters", JSON, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("owner", String(200), nullable=False),
+    Column("folder", Text, nullable=False),
+    Column("started_at", String(32), nullable=False),
+    Column("finished_at", String(32), nullable=False),
+    Column("wall_s", Float, nullable=False),
+    Column("cpu_s", Float, nullable=False),
+    Column("peak_rss_mb", Float, nullable=False),
+    Column("kernel_pid", Integer, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("result", JSON, nullable=False),
+    Index("runs_by_experiment", "experiment", "step"),
+    Index("runs_by_fingerprint", "fingerprint"),
+)
+
+experiments = Table(
+    "experiments",
+    metadata,
+    Column("name", String(200), primary_key=True),
+    Column("file", Text, nullable=False),
+    Column("members", JSON, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("owner", String(200), nullable=False),
+    Column("started_at", String(32), nullable=False),
+    Column("finished_at", String(32), nullable=False),
+)
+
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", String(32), nullable=False),
+    Column("who", String(200), nullable=False),
+    Column("job", String(64), nullable=False),
+    Column("experiment", String(200), nullable=False),
+    Column("phase", String(32), nullable=False),
+    Column("resource", String(200), nullable=False),
+    Column("quantity", Float, nullable=False),
+    Column("unit", String(32), nullable=False),
+    Column("usd", String(40), nullable=False),
+    Column("price_version", String(200), nullable=False),
+    Column("cache_hit", Boolean, nullable=False),
+    Column("estimated", Boolean, nullable=False),
+    Column("note", Text, nullable=False),
+    Index("ledger_by_job", "job"),
+    Index("ledger_by_experiment", "experiment", "phase"),
+)
+
+artifacts = Table(
+    "artifacts",
+    metadata,
+    Column("kind", String(32), nullable=False),
+    Column("id", String(64), nullable=False),
+    Column("created_at", String(32), nullable=False),
+    Column("owner", String(200), nullable=False),
+    Column("run", String(64), nullable=False),
+    Column("metadata", JSON, nullable=False),
+    PrimaryKeyConstraint("kind", "id"),
+)
+
+test_set_owners = Table(
+    "test_set_owners",
+    metadata,
+    Column("test_set", String(64), nullable=False),
+    Column("owner", String(200), nullable=False),
+    Column("created_at", String(32), nullable=False),
+    Column("metadata", JSON, nullable=False),
+    PrimaryKeyConstraint("test_set", "owner"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("execution", String(64), nullable=False),
+    Column("target", String(200), nullable=False),
+    Column("case_id", String(64), nullable=False),
+    Column("sent", Text, nullable=False),
+    Column("received", Text, nullable=False),
+    Column("decision", String(32), nullable=False),
+    Column("scores", JSON, nullable=False),
+    Column("success", Boolean, nullable=False),
+    Column("latency_ms", Float, nullable=False),
+    Column("usd", String(40), nullable=False),
+    Column("error", Text, nullable=False),
+    PrimaryKeyConstraint("execution", "target", "case_id"),
+)
+
+findings = Table(
+    "findings",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("execution", String(64), nullable=False),
+    Column("test_set", String(64), nullable=False),
+    Column("case_id", String(64), nullable=False),
+    Column("target", String(200), nullable=False),
+    Column("plugin", String(200), nullable=False),
+    Column("strategy", Text, nullable=False),
+    Column("category", String(64), nullable=False),
+    Column("severity", String(16), nullable=False),
+    Column("score", Float, nullable=False),
+    Column("suggested_label", String(64), nullable=False),
+    Column("status", String(32), nullable=False),
+    Column("sent", Text, nullable=False),
+    Column("received", Text, nullable=False),
+    Index("findings_by_execution", "execution"),
+)

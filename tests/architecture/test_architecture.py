@@ -1,0 +1,154 @@
+"""The house rules that a linter cannot say, checked on the code as it stands."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import workbench
+from workbench.core.errors import WorkbenchError
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "src" / "workbench"
+MODULES = sorted(SOURCE.rglob("*.py"))
+HEAVY = ("torch", "lightning", "wandb", "datasets", "pandas", "anthropic")
+
+DOORS = {
+    "anthropic": ("llm/anthropic.py",),
+    "torch": ("diffusion/", "embedding/"),
+    "lightning": ("diffusion/",),
+    "papermill": ("notebook/executor.py",),
+    "wandb": ("store/tracking.py",),
+    "datasets": ("data/sources.py", "data/export.py"),
+    "sqlalchemy": ("store/",),
+    "jupyter_server": ("server/",),
+    "ipywidgets": ("notebook/widgets/",),
+    "transformers": ("embedding/",),
+    "sentence_transformers": ("embedding/",),
+}
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(SOURCE))
+
+
+def imports_of(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def test_layers_hold():
+    done = subprocess.run(
+        [Path(sys.executable).parent / "lint-imports", "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("library", sorted(DOORS))
+def test_each_library_comes_in_through_its_door(library):
+    owners = DOORS[library]
+    users = [name_of(path) for path in MODULES if library in imports_of(path)]
+    assert [user for user in users if not user.startswith(owners)] == []
+
+
+@pytest.mark.parametrize("arguments", [["-c", "import workbench"], ["-m", "workbench.cli", "--help"]])
+def test_a_cold_start_loads_nothing_heavy(arguments):
+    probe = (
+        "import sys, runpy\n"
+        f"sys.argv = {arguments[1:] if arguments[0] == '-m' else ['x']!r}\n"
+        "try:\n"
+        f"    {'import workbench' if arguments[0] == '-c' else 'from workbench.cli import main; main()'}\n"
+        "except SystemExit: pass\n"
+        f"print('LOADED', [m for m in {HEAVY!r} if m in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "LOADED []"
+
+
+def test_results_are_read_without_torch_or_pandas():
+    probe = "import sys, workbench.report.html; print([m for m in ('torch','pandas','scipy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_modules_stay_short_and_say_their_public_names(path):
+    text = path.read_text()
+    assert text.count("\n") <= 400
+    tree = ast.parse(text)
+    if path.name == "__init__.py" or "migrations" in path.parts:
+        return
+    exported = next(
+        (
+            ast.literal_eval(node.value)
+            for node in tree.body
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__"
+        ),
+        None,
+    )
+    assert exported is not None, "no __all__"
+    public = {
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef)
+        and not node.name.startswith("_")
+    }
+    assert public <= set(exported)
+
+
+def test_every_public_name_exists():
+    for info in pkgutil.walk_packages(workbench.__path__, "workbench."):
+        if ".migrations" in info.name:
+            continue
+        module = importlib.import_module(info.name)
+        for name in getattr(module, "__all__", []):
+            assert hasattr(module, name), f"{info.name}.{name}"
+
+
+def test_only_settings_reads_the_environment():
+    readers = [
+        name_of(path)
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and getattr(node.value, "id", "") == "os"
+        and node.attr in {"environ", "getenv"}
+    ]
+    # the executor hands the whole environment on to the kernel, it looks at nothing in it
+    assert set(readers) <= {"core/settings.py", "notebook/executor.py"}
+
+
+def test_every_error_is_in_the_tree():
+    strays = []
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and any(
+                ast.unparse(base) in {"Exception", "RuntimeError", "ValueError"} for base in node.bases
+            ):
+                strays.append(f"{name_of(path)}:{node.name}")
+    assert strays == ["core/errors.py:WorkbenchError"]
+    assert {error.exit_code for error in WorkbenchError.__subclasses__()} == {1, 2, 3, 4}
+
+
+def test_no_dumping_grounds():
+    assert [name_of(p) for p in MODULES if p.stem in {"utils", "common", "helpers", "manager"}] == []
+
+
+def test_the_package_stays_small():
+    lines = sum(path.read_text().count("\n") for path in MODULES)
+    assert lines <= 15_000

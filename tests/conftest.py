@@ -1,0 +1,37 @@
+"""Shared fixtures: a store of one's own, and the rule that a required tool may not be missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from workbench.core.settings import Settings, read_settings
+from workbench.store.database import Store, open_store
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return read_settings({"WORKBENCH_HOME": str(tmp_path / "home"), "WORKBENCH_USER": "tester"})
+
+
+@pytest.fixture
+def store(settings: Settings) -> Store:
+    opened = open_store(settings)
+    yield opened
+    opened.engine.dispose()
+
+
+def require(tool: str, *programs: str) -> str:
+    """Return the path of a program, or skip; a failure where WORKBENCH_REQUIRE names the tool."""
+    for program in programs or (tool,):
+        if path := shutil.which(program):
+            return path
+    message = f"{tool} is not installed ({', '.join(programs or (tool,))})"
+    if tool in os.environ.get("WORKBENCH_REQUIRE", "").split(","):
+        pytest.fail(message)
+    pytest.skip(message)

@@ -1,0 +1,139 @@
+"""Pages in a real browser: nothing requested, everything drawn, nothing hostile executed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import report_results as made
+from conftest import require
+from workbench.report.html import render
+from workbench.store.database import Store
+
+pytestmark = pytest.mark.slow
+
+PAGES = ("index", "data", "scaling", "frontier", "campaign", "cost")
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--disable-dev-shm-usage",
+)  # fmt: skip
+LOOKS = [
+    pytest.param(
+        {"color_scheme": "light", "viewport": {"width": 1180, "height": 900}}, id="desktop-light"
+    ),
+    pytest.param(
+        {"color_scheme": "dark", "viewport": {"width": 390, "height": 844}}, id="phone-dark"
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    program = require("chromium", "chromium", "chromium-browser")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
+        yield opened
+        opened.close()
+
+
+def visit(browser: Any, file: Path, **look: Any) -> tuple[Any, list[str], list[str]]:
+    """Open a file; return the page, its requests and its errors, once its figures are drawn."""
+    page = browser.new_context(**look).new_page()
+    requests: list[str] = []
+    errors: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on(
+        "console",
+        lambda line: errors.append(line.text) if line.type in ("error", "warning") else None,
+    )
+    page.goto(file.as_uri())
+    if look.get("java_script_enabled", True) and int(
+        page.get_attribute("html", "data-figures") or 0
+    ):
+        page.wait_for_selector("html[data-figures-drawn]", state="attached")
+    return page, requests, errors
+
+
+def check(page: Any, requests: list[str], errors: list[str], file: Path) -> None:
+    assert requests == [file.as_uri()]
+    assert errors == []
+    figures = int(page.get_attribute("html", "data-figures"))
+    assert page.locator(".js-plotly-plot .main-svg").count() >= figures
+    assert page.locator(".js-plotly-plot").count() == figures
+    assert page.locator(".fallback:visible").count() == 0
+    assert page.evaluate("window.__pwned") is None
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_every_page_is_drawn_without_a_request(
+    browser: Any, store: Store, tmp_path: Path, look: dict[str, Any]
+) -> None:
+    made.fill(store, made.results())
+    render(store, "quickstart", tmp_path / "report")
+    for name in PAGES:
+        file = tmp_path / "report" / f"{name}.html"
+        page, requests, errors = visit(browser, file, **look)
+        check(page, requests, errors, file)
+        shot = tmp_path / f"{name}.png"
+        page.screenshot(path=shot, full_page=True)
+        assert shot.stat().st_size > 10_000
+        page.context.close()
+
+
+@pytest.mark.parametrize("is_hostile", [False, True])
+def test_single_file_is_drawn_and_hostile_text_is_text(
+    browser: Any, store: Store, tmp_path: Path, is_hostile: bool
+) -> None:
+    steps = made.results()
+    if is_hostile:
+        steps = {step: [made.hostile(one) for one in found] for step, found in steps.items()}
+    made.fill(store, steps)
+    file = render(store, "quickstart", tmp_path, single_file=True)
+    page, requests, errors = visit(browser, file)
+    check(page, requests, errors, file)
+    assert page.get_attribute("html", "data-figures-drawn") == "8"
+    assert page.locator("main img, main a, svg a").count() == 0
+    if is_hostile:
+        assert "</script><script>window.__pwned=1</script>" in page.inner_text("main")
+        drawn = page.evaluate(
+            "[...document.querySelectorAll('.ytick text')].map(one => one.textContent).join()"
+        )
+        assert "</script>" in drawn
+    page.context.close()
+
+
+def test_without_javascript_figures_are_words(browser: Any, store: Store, tmp_path: Path) -> None:
+    made.fill(store, made.results())
+    render(store, "quickstart", tmp_path)
+    page, _, _ = visit(browser, tmp_path / "frontier.html", java_script_enabled=False)
+    assert page.locator("noscript").count() == 1
+    assert "ridge comes closest" in page.locator(".fallback:visible").inner_text()
+    page.context.close()
+
+
+def test_figure_that_cannot_be_drawn_says_so(browser: Any, store: Store, tmp_path: Path) -> None:
+    made.fill(store, made.results())
+    file = render(store, "quickstart", tmp_path).with_name("frontier.html")
+    html = file.read_text(encoding="utf-8").replace('"layout":{', '"layout":null,"lost":{', 1)
+    file.write_text(html, encoding="utf-8")
+    page, _, _ = visit(browser, file)
+    assert page.get_attribute("html", "data-figures-drawn") == "0"
+    assert page.locator(".fallback:visible").count() == 1
+    page.context.close()
+
+
+def test_paper_is_light_and_whole(browser: Any, store: Store, tmp_path: Path) -> None:
+    made.fill(store, made.results())
+    render(store, "quickstart", tmp_path)
+    page, _, errors = visit(browser, tmp_path / "campaign.html", color_scheme="dark")
+    assert len(page.pdf()) > 20_000
+    assert errors == []
+    page.context.close()

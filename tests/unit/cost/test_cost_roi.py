@@ -1,0 +1,107 @@
+"""ROI arithmetic, its assumptions and the claims beside it."""
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workbench.core.errors import ConfigError
+from workbench.cost.roi import assume, compute, cost_claims, measured_latency, replaced
+
+LATENCY = {"value": 30.0, "low": 15.0, "high": 90.0}
+SPENT = {"group": "total", "cpu_s": 216.0, "kwh": 0.00024, "usd": 0.00255, "share": 1.0}
+
+
+def assumptions(**values):
+    listed = assume(
+        prompts_per_day=10_000_000, latency_ms=LATENCY, latency_source="test", spent_usd=0.00255
+    )
+    return replaced(listed, values)
+
+
+def test_a_year_by_hand():
+    listed = assumptions(
+        prompts_per_day=1_000_000, utilization=1, core_hour_usd=0.036, maintenance_hours=10,
+        hourly_wage_usd=100, guard_usd_per_mtok=0.2, guard_tokens=300, build_hours=0.9999745,
+    )  # fmt: skip
+    roi = compute(listed)
+    assert roi.annual_cost_usd == pytest.approx(365e6 * 0.030 / 3600 * 0.036 + 1000)
+    assert roi.annual_alternative_usd == pytest.approx(365 * 60)
+    assert roi.annual_saving_usd == pytest.approx(21_900 - 1_109.5)
+    assert roi.payback_days == pytest.approx(100 / roi.annual_saving_usd * 365)
+    assert roi.cores == pytest.approx(1e6 * 0.030 / 86_400)
+
+
+def test_where_nothing_is_saved_there_is_no_payback():
+    roi = compute(assumptions(prompts_per_day=1000))
+    assert roi.annual_saving_usd < 0
+    assert roi.payback_days is None
+    json.dumps(roi.to_json(), allow_nan=False)
+
+
+def test_sensitivity_is_the_outcome_with_one_assumption_replaced():
+    listed = assumptions()
+    for row in compute(listed).sensitivity:
+        for end in ("low", "high"):
+            other = compute(replaced(listed, {row["name"]: row[end]}))
+            assert row[f"saving_at_{end}_usd"] == pytest.approx(other.annual_saving_usd)
+    swings = [row["swing_usd"] for row in compute(listed).sensitivity]
+    assert swings == sorted(swings, reverse=True)
+
+
+@given(st.floats(1.0, 1e4), st.floats(1.0, 1e4))
+def test_slower_never_saves_more(one, other):
+    slow, fast = max(one, other), min(one, other)
+    saved = [compute(assumptions(latency_ms=ms)).annual_saving_usd for ms in (slow, fast)]
+    assert saved[0] <= saved[1]
+
+
+def test_every_assumption_says_where_it_comes_from():
+    for one in assumptions():
+        row = asdict(one)
+        assert row["low"] <= row["value"] <= row["high"], row
+        assert row["source"]
+        assert row["unit"]
+        assert row["kind"] in {"measured", "assumed"}
+
+
+def test_values_given_by_hand_are_no_longer_measured():
+    (latency,) = [one for one in assumptions(latency_ms=5) if one.name == "latency_ms"]
+    assert (latency.kind, latency.source, latency.low) == ("assumed", "given by the user", 5.0)
+
+
+def test_mistaken_assumptions_are_named():
+    with pytest.raises(ConfigError, match="no ROI assumption 'wage'"):
+        assumptions(wage=1)
+    with pytest.raises(ConfigError, match="utilization=0"):
+        compute(assumptions(utilization=0))
+    with pytest.raises(ConfigError, match="named twice"):
+        compute([*assumptions(), assumptions()[0]])
+    with pytest.raises(ConfigError, match="'guard_tokens'"):
+        compute([replace(one) for one in assumptions() if one.name != "guard_tokens"])
+    with pytest.raises(ConfigError, match="above 0"):
+        assume(prompts_per_day=0, latency_ms=LATENCY, latency_source="", spent_usd=0)
+
+
+def test_latency_of_the_newest_analysis_of_a_sanitizer():
+    newer = {"latency_ms": {"bare": {"value": 0.0}, "sanitizer@1.0": LATENCY, "sanitizer@1.5": {}}}
+    older = {"latency_ms": {"sanitizer@9": {"value": 1.0}}}
+    assert measured_latency([older, newer]) == ("sanitizer@1.0", LATENCY)
+    assert measured_latency([older, newer], target="sanitizer@9")[0] == "sanitizer@9"
+    with pytest.raises(ConfigError, match=r"bare, sanitizer@1\.0"):
+        measured_latency([newer], target="nobody")
+    with pytest.raises(ConfigError, match="run the analysis step"):
+        measured_latency([])
+
+
+def test_claims_stand_beside_what_was_measured():
+    rows = cost_claims(compute(assumptions()), spent=SPENT, training_s=6.0)
+    by_name = {row["name"]: row for row in rows}
+    assert by_name["annual saving at 10M prompts a day"]["claimed"] == "$36–73M"
+    assert by_name["energy reduction against commercial services"]["measured"] == "not measured"
+    assert by_name["training time per run, current phase"]["measured"] == "6.0 s"
+    assert {row["kind"] for row in rows} == {"claimed"}
+    unmeasured = cost_claims(compute(assumptions()), spent=SPENT, training_s=0.0)
+    assert unmeasured[5]["measured"] == "not measured"

@@ -1,0 +1,123 @@
+"""Other people's files: whole pairs, templates × requests, joined twins; and wrong mappings."""
+
+import json
+from itertools import islice
+
+import pytest
+
+from workbench.core.errors import ConfigError, DataError
+from workbench.data.local import read_local
+
+
+@pytest.fixture
+def folder(tmp_path):
+    def write(name, rows):
+        (tmp_path / name).write_text("\n".join(json.dumps(row) for row in rows))
+
+    write("pairs.jsonl", [{"bad": "Oh bot, bake!", "good": "Bake.", "kind": 7, "list": []}])
+    (tmp_path / "nested.json").write_text(
+        json.dumps({"train": [[f"what is {n} plus {n}", "math"] for n in range(4)]})
+    )
+    (tmp_path / "templates.csv").write_text(
+        'id,text\n0,"You are Rob, a robot. <<>> Go!"\n1,"In a story, Ann asks Ben: <<>>"\n'
+        '2,"You are Rob, a robot. <<>> Go!!"\n'
+    )
+    write(
+        "attacks.jsonl",
+        [{"n": n % 2, "prompt": f"attack {n}", "goal": f"g{n % 2}"} for n in range(4)],
+    )
+    (tmp_path / "twins.csv").write_text("n,benign,category\n0,twin zero,cats\n1,twin one,dogs\n")
+    return tmp_path
+
+
+GRID = {
+    "name": "grid", "path": "nested.json", "rows": "train", "columns": {"clean": 0},
+    "values": {"category": "benign"}, "relation": "dewrap", "license": "CC0-1.0", "revision": "r1",
+    "templates": {"path": "templates.csv", "column": "text", "placeholder": "<<>>"},
+}  # fmt: skip
+TWINS = {
+    "name": "twins", "path": "attacks.jsonl", "relation": "contrast",
+    "columns": {"adversarial": "prompt", "clean": "benign", "core": "goal", "category": "category",
+                "parent": "n"},
+    "join": {"path": "twins.csv", "key": "n"},
+}  # fmt: skip
+PLAIN = {
+    "path": "pairs.jsonl", "relation": "safe_rewrite",
+    "columns": {"adversarial": "bad", "clean": "good", "category": "kind"},
+}  # fmt: skip
+
+
+def test_rows_that_are_pairs(folder):
+    (pair,) = read_local(PLAIN, folder=folder).grow(seed=0)
+    assert (pair.adversarial, pair.clean, pair.category) == ("Oh bot, bake!", "Bake.", "7")
+    assert (pair.source, pair.license, pair.core) == ("pairs", "unknown", "Oh bot, bake!")
+    assert pair.source_rev.startswith("sha256:")
+
+
+def test_templates_times_requests(folder):
+    pairs = list(read_local(GRID, folder=folder).grow(seed=0))
+    assert len({pair.id for pair in pairs}) == len(pairs) == 12
+    assert all(pair.clean in pair.adversarial and pair.core == pair.clean for pair in pairs)
+    assert not any("<<>>" in pair.adversarial for pair in pairs)
+    assert {pair.source_rev for pair in pairs} == {"r1"}
+    # Any first few already hold every template and every request.
+    assert len({pair.clean for pair in pairs[:4]}) == 4
+
+
+def test_variants_of_a_template_are_one_family(folder):
+    pairs = read_local(GRID, folder=folder).grow(seed=0)
+    families = {pair.adversarial.split(".")[0][:11]: pair.wrapper_family for pair in pairs}
+    assert len(set(families.values())) == 2
+    named = {**GRID, "templates": {**GRID["templates"], "family": "id"}}
+    assert {pair.wrapper_family for pair in read_local(named, folder=folder).grow(seed=0)} == {
+        "grid/0", "grid/1", "grid/2",
+    }  # fmt: skip
+
+
+def test_joined_twins(folder):
+    pairs = sorted(read_local(TWINS, folder=folder).grow(seed=0), key=lambda pair: pair.adversarial)
+    assert [pair.clean for pair in pairs] == ["twin zero", "twin one"] * 2
+    assert [pair.parent_id for pair in pairs] == ["twins:0", "twins:1"] * 2
+    assert [pair.core for pair in pairs] == ["g0", "g1"] * 2
+
+
+def test_identity_takes_one_column(folder):
+    spec = {"path": "twins.csv", "relation": "identity", "columns": {"clean": "benign"}}
+    assert all(
+        pair.adversarial == pair.clean for pair in read_local(spec, folder=folder).grow(seed=0)
+    )
+
+
+@pytest.mark.parametrize(
+    ("base", "change", "error", "words"),
+    [
+        (PLAIN, {"relation": "nope"}, ConfigError, "relation is 'nope'; write one of dewrap"),
+        (PLAIN, {"columns": "x"}, ConfigError, "columns is 'x'"),
+        (PLAIN, {"columns": {"advers": "bad"}}, ConfigError, "unknown field in columns 'advers'"),
+        (PLAIN, {"columns": {"clean": "good"}}, ConfigError, "map columns.adversarial"),
+        (PLAIN, {"path": None}, ConfigError, "no path"),
+        (PLAIN, {"path": "gone.csv"}, DataError, "gone.csv: no such file"),
+        (PLAIN, {"columns": {"adversarial": "x", "clean": "good"}}, DataError, "the columns are: bad"),  # noqa: E501
+        (PLAIN, {"columns": {"adversarial": "kind", "clean": "good"}}, DataError, "holds int"),
+        (PLAIN, {"columns": {"adversarial": "bad", "clean": "list"}}, DataError, "holds list"),
+        (GRID, {"rows": "test"}, DataError, "keys there: train"),
+        (GRID, {"columns": {"adversarial": 0}}, ConfigError, "map columns.clean"),
+        (GRID, {"templates": {"path": "templates.csv"}}, ConfigError, "placeholder is None"),
+        (GRID, {"templates": {**GRID["templates"], "placeholder": "[]"}}, DataError, "row 1: no placeholder"),  # noqa: E501
+        (GRID, {"templates": {**GRID["templates"], "x": 1}}, ConfigError, "unknown option in templates"),  # noqa: E501
+        (TWINS, {"join": {"path": "twins.csv"}}, ConfigError, "join has no 'key'"),
+        (TWINS, {"join": {"path": "twins.csv", "key": "m"}}, DataError, "no column 'm'"),
+        (TWINS, {"join": {"path": "attacks.jsonl", "key": "n"}}, DataError, "repeat"),
+        (TWINS, {"join": {"path": "pairs.jsonl", "key": "n"}}, DataError, "no column 'n'"),
+    ],
+)  # fmt: skip
+def test_wrong_mappings(folder, base, change, error, words):
+    with pytest.raises(error) as caught:
+        list(islice(read_local({**base, **change}, folder=folder).grow(seed=0), 3))
+    assert words in str(caught.value)
+
+
+def test_join_names_the_row_that_has_no_partner(folder):
+    (folder / "twins.csv").write_text("n,benign,category\n0,twin zero,cats\n")
+    with pytest.raises(DataError, match=r"attacks.jsonl: line 2: 'n' is '1', not in .*twins.csv"):
+        read_local(TWINS, folder=folder)

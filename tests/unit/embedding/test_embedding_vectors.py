@@ -1,0 +1,200 @@
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from workbench.core.errors import StoreError
+from workbench.embedding.encoder import MINILM_DIM, MINILM_ID
+from workbench.embedding.vectors import CachedEncoder, VectorCache, open_encoder, text_key
+
+DIM = 6
+
+
+class FakeEncoder:
+    """A text's vector depends on the text alone; counts what it was asked."""
+
+    id = "fake@0-f32"
+    dim = DIM
+
+    def __init__(self):
+        self.asked = []
+
+    def encode(self, texts):
+        self.asked.extend(texts)
+        seeds = [
+            int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") for text in texts
+        ]
+        rows = np.array(
+            [np.random.default_rng(seed).normal(size=DIM) for seed in seeds], np.float32
+        )
+        rows = rows.reshape(len(texts), DIM)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def cached(folder, encoder):
+    return CachedEncoder(lambda: encoder, folder, encoder_id=encoder.id, dim=DIM)
+
+
+@given(st.lists(st.lists(st.text(max_size=4), max_size=6), max_size=5))
+@settings(max_examples=40, deadline=None)
+def test_cached_equals_computed_and_each_text_is_computed_once(batches):
+    fake = FakeEncoder()
+    with tempfile.TemporaryDirectory() as folder:
+        encoder = cached(Path(folder), fake)
+        for batch in batches:
+            np.testing.assert_array_equal(encoder.encode(batch), FakeEncoder().encode(batch))
+        again = FakeEncoder()
+        reopened = cached(Path(folder), again)
+        for batch in batches:
+            np.testing.assert_array_equal(reopened.encode(batch), FakeEncoder().encode(batch))
+    assert len(fake.asked) == len(set(fake.asked))
+    assert not again.asked
+    assert not reopened.is_loaded
+
+
+@given(st.integers(0, 16 * 20), st.integers(0, 4 * DIM * 20))
+@settings(max_examples=60, deadline=None)
+def test_a_cache_cut_anywhere_gives_right_vectors_and_takes_new_ones(key_bytes, row_bytes):
+    texts = [f"text {number}" for number in range(20)]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        encoder = cached(folder, FakeEncoder())
+        encoder.encode(texts)
+        files = encoder.cache.folder
+        with (files / "keys.bin").open("r+b") as keys, (files / "rows.f32").open("r+b") as rows:
+            keys.truncate(key_bytes)
+            rows.truncate(row_bytes)
+        fake = FakeEncoder()
+        after = cached(folder, fake)
+        left = min(key_bytes // 16, row_bytes // (4 * DIM))
+        assert len(after.cache) == left
+        assert (files / "keys.bin").stat().st_size == 16 * left
+        assert (files / "rows.f32").stat().st_size == 4 * DIM * left
+        np.testing.assert_array_equal(
+            after.encode([*texts, "new"]), FakeEncoder().encode([*texts, "new"])
+        )
+        assert len(fake.asked) == 21 - left
+
+
+def test_a_writer_repairs_what_a_killed_one_left_while_others_read(tmp_path):
+    mine, other = cached(tmp_path, FakeEncoder()), cached(tmp_path, FakeEncoder())
+    mine.encode(["a", "b"])
+    with (mine.cache.folder / "rows.f32").open("ab") as rows:
+        rows.write(b"\0" * 37)  # killed inside its second row
+    np.testing.assert_array_equal(other.encode(["b", "c"]), FakeEncoder().encode(["b", "c"]))
+    np.testing.assert_array_equal(mine.encode(["c", "a"]), FakeEncoder().encode(["c", "a"]))
+
+
+def test_rows_of_another_process_are_seen_at_the_next_miss(tmp_path):
+    first, second = FakeEncoder(), FakeEncoder()
+    mine, other = cached(tmp_path, first), cached(tmp_path, second)
+    other.encode(["shared"])
+    mine.encode(["shared"])
+    assert first.asked == []
+    assert not mine.is_loaded
+
+
+_APPEND = """
+import sys, numpy as np
+from pathlib import Path
+from workbench.embedding.vectors import VectorCache, text_key
+cache = VectorCache(Path(sys.argv[1]), "fake@0-f32", 6)
+print("ready", flush=True)
+sys.stdin.readline()  # both start together
+for number in range(int(sys.argv[2]), int(sys.argv[2]) + 120, 3):
+    numbers = range(number, number + 3)
+    rows = np.array([[n] * 6 for n in numbers], np.float32)
+    cache.append([text_key(str(n)) for n in numbers], rows)
+"""
+
+
+def test_two_processes_append_at_once(tmp_path):
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", _APPEND, str(tmp_path), start],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for start in ("0", "60")
+    ]
+    assert [writer.stdout.readline() for writer in writers] == ["ready\n"] * 2
+    for writer in writers:
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    for writer in writers:
+        writer.communicate(timeout=60)
+    assert [writer.returncode for writer in writers] == [0, 0]
+    cache = VectorCache(tmp_path, "fake@0-f32", DIM)
+    assert len(cache) == 180  # 60 to 119 came from both, and are kept once
+    numbers = cache.find([text_key(str(number)) for number in range(180)])
+    np.testing.assert_array_equal(cache.rows(numbers)[:, 0], np.arange(180, dtype=np.float32))
+
+
+def test_encoders_have_caches_of_their_own(tmp_path):
+    VectorCache(tmp_path, "one/model@1", DIM).append([text_key("a")], np.ones((1, DIM), np.float32))
+    assert len(VectorCache(tmp_path, "one/model@2", DIM)) == 0
+    assert len(VectorCache(tmp_path, "one/model@1", DIM)) == 1
+    with pytest.raises(StoreError, match=r"header\.json.*delete its folder"):
+        VectorCache(tmp_path, "one:model@1", DIM)  # its folder has the same name
+    with pytest.raises(StoreError, match="dim"):
+        VectorCache(tmp_path, "one/model@1", DIM + 1)
+
+
+def test_damaged_header_is_an_error(tmp_path):
+    cache = VectorCache(tmp_path, "x", DIM)
+    (cache.folder / "header.json").write_text("{")
+    with pytest.raises(StoreError, match="damaged"):
+        VectorCache(tmp_path, "x", DIM)
+
+
+def test_an_encoder_with_another_id_may_not_write(tmp_path):
+    encoder = CachedEncoder(FakeEncoder, tmp_path, encoder_id="other@1", dim=DIM)
+    with pytest.raises(StoreError, match=r"other@1.*fake@0-f32"):
+        encoder.encode(["a"])
+    assert len(encoder.cache) == 0
+
+
+def test_precisions_do_not_mix(tmp_path):
+    cache = VectorCache(tmp_path, "x", DIM)
+    with pytest.raises(StoreError, match="float16"):
+        cache.append([text_key("a")], np.ones((1, DIM), np.float16))
+
+
+def test_a_full_disk_is_a_clear_error_and_keeps_what_was_there(tmp_path, monkeypatch):
+    encoder = cached(tmp_path, FakeEncoder())
+    encoder.encode(["a"])
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("workbench.embedding.vectors.os.fsync", full)
+        with pytest.raises(StoreError, match="disk is full"):
+            encoder.encode(["b"])
+    again = FakeEncoder()
+    np.testing.assert_array_equal(
+        cached(tmp_path, again).encode(["a", "b"]), FakeEncoder().encode(["a", "b"])
+    )
+    assert again.asked == ["b"]
+
+
+def test_open_encoder_keeps_the_cache_in_the_store(store):
+    encoder = open_encoder(store)
+    assert (encoder.id, encoder.dim, encoder.is_loaded) == (MINILM_ID, MINILM_DIM, False)
+    header = json.loads((store.home / "vectors" / MINILM_ID / "header.json").read_text())
+    assert header == {"encoder": MINILM_ID, "dim": 384, "dtype": "<f4", "key_bytes": 16}
+    assert encoder.encode([]).shape == (0, 384)
+    assert not encoder.is_loaded
+
+
+def test_keys_differ_and_are_stable():
+    assert text_key("") == bytes.fromhex("e3b0c44298fc1c149afbf4c8996fb924")
+    assert text_key("\ud800") != text_key("?")

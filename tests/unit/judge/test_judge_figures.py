@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import cohen_kappa_score, roc_auc_score
+
+from workbench.core.errors import ConfigError, DataError
+from workbench.judge.agreement import agreement
+from workbench.judge.calibrate import (
+    expected_calibration_error,
+    fit_platt,
+    sigmoid,
+    threshold_at,
+)
+from workbench.judge.measure import auroc_interval, measure
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
+def test_kappa_equals_sklearn(pairs):
+    first, second = np.array(pairs).T
+    share, kappa = agreement(first, second)
+    assert share == np.mean(first == second)
+    if len({*first.tolist(), *second.tolist()}) == 2:
+        assert kappa == pytest.approx(cohen_kappa_score(first, second), abs=1e-9)
+    else:
+        assert kappa == 0
+
+
+def test_agreement_needs_the_same_texts():
+    with pytest.raises(DataError, match="2 and 3"):
+        agreement(np.ones(2, bool), np.ones(3, bool))
+
+
+def test_sigmoid_is_exact_and_never_overflows():
+    scores = np.array([-1e4, -1.0, 0.0, 2.0, 1e4])
+    np.testing.assert_allclose(sigmoid(scores), [0, 1 / (1 + np.e), 0.5, 1 / (1 + np.exp(-2)), 1])
+
+
+def test_platt_recovers_the_scaling_that_made_the_labels():
+    random = np.random.default_rng(0)
+    scores = random.normal(0, 2, 40_000)
+    unsafe = random.random(40_000) < sigmoid(1.5 * scores - 0.7)
+    platt = fit_platt(scores, unsafe)
+    assert platt.slope == pytest.approx(1.5, abs=0.06)
+    assert platt.intercept == pytest.approx(-0.7, abs=0.06)
+    assert expected_calibration_error(platt(scores), unsafe) < 0.01
+    assert expected_calibration_error(sigmoid(scores * 8), unsafe) > 0.08
+
+
+def test_calibration_error_by_hand():
+    probabilities = np.array([0.2] * 10 + [0.8] * 10)
+    unsafe = np.array([True] * 2 + [False] * 8 + [True] * 5 + [False] * 5)
+    assert expected_calibration_error(probabilities, unsafe, bins=2) == pytest.approx(0.15)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=60), st.floats(0, 0.99))
+def test_threshold_is_the_lowest_that_keeps_the_rate(benign, rate):
+    scores = np.array(benign)
+    threshold = threshold_at(scores, false_positive_rate=rate)
+    assert (scores >= threshold).mean() <= rate
+    lower = np.nextafter(threshold, -np.inf)
+    assert (scores >= lower).mean() > rate
+
+
+def test_threshold_rate_is_checked():
+    with pytest.raises(ConfigError, match=r"1\.0"):
+        threshold_at(np.ones(3), false_positive_rate=1.0)
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=5, deadline=None)
+def test_auroc_equals_sklearn_inside_its_interval(seed):
+    random = np.random.default_rng(seed)
+    unsafe = np.arange(80) % 2 == 0
+    scores = random.normal(unsafe * 1.0, 1)
+    groups = np.array([str(number // 4) for number in range(80)])
+    interval = auroc_interval(scores, unsafe, groups)
+    assert interval["value"] == pytest.approx(roc_auc_score(unsafe, scores))
+    assert interval["low"] < interval["value"] < interval["high"]
+    assert interval == auroc_interval(scores, unsafe, groups)
+
+
+def test_interval_is_wider_when_texts_of_a_topic_are_alike():
+    random = np.random.default_rng(3)
+    topic = np.repeat(np.arange(40), 10)
+    unsafe = topic % 2 == 0
+    scores = random.normal(size=40)[topic] + unsafe
+    by_topic = auroc_interval(scores, unsafe, topic.astype(str))
+    by_text = auroc_interval(scores, unsafe, np.arange(400).astype(str))
+    assert by_topic["high"] - by_topic["low"] > 2 * (by_text["high"] - by_text["low"])
+
+
+def test_measure_says_rates_per_label():
+    labels = np.array(["harmful", "harmful", "benign", "benign", "lookalike"])
+    probabilities = np.array([0.9, 0.6, 0.1, 0.7, 0.5])
+    found = measure("judge", probabilities, labels, list("abcde"), threshold=0.6)
+    assert found["flag_rate"] == {"harmful": 1.0, "benign": 0.5, "lookalike": 0.0}
+    assert found["auroc"]["benign"]["value"] == 0.75
+    assert found["auroc"]["lookalike"]["value"] == 1.0
+    without = measure("judge", probabilities[:4], labels[:4], list("abcd"), threshold=0.6)
+    assert set(without["auroc"]) == {"benign"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["harmful", "nice"], "'nice'"),
+        (["harmful", "harmful"], "missing"),
+        (["benign", "lookalike"], "missing"),
+        (["harmful"], "2 texts, 1 labels"),
+    ],
+)
+def test_measure_refuses_labels_it_cannot_measure(labels, message):
+    with pytest.raises(DataError, match=message):
+        measure("judge", np.array([0.5, 0.5]), np.array(labels), ["a", "b"], threshold=0.5)

@@ -1,0 +1,75 @@
+"""Figures: valid Plotly, theme colors only, hostile labels escaped."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import pairwise
+from typing import Any
+
+import plotly.graph_objects as go
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import report_results as made
+from workbench.report import figures
+from workbench.report.evidence import read_evidence
+from workbench.report.pages import campaign, cost, data, frontier, scaling
+from workbench.store.database import Store
+
+PAGES = (data, scaling, frontier, campaign, cost)
+
+
+def figures_of(store: Store, steps: dict[str, Any]) -> list[Any]:
+    made.fill(store, steps)
+    evidence = read_evidence(store, "quickstart")
+    return [figure for page in PAGES for figure in page.page(evidence).figures]
+
+
+@pytest.mark.parametrize("is_hostile", [False, True])
+def test_every_figure_is_valid_plotly(store: Store, is_hostile: bool) -> None:
+    steps = made.results()
+    if is_hostile:
+        steps = {step: [made.hostile(one) for one in found] for step, found in steps.items()}
+    found = figures_of(store, steps)
+    assert len(found) == 8
+    for figure in found:
+        assert go.Figure(dict(figure.spec)).data
+        assert figure.summary
+        assert figure.footer
+
+
+def test_every_color_has_a_dark_twin(store: Store) -> None:
+    for figure in figures_of(store, made.results()):
+        text = json.dumps(figure.spec)
+        used = set(re.findall(r'"(#[0-9a-f]{6}|rgba\([^)]*\))"', text)) - {"rgba(0,0,0,0)"}
+        assert used <= figures.DARK.keys()
+    assert set(figures.COLORS.values()) <= figures.DARK.keys()
+
+
+def test_forecast_and_seeds_are_in_the_law(store: Store) -> None:
+    law = next(one for one in figures_of(store, made.results()) if one.name == "law")
+    measured = [trace for trace in law.spec["data"] if len(trace["x"]) == 12]
+    assert len(measured) == 1
+    assert [40] in [trace["x"] for trace in law.spec["data"]]
+
+
+def test_one_run_alone_is_drawn(store: Store) -> None:
+    steps = made.results()
+    assert figures_of(store, {**steps, "train": steps["train"][:1]})
+
+
+@given(st.text())
+def test_plain_text_cannot_be_markup(text: str) -> None:
+    shown = figures.plain(text)
+    assert "<" not in shown
+    assert "$" not in shown
+    assert shown.isprintable()
+    assert re.fullmatch(r"([^&]|&(amp|lt|gt|#36);)*", shown)
+
+
+@given(st.dictionaries(st.text(max_size=3), st.floats(0, 1), min_size=1, max_size=8))
+def test_labels_never_overlap(values: dict[str, float]) -> None:
+    placed = sorted(figures._spread(values, gap=0.1).values())
+    assert all(later - earlier >= 0.1 - 1e-12 for earlier, later in pairwise(placed))

@@ -1,0 +1,177 @@
+"""The table of runs, the backtest, the forecast and the sentence that sums them up."""
+
+import json
+
+import numpy as np
+import pytest
+
+from workbench.core.errors import ConfigError, DataError
+from workbench.scaling.claims import NOTE, roadmap_claims
+from workbench.scaling.energy import GCO2_PER_KWH, estimate
+from workbench.scaling.forecast import backtest, fit_axis, forecast, grid, verdict
+from workbench.scaling.runs import best_run, mean_baselines, training_frame
+from workbench.store.records import Run
+
+AXIS = "wrapper_families"
+
+
+def fill(store, *, loss, ridge=0.26, validation=None):
+    """Add a sweep of 4 sizes × 3 seeds and make it the experiment ``sweep``."""
+    ids = []
+    for size in (3, 6, 12, 20):
+        for seed in range(3):
+            value = loss(size, seed)
+            result = {
+                "kind": "training",
+                "model": f"model-{size}-{seed}",
+                "seed": seed,
+                "axes": {AXIS: size, "pairs": 50 * size},
+                "loss": value,
+                "validation_loss": validation(size, seed) if validation else value,
+                "baselines": {"identity": 0.33, "ridge": ridge},
+                "train_s": 5.0,
+                "samples_per_s": 1000.0,
+            }
+            ids.append(f"run-{size}-{seed}")
+            store.runs.add(
+                Run(
+                    id=ids[-1],
+                    experiment="sweep",
+                    step="train",
+                    notebook="02",
+                    phase="training",
+                    fingerprint="f",
+                    parameters={},
+                    state="succeeded",
+                    owner="tester",
+                    folder="",
+                    started_at=f"2026-01-01T00:00:{len(ids):02d}Z",
+                    cpu_s=18.0,
+                    result=result,
+                )
+            )
+    store.runs.set_experiment(
+        "sweep", file="x.yaml", members={"train": ids}, state="succeeded", owner="tester"
+    )
+    return ids
+
+
+def falling(size, seed):
+    return float(0.2 + 0.2 * size**-0.6 + 0.0005 * (seed - 1))
+
+
+def flat(size, seed):
+    return float(0.3 * np.exp(np.random.default_rng(size * 10 + seed).normal(0, 0.02)))
+
+
+def test_frame_has_one_row_per_training_run_in_plan_order(store):
+    ids = fill(store, loss=falling)
+    frame = training_frame(store, experiment="sweep")
+    assert list(frame["run_id"]) == ids
+    assert frame["samples"].eq(5000).all()
+    assert list(training_frame(store, ids[:2])["run_id"]) == ids[:2]
+
+
+def test_frame_without_training_runs_says_what_to_run(store):
+    with pytest.raises(ConfigError, match="run the training step"):
+        training_frame(store, ["nobody"])
+
+
+def test_best_run_ignores_test_losses(store):
+    fill(store, loss=falling, validation=lambda size, seed: size + seed)
+    frame = training_frame(store, experiment="sweep")
+    assert best_run(frame)["run_id"] == "run-3-0"
+    assert frame.loc[frame["loss"].idxmin(), "run_id"] != "run-3-0"
+
+
+def test_backtest_sees_nothing_of_the_size_it_foretells(store):
+    fill(store, loss=falling)
+    frame = training_frame(store, experiment="sweep")
+    (row,) = backtest(frame, axis=AXIS)
+    assert (row["x_fit_max"], row["x_predicted"]) == (12, 20)
+    assert abs(row["error_pct"]) < 0.5 < row["constant_error_pct"]
+    assert row["low"] <= row["actual"] <= row["high"]
+    frame.loc[frame[AXIS] == 20, "loss"] = 9.0
+    (spoilt,) = backtest(frame, axis=AXIS)
+    assert spoilt["predicted"] == row["predicted"]
+
+
+def test_forecast_scales_work_with_pairs_but_not_with_diversity(store):
+    fill(store, loss=falling)
+    frame = training_frame(store, experiment="sweep")
+    diverse, more = (
+        forecast(fit_axis(frame, axis=axis), frame, axis=axis, x=x, usd_per_core_hour=0.036)
+        for axis, x in ((AXIS, 60.0), ("pairs", 3000.0))
+    )
+    assert diverse["train_s"] == pytest.approx(5.0)
+    assert diverse["usd"] == pytest.approx(18 * 1e-5)
+    assert diverse["kwh"] == pytest.approx(estimate(18).kwh)
+    assert more["train_s"] == pytest.approx(15.0)
+    assert diverse["loss"]["low"] <= 0.2 + 0.2 * 60**-0.6 <= diverse["loss"]["high"]
+    json.dumps([diverse, more], allow_nan=False)
+
+
+def test_forecast_of_a_size_below_zero_is_refused(store):
+    fill(store, loss=falling)
+    frame = training_frame(store, experiment="sweep")
+    law = fit_axis(frame, axis=AXIS)
+    with pytest.raises(ConfigError, match="above 0"):
+        forecast(law, frame, axis=AXIS, x=0, usd_per_core_hour=1)
+
+
+def test_unknown_axis_is_named(store):
+    fill(store, loss=falling)
+    frame = training_frame(store, experiment="sweep")
+    with pytest.raises(ConfigError, match="no axis 'wrappers'"):
+        fit_axis(frame, axis="wrappers")
+
+
+def test_a_sweep_of_two_sizes_is_refused(store):
+    ids = fill(store, loss=falling)
+    with pytest.raises(DataError, match="at least 3"):
+        fit_axis(training_frame(store, ids[:6]), axis=AXIS)
+
+
+@pytest.mark.parametrize(
+    ("loss", "ridge", "words"),
+    [
+        (falling, 0.30, ("beats the best baseline, ridge", "more wrapper families helps")),
+        (falling, 0.20, ("ridge (0.2000) beats diffusion", "more wrapper families helps")),
+        (falling, 0.2331, ("cannot be told apart",)),
+        (flat, 0.10, ("ridge (0.1000) beats diffusion", "do not show that more wrapper families")),
+    ],
+)
+def test_verdict_follows_the_numbers(store, loss, ridge, words):
+    fill(store, loss=loss, ridge=ridge)
+    frame = training_frame(store, experiment="sweep")
+    baselines = mean_baselines(frame, axis=AXIS)
+    said = verdict(frame, fit_axis(frame, axis=AXIS), axis=AXIS, baselines=baselines)
+    assert all(word in said for word in words), said
+
+
+def test_grid_reaches_the_forecast(store):
+    fill(store, loss=falling)
+    law = fit_axis(training_frame(store, experiment="sweep"), axis=AXIS)
+    sizes = grid(law, until=60)
+    assert (sizes[0], sizes[-1]) == (pytest.approx(3), pytest.approx(60))
+    assert grid(law, until=1)[-1] == pytest.approx(20)
+
+
+def test_energy_of_one_core_hour_by_hand():
+    energy = estimate(3600, watts_per_core=10, pue=1.5, gco2_per_kwh=400)
+    assert (energy.kwh, energy.gco2) == (pytest.approx(0.015), pytest.approx(6))
+    assert "estimated" in energy.method
+    assert estimate(7200).gco2 == pytest.approx(2 * estimate(3600).kwh * GCO2_PER_KWH)
+
+
+@pytest.mark.parametrize("bad", [{"cpu_s": -1}, {"cpu_s": 1, "pue": 0.9}, {"cpu_s": float("nan")}])
+def test_energy_that_makes_no_sense_is_refused(bad):
+    with pytest.raises(ConfigError, match="must be positive"):
+        estimate(bad.pop("cpu_s"), **bad)
+
+
+def test_claims_are_marked_as_claims():
+    rows = roadmap_claims()
+    assert [row["safety"] for row in rows] == [0.453, 0.60, 0.70, 0.75]
+    assert {row["kind"] for row in rows} == {"claimed"}
+    assert "incompatible" in NOTE
