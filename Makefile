@@ -12,7 +12,7 @@ test: $(SETUP)
 	@$(BIN)/python -m pytest
 
 test-full: $(SETUP)
-	@$(BIN)/python -m pytest -m "not live" --timeout 1800
+	@$(BIN)/python -m pytest -m "slow and not live" --timeout 1800
 
 lint: $(SETUP)
 	@$(BIN)/ruff check .

@@ -101,7 +101,7 @@ def run(
     store = _open_store()
     printer = Printer(as_json=as_json)
     if dry_run:
-        for event in plan(experiment, store):
+        for event in plan(experiment, store, force=force):
             printer.show(event)
         return
     cores = (

@@ -67,10 +67,12 @@ def test_every_second_of_compute_is_in_the_ledger(tmp_path, store):
     runs = store.runs.find(experiment="trial")
     rows = store.ledger.rows(experiment="trial")
     cpu = {row.job: row.quantity for row in rows if row.unit == "core_s"}
-    assert cpu == pytest.approx({run.id: run.cpu_s for run in runs})
+    of_runs = {job: seconds for job, seconds in cpu.items() if job.startswith("run-")}
+    assert of_runs == pytest.approx({run.id: run.cpu_s for run in runs})
+    assert len(cpu) == len(runs) + 1  # and one for the runner itself
     assert all(seconds > 0 for seconds in cpu.values())
     assert all(row.estimated for row in rows)
-    assert {row.phase for row in rows} == {"training"}
+    assert {row.phase for row in rows} == {"training", "assessment"}
 
 
 def test_a_failing_notebook_blocks_what_needs_it_and_keeps_the_rest(tmp_path, store):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -32,7 +33,7 @@ class Printer:
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
-        self._is_terminal = click.get_text_stream("stdout").isatty()
+        self._is_terminal = sys.stdout.isatty()
         self._running: dict[tuple[str, str], None] = {}
 
     def show(self, event: Event) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -49,37 +50,33 @@ class Event:
     """Reason of a failure or block."""
 
 
-def plan(experiment: Experiment, store: Store) -> list[Event]:
+def plan(experiment: Experiment, store: Store, *, force: bool = False) -> list[Event]:
     """Return what a run would do, member by member, without starting anything.
 
     Raises:
         ConfigError: As running it would, for what can be known beforehand.
     """
     check_inputs(experiment)
+    total = sum(len(step.members()) for step in experiment.steps.values())
     finished: dict[str, list[Run]] = {}
-    events = []
-    members = [member for step in experiment.steps.values() for member in step.members()]
-    for position, member in enumerate(members, 1):
-        kind: EventKind = "waiting"
-        run = None
-        if all(need in finished for need in experiment.steps[member.step].needs):
-            prepared = prepare(experiment, member, finished)
-            run = find_finished(store.runs, experiment.name, prepared)
-            kind = "skipped" if run else "due"
-        if run:
-            siblings = finished.setdefault(member.step, [])
-            siblings.append(run)
-        elif member.step in finished:
-            del finished[member.step]
-        events.append(
-            Event(
-                kind=kind,
-                member=member,
-                done=position,
-                total=len(members),
-                run_id=run.id if run else "",
+    events: list[Event] = []
+    for step in experiment.steps.values():
+        can_start = all(need in finished for need in step.needs)
+        found = []
+        for member in step.members():
+            run = None
+            if can_start and not force:
+                prepared = prepare(experiment, member, finished)
+                run = find_finished(store.runs, experiment.name, prepared)
+            kind: EventKind = "skipped" if run else "due" if can_start else "waiting"
+            position = len(events) + 1
+            run_id = run.id if run else ""
+            events.append(
+                Event(kind=kind, member=member, done=position, total=total, run_id=run_id)
             )
-        )
+            found += [run] if run else []
+        if len(found) == len(step.members()):
+            finished[step.name] = found
     return events
 
 
@@ -113,7 +110,8 @@ class Runner:
         self._tell = tell
         self._members = [member for step in experiment.steps.values() for member in step.members()]
         self._runs: dict[tuple[str, str], Run] = {}
-        self._over: dict[tuple[str, str], EventKind] = {}
+        self._over: set[tuple[str, str]] = set()
+        self._unfinished = Counter(member.step for member in self._members)
         self._cancelled = threading.Event()
         self._eta = _Eta(store, experiment, jobs)
 
@@ -130,6 +128,7 @@ class Runner:
         """
         check_inputs(self._experiment)
         with self._lock():
+            started = time.process_time()
             self._settle_lost()
             self._write_state("running")
             state = "failed"
@@ -139,6 +138,8 @@ class Runner:
                     state = "succeeded"
             finally:
                 self._write_state(state)
+                own = self._costs(new_id("job"), "assessment", time.process_time() - started)
+                self._store.ledger.add(own)
         return state == "succeeded"
 
     @contextmanager
@@ -185,12 +186,10 @@ class Runner:
                 self._end(member, "blocked", text="a step it needs did not succeed")
 
     def _ready(self) -> Iterator[Member]:
-        """Yield members that can start; what they need has succeeded, they have not started."""
+        """Yield members that are not over and whose needs have all succeeded."""
         for member in self._members:
-            if self._key(member) in self._over:
-                continue
             needs = self._experiment.steps[member.step].needs
-            if all(self._key(m) in self._runs for m in self._members if m.step in needs):
+            if self._key(member) not in self._over and not any(map(self._unfinished.get, needs)):
                 yield member
 
     def _start(
@@ -205,7 +204,7 @@ class Runner:
             else find_finished(self._store.runs, self._experiment.name, prepared)
         )
         if old:
-            self._runs[self._key(member)] = old
+            self._succeed(member, old)
             self._end(member, "skipped", run=old)
             return
         self._check_budget()
@@ -254,15 +253,19 @@ class Runner:
 
     def _finish(self, prepared: Prepared, run: Run) -> None:
         if run.state == "succeeded":
-            self._runs[self._key(prepared.member)] = run
+            self._succeed(prepared.member, run)
             self._eta.learn(run)
         self._write_state("running")
         self._end(prepared.member, "succeeded" if run.state == "succeeded" else "failed", run=run)
 
+    def _succeed(self, member: Member, run: Run) -> None:
+        self._runs[self._key(member)] = run
+        self._unfinished[member.step] -= 1
+
     def _end(
         self, member: Member, kind: EventKind, *, run: Run | None = None, text: str = ""
     ) -> None:
-        self._over[self._key(member)] = kind
+        self._over.add(self._key(member))
         self._tell(self._event(kind, member, run=run, text=text))
 
     def _event(self, kind: EventKind, member: Member, *, run: Run | None, text: str = "") -> Event:
@@ -315,7 +318,7 @@ class Runner:
             who=self._store.settings.user,
             job=job,
             experiment=self._experiment.name,
-            phase=cast(Phase, phase),
+            phase=cast("Phase", phase),
         )
 
     def _finished(self) -> dict[str, list[Run]]:

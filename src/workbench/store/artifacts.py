@@ -11,12 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from filelock import FileLock
 from sqlalchemy import Engine, insert, select
 
 from workbench.core.errors import DataError, StoreError
 from workbench.core.identity import new_id
 from workbench.store import schema
 from workbench.store.records import now
+from workbench.store.transaction import transaction
 
 __all__ = ["ArtifactKind", "Artifacts", "clear_disk_errors", "write_atomic", "write_json_atomic"]
 
@@ -93,7 +95,10 @@ class Artifacts:
             raise DataError(
                 f"no {kind} {artifact_id!r} in {self._root}; newest: {self.newest(kind) or 'none'}"
             )
-        return self._folder(kind, artifact_id)
+        folder = self._folder(kind, artifact_id)
+        if not folder.is_dir():
+            raise DataError(f"{folder}: {kind} was removed; run with --force to make it again")
+        return folder
 
     def exists(self, kind: ArtifactKind, artifact_id: str) -> bool:
         """Return whether the artifact was written completely."""
@@ -114,14 +119,14 @@ class Artifacts:
         """Return the id of the newest artifact of a kind, or an empty string."""
         table = schema.artifacts
         query = select(table.c.id).where(table.c.kind == kind).order_by(table.c.created_at.desc())
-        with self._engine.connect() as connection:
+        with transaction(self._engine) as connection:
             return connection.execute(query.limit(1)).scalar() or ""
 
     def ids(self, kind: ArtifactKind) -> list[str]:
         """Return the ids of all artifacts of a kind, oldest first."""
         table = schema.artifacts
         query = select(table.c.id).where(table.c.kind == kind).order_by(table.c.created_at)
-        with self._engine.connect() as connection:
+        with transaction(self._engine) as connection:
             return list(connection.execute(query).scalars())
 
     @contextmanager
@@ -146,10 +151,11 @@ class Artifacts:
             temporary.mkdir(parents=True)
             try:
                 yield temporary
-                if not self.exists(kind, artifact_id):
-                    shutil.rmtree(final, ignore_errors=True)
-                    temporary.replace(final)
-                    self._add_row(kind, artifact_id, metadata)
+                with FileLock(final.with_name(f".{final.name}.lock")):
+                    if not self.exists(kind, artifact_id):
+                        shutil.rmtree(final, ignore_errors=True)
+                        temporary.replace(final)
+                        self._add_row(kind, artifact_id, metadata)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
 
@@ -159,7 +165,7 @@ class Artifacts:
     def _row(self, kind: ArtifactKind, artifact_id: str) -> dict[str, Any] | None:
         table = schema.artifacts
         query = select(table.c.metadata).where(table.c.kind == kind, table.c.id == artifact_id)
-        with self._engine.connect() as connection:
+        with transaction(self._engine) as connection:
             return connection.execute(query).scalar()
 
     def _add_row(self, kind: ArtifactKind, artifact_id: str, metadata: dict[str, Any]) -> None:
@@ -171,5 +177,5 @@ class Artifacts:
             "run": self._run,
             "metadata": metadata,
         }
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             connection.execute(insert(schema.artifacts), row)

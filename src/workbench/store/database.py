@@ -8,7 +8,6 @@ from typing import Any
 
 from filelock import FileLock
 from sqlalchemy import Engine, create_engine, event, inspect, text
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from workbench.core.errors import StoreError
@@ -16,6 +15,7 @@ from workbench.core.settings import Settings
 from workbench.store.artifacts import Artifacts, clear_disk_errors
 from workbench.store.ledger import Ledger
 from workbench.store.runs import RunTable
+from workbench.store.transaction import transaction
 
 __all__ = ["SCHEMA_VERSION", "Store", "open_store"]
 
@@ -49,10 +49,7 @@ def open_store(settings: Settings) -> Store:
     with clear_disk_errors(home):
         home.mkdir(parents=True, exist_ok=True)
     engine = _engine(settings.database_url)
-    try:
-        _migrate(engine, home / "migrate.lock")
-    except OperationalError as error:
-        raise StoreError(f"cannot open the database {engine.url!r}: {error.orig}") from error
+    _migrate(engine, home / "migrate.lock")
     return Store(
         settings=settings,
         engine=engine,
@@ -93,7 +90,7 @@ def _migrate(engine: Engine, lock: Path) -> None:
 
 
 def _schema_version(engine: Engine) -> str:
-    with engine.connect() as connection:
+    with transaction(engine) as connection:
         if not inspect(connection).has_table("alembic_version"):
             return ""
         return connection.execute(text("SELECT version_num FROM alembic_version")).scalar() or ""
@@ -105,6 +102,6 @@ def _upgrade(engine: Engine) -> None:
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    with engine.begin() as connection:
+    with transaction(engine) as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, SCHEMA_VERSION)

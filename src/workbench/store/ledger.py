@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, insert, select
 
 from workbench.store import schema
 from workbench.store.records import LedgerRow
+from workbench.store.transaction import transaction
 
 __all__ = ["Ledger", "insert_rows"]
 
@@ -31,7 +32,7 @@ class Ledger:
 
     def add(self, rows: Iterable[LedgerRow]) -> None:
         """Append rows in one transaction."""
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             insert_rows(connection, rows)
 
     def rows(
@@ -49,6 +50,6 @@ class Ledger:
             query = query.where(table.c.experiment == experiment)
         if jobs is not None:
             query = query.where(table.c.job.in_(list(jobs)))
-        with self._engine.connect() as connection:
+        with transaction(self._engine) as connection:
             found = connection.execute(query).mappings()
             return [LedgerRow(**{**row, "usd": Decimal(row["usd"])}) for row in found]

@@ -46,6 +46,10 @@ class JudgeReport(TypedDict):
     """On benign texts, at the threshold."""
     lookalike_flag_rate: float
     """On safe look-alikes, at the threshold."""
+    recall: float
+    """Share of harmful texts that it flags at the threshold."""
+    calibration_error: float
+    """Expected calibration error of its probabilities, out of fold."""
     trained_on: str
     """Hash of the judge set."""
 
@@ -232,6 +236,8 @@ class AnalysisResult(TypedDict):
     """Attack success per target."""
     by_strategy: list[RateRow]
     by_category: list[RateRow]
+    delivered: list[RateRow]
+    """Attacks whose request reached the target word for word, per target; no judge involved."""
     controls: list[RateRow]
     """Controls spoilt per target (over-refusal)."""
     latency_ms: dict[str, Interval]

@@ -12,6 +12,7 @@ from workbench.core.errors import ConfigError
 from workbench.store import schema
 from workbench.store.ledger import insert_rows
 from workbench.store.records import LedgerRow, Run, now
+from workbench.store.transaction import transaction
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,13 +30,13 @@ class RunTable:
 
     def add(self, run: Run) -> None:
         """Add a run, usually in state ``running``."""
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             connection.execute(insert(schema.runs), asdict(run))
 
     def update(self, run_id: str, **values: Any) -> None:
         """Set columns of a run in one transaction."""
         table = schema.runs
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             connection.execute(update(table).where(table.c.id == run_id).values(**values))
 
     def settle(self, run_id: str, costs: Iterable[LedgerRow], **values: Any) -> None:
@@ -45,7 +46,7 @@ class RunTable:
         """
         table = schema.runs
         change = update(table).where(table.c.id == run_id, table.c.state == "running")
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             if connection.execute(change.values(**values)).rowcount:
                 insert_rows(connection, costs)
 
@@ -56,7 +57,7 @@ class RunTable:
             ConfigError: If there is none of that id.
         """
         table = schema.runs
-        with self._engine.connect() as connection:
+        with transaction(self._engine) as connection:
             row = connection.execute(select(table).where(table.c.id == run_id)).mappings().first()
         if row is None:
             raise ConfigError(f"no run {run_id!r}; `workbench status` lists them")
@@ -82,7 +83,7 @@ class RunTable:
         for column, value in wanted.items():
             if value is not None:
                 query = query.where(table.c[column] == value)
-        with self._engine.connect() as connection:
+        with transaction(self._engine) as connection:
             return [_run(row) for row in connection.execute(query).mappings()]
 
     def set_experiment(
@@ -104,7 +105,7 @@ class RunTable:
             owner: Who started it.
         """
         table = schema.experiments
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             old = connection.execute(select(table).where(table.c.name == name)).mappings().first()
             connection.execute(delete(table).where(table.c.name == name))
             was_running = old is not None and old["state"] == "running"
@@ -126,7 +127,7 @@ class RunTable:
             ConfigError: If it never ran.
         """
         table = schema.experiments
-        with self._engine.connect() as connection:
+        with transaction(self._engine) as connection:
             row = connection.execute(select(table).where(table.c.name == name)).mappings().first()
         if row is None:
             known = ", ".join(self.experiments()) or "none"
@@ -136,7 +137,7 @@ class RunTable:
     def experiments(self) -> list[str]:
         """Return the names of all experiments that ran, newest first."""
         table = schema.experiments
-        with self._engine.connect() as connection:
+        with transaction(self._engine) as connection:
             return list(
                 connection.execute(
                     select(table.c.name).order_by(table.c.started_at.desc())
@@ -163,7 +164,7 @@ class RunTable:
         wanted = list(ids)
         table = schema.runs
         query = select(table).where(table.c.id.in_(wanted), table.c.state == "succeeded")
-        with self._engine.connect() as connection:
+        with transaction(self._engine) as connection:
             found = {row["id"]: _run(row) for row in connection.execute(query).mappings()}
         return [found[run_id] for run_id in wanted if run_id in found]
 
