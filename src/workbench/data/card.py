@@ -16,16 +16,18 @@ __all__ = ["make_card"]
 
 _SAMPLES_PER_RELATION = 3
 _SAMPLE_CHARS = 300
+_SAMPLE_FIELDS = ["adversarial", "clean", "relation", "category", "split"]
 
 
 def make_card(pair_set: PairSet) -> PairsResult:
     """Return the card of a pair set; samples are plain text of at most 300 characters."""
     frame, manifest = pair_set.frame, pair_set.manifest
+    samples = frame.groupby("relation").head(_SAMPLES_PER_RELATION)[_SAMPLE_FIELDS].map(_plain)
     return PairsResult(
         kind="pairs",
         version=pair_set.version,
         pairs=len(frame),
-        unique_requests=len({normalize(core) for core in frame["core"]}),
+        unique_requests=len({normalize(core) for core in frame["core"].unique()}),
         unique_groups=int(frame["group"].nunique()),
         wrapper_families=len(set(frame["wrapper_family"]) - {""}),
         near_duplicates=manifest["near_duplicates"],
@@ -36,23 +38,14 @@ def make_card(pair_set: PairSet) -> PairsResult:
         dropped=manifest["dropped"],
         sources=manifest["sources"],
         seed=manifest["config"]["seed"],
-        samples=_samples(frame),
+        samples=samples.to_dict(orient="records"),
     )
 
 
 def _counts(column: pd.Series[Any]) -> dict[str, int]:
-    counts = column.value_counts().to_dict()
-    return {
-        str(name): int(counts[name]) for name in sorted(counts, key=lambda one: (-counts[one], one))
-    }
-
-
-def _samples(frame: pd.DataFrame) -> list[dict[str, str]]:
-    chosen = frame.groupby("relation", sort=True).head(_SAMPLES_PER_RELATION)
-    fields = ("adversarial", "clean", "relation", "category", "split")
-    return [
-        {field: _plain(row[field]) for field in fields} for row in chosen.to_dict(orient="records")
-    ]
+    """Return value → rows, the most frequent first, equals by name."""
+    return {str(name): int(n) for name, n in column.value_counts().sort_index().sort_values(
+        ascending=False, kind="stable").items()}  # fmt: skip
 
 
 def _plain(text: str) -> str:

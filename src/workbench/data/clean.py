@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import unicodedata
 from contextlib import suppress
 from functools import lru_cache
@@ -19,21 +20,30 @@ MAX_CHARS: Final = 8000
 QUARANTINED: Final = "personal data or secret (quarantined)"
 
 _CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
-_MOJIBAKE = ("\u00c3", "\u00e2\u20ac", "\u00c2")
+_MOJIBAKE = re.compile("[\u00c2\u00c3]|\u00e2\u20ac")
+_EDGES = re.compile(r"^[\s\ufeff]+|[\s\ufeff]+$")
 
 
 def repair(text: str) -> str:
     """Return the text as it was meant: line ends, controls, lone surrogates, UTF-8 read as cp1252.
 
     Obfuscation stays: zero-width characters, look-alike letters and full-width forms are what a
-    sanitizer has to learn.
+    sanitizer has to learn. Repairing twice changes nothing more.
     """
+    repaired = _repair_once(text)
+    while repaired != text and not repaired.isascii():  # one repair may bring another to light
+        text, repaired = repaired, _repair_once(repaired)
+    return repaired
+
+
+def _repair_once(text: str) -> str:
     text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_CONTROLS)
-    text = text.encode("utf-8", "replace").decode()
-    if any(mark in text for mark in _MOJIBAKE):
-        with suppress(UnicodeError):  # those characters were meant
-            text = text.encode("cp1252").decode()
-    return unicodedata.normalize("NFC", text).strip().removeprefix("\ufeff")
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text.encode("utf-8", "replace").decode())
+        if _MOJIBAKE.search(text):
+            with suppress(UnicodeError):  # those characters were meant
+                text = text.encode("cp1252").decode()
+    return _EDGES.sub("", text)
 
 
 def clean_pair(pair: Pair) -> tuple[Pair, str]:

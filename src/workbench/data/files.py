@@ -10,14 +10,14 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from workbench.core.errors import DataError
 
-__all__ = ["FORMATS", "Table", "read_jsonl", "read_object", "read_table"]
+__all__ = ["FORMATS", "Table", "read_object", "read_table", "text_in", "texts_in"]
 
 FORMATS = ("csv", "tsv", "jsonl", "json", "parquet", "txt")
 
@@ -26,15 +26,13 @@ _SHOWN_COLUMNS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows of one file, with the name and the position of each column."""
+    """Rows of one file."""
 
     path: Path
     names: tuple[str, ...]
     rows: tuple[Mapping[str, Any], ...]
-    unit: str = "row"
-    """What :meth:`place` counts: ``line`` or ``row``."""
-    first: int = 1
-    """Number of the first row, in that unit."""
+    places: tuple[str, ...]
+    """Words for the place of each row, e.g. ``line 3``."""
 
     def column(self, reference: str | int) -> str:
         """Return the name of the column that a name or a position (from 0) points at.
@@ -42,7 +40,7 @@ class Table:
         Raises:
             DataError: If there is none; the message lists those there are.
         """
-        if isinstance(reference, int) and 0 <= reference < len(self.names):
+        if type(reference) is int and 0 <= reference < len(self.names):
             return self.names[reference]
         if reference in self.names:
             return str(reference)
@@ -52,26 +50,15 @@ class Table:
         )
 
     def place(self, index: int) -> str:
-        """Return the words for the place of a row, for messages."""
-        return f"{self.path}: {self.unit} {self.first + index}"
+        """Return the words for file and place of a row, for messages."""
+        return f"{self.path}: {self.places[index]}"
 
-    def texts(self, reference: str | int) -> list[str]:
-        """Return a column of prompts, empty where a value is null.
-
-        Raises:
-            DataError: If the column is absent or a value is not text.
-        """
-        return self._values(reference, allowed=(str,))
-
-    def labels(self, reference: str | int) -> list[str]:
-        """Return a column of labels; numbers and truth values become text.
+    def texts(self, reference: str | int, *, allowed: tuple[type, ...] = (str,)) -> list[str]:
+        """Return a column as texts, empty where a value is null.
 
         Raises:
-            DataError: If the column is absent or a value is a list or an object.
+            DataError: If the column is absent or a value is of no allowed type.
         """
-        return self._values(reference, allowed=(str, bool, int, float))
-
-    def _values(self, reference: str | int, *, allowed: tuple[type, ...]) -> list[str]:
         name = self.column(reference)
         values = [row.get(name) for row in self.rows]
         for index, value in enumerate(values):
@@ -80,9 +67,17 @@ class Table:
                 raise DataError(f"{self.place(index)}: {what}; map another column")
         return ["" if value is None else str(value) for value in values]
 
+    def labels(self, reference: str | int) -> list[str]:
+        """Return a column of labels; numbers and truth values become text.
+
+        Raises:
+            DataError: If the column is absent or a value is a list or an object.
+        """
+        return self.texts(reference, allowed=(str, bool, int, float))
+
 
 def read_table(path: Path, *, kind: str = "", rows: str = "") -> Table:
-    """Return the rows of a file.
+    """Return the rows of a file: objects, lists (columns ``0``, ``1``, ...) or texts (``text``).
 
     Args:
         path: The file; ``.gz`` is unpacked.
@@ -94,42 +89,23 @@ def read_table(path: Path, *, kind: str = "", rows: str = "") -> Table:
     """
     kind = kind or _format_of(path)
     if kind not in FORMATS:
-        raise DataError(
-            f"{path}: unknown format {kind!r}; set format to one of {', '.join(FORMATS)}"
-        )
+        known = ", ".join(FORMATS)
+        raise DataError(f"{path}: unknown format {kind!r}; set format to one of {known}")
     data = _read_bytes(path)
+    numbered: Iterable[tuple[int, Any]]
     if kind == "parquet":
-        table = _read_parquet(path, data)
+        numbered = enumerate(_parquet_rows(path, data), start=1)
+    elif kind in {"csv", "tsv"}:
+        delimiter = "\t" if kind == "tsv" else ","
+        numbered = enumerate(_csv_rows(path, _decode(path, data), delimiter=delimiter), start=1)
+    elif kind == "json":
+        numbered = enumerate(_rows_at(path, _parse(path, _decode(path, data)), rows), start=1)
     else:
-        text = _decode(path, data)
-        if kind in {"csv", "tsv"}:
-            table = _read_csv(path, text, delimiter="\t" if kind == "tsv" else ",")
-        elif kind == "jsonl":
-            table = _table(path, (value for _, value in _json_lines(path, text)), unit="line")
-        elif kind == "json":
-            table = _table(path, _rows_at(path, _parse_json(path, text), rows))
-        else:
-            lines = (line.strip() for line in text.splitlines())
-            table = _table(path, (line for line in lines if line))
-    if not table.rows:
-        raise DataError(f"{path}: holds no rows; give a file that has some")
-    return table
-
-
-def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """Return (line number, object) for every line that is not blank.
-
-    Raises:
-        DataError: As :func:`read_table`, and if a line is not an object.
-    """
-    lines = []
-    for number, value in _json_lines(path, _decode(path, _read_bytes(path))):
-        if not isinstance(value, dict):
-            raise DataError(
-                f"{path}: line {number} is not a JSON object; write one object per line"
-            )
-        lines.append((number, value))
-    return lines
+        # Not splitlines: a prompt may hold a line separator of Unicode.
+        lines = enumerate(_decode(path, data).split("\n"), start=1)
+        filled = ((number, line.strip()) for number, line in lines if line.strip())
+        numbered = filled if kind == "txt" else _json_lines(path, filled)
+    return _table(path, numbered, unit="line" if kind in {"jsonl", "txt"} else "row")
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -138,17 +114,43 @@ def read_object(path: Path) -> dict[str, Any]:
     Raises:
         DataError: As :func:`read_table`, and if the file holds something else.
     """
-    value = _parse_json(path, _decode(path, _read_bytes(path)))
+    value = _parse(path, _decode(path, _read_bytes(path)))
     if not isinstance(value, dict):
         raise DataError(f"{path}: holds {type(value).__name__}, not a JSON object; write one")
     return value
 
 
+def text_in(row: Mapping[str, Any], name: str, *, place: str) -> str:
+    """Return a text field of a row, stripped.
+
+    Raises:
+        DataError: If it is absent, blank or no text.
+    """
+    value = row.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{place}: field {name!r} is {value!r}; write a text")
+    return value.strip()
+
+
+def texts_in(row: Mapping[str, Any], name: str, *, place: str) -> tuple[str, ...]:
+    """Return a field of a row that holds texts, at least one.
+
+    Raises:
+        DataError: If it is something else.
+    """
+    value = row.get(name)
+    if (
+        not isinstance(value, list)
+        or not value
+        or not all(isinstance(one, str) and one for one in value)
+    ):
+        raise DataError(f"{place}: field {name!r} is not a list of texts; write at least one")
+    return tuple(value)
+
+
 def _format_of(path: Path) -> str:
-    suffixes = [suffix.lstrip(".").lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] == "gz":
-        suffixes.pop()
-    ending = suffixes[-1] if suffixes else ""
+    suffix = path.with_suffix("").suffix if path.suffix.lower() == ".gz" else path.suffix
+    ending = suffix.lstrip(".").lower()
     return {"ndjson": "jsonl", "pq": "parquet", "text": "txt"}.get(ending, ending)
 
 
@@ -181,30 +183,20 @@ def _decode(path: Path, data: bytes) -> str:
         ) from None
 
 
-def _json_lines(path: Path, text: str) -> Iterable[tuple[int, Any]]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise DataError(
-                    f"{path}: line {number} is not JSON ({_short(error)}); fix that line"
-                ) from None
-
-
-def _parse_json(path: Path, text: str) -> Any:
+def _parse(path: Path, text: str, *, line: int = 1) -> Any:
+    """Return the JSON value of a text that begins at a line of the file."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}: line {error.lineno} is not JSON ({error.msg}); fix that line"
-        ) from None
+        line += error.lineno - 1
+        raise DataError(f"{path}: line {line} is not JSON ({error.msg}); fix that line") from None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not usable JSON ({_short(error)}); fix the file") from None
+        what = type(error).__name__
+        raise DataError(f"{path}: line {line}: not usable JSON ({what}); fix the file") from None
 
 
-def _short(error: BaseException) -> str:
-    return error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
+def _json_lines(path: Path, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, Any]]:
+    return ((number, _parse(path, line, line=number)) for number, line in lines)
 
 
 def _rows_at(path: Path, value: Any, dotted: str) -> list[Any]:
@@ -225,58 +217,55 @@ def _keys(value: Any) -> str:
     return f"there is {type(value).__name__} there"
 
 
-def _read_csv(path: Path, text: str, *, delimiter: str) -> Table:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows = []
+def _csv_rows(path: Path, text: str, *, delimiter: str) -> Iterator[dict[str, str]]:
     # Attack texts are longer than the 128 kB that the reader allows one field.
-    limit = csv.field_size_limit(len(text) + 1)
+    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        names = tuple(name.strip() for name in next(reader, ()))
-        for cells in reader:
-            if cells and len(cells) != len(names):
+        names = [name.strip() for name in next(reader, ())]
+        if len(set(names)) < len(names):
+            raise DataError(f"{path}: two columns have one name in {names}; rename one")
+        for cells in filter(None, reader):
+            if len(cells) != len(names):
                 raise DataError(
                     f"{path}: line {reader.line_num} has {len(cells)} fields, not {len(names)}; "
                     "quote texts that hold the delimiter"
                 )
-            if cells:
-                rows.append(dict(zip(names, cells, strict=True)))
+            yield dict(zip(names, cells, strict=True))
     except csv.Error as error:
         raise DataError(
             f"{path}: line {reader.line_num} is not CSV ({error}); fix that line"
         ) from None
-    finally:
-        csv.field_size_limit(limit)
-    return Table(path=path, names=names, rows=tuple(rows))
 
 
-def _read_parquet(path: Path, data: bytes) -> Table:
+def _parquet_rows(path: Path, data: bytes) -> list[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(io.BytesIO(data))
+        rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(data)).to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{path}: not Parquet ({str(error).splitlines()[0]}); give another file"
         ) from None
-    return Table(path=path, names=tuple(table.column_names), rows=tuple(table.to_pylist()))
+    return rows
 
 
-def _table(path: Path, values: Iterable[Any], *, unit: str = "row") -> Table:
-    """Return rows of objects, of lists (columns ``0``, ``1``, ...) or of bare texts (``text``)."""
-    rows: list[Mapping[str, Any]] = []
-    names: dict[str, None] = {}
-    for index, value in enumerate(values):
+def _table(path: Path, numbered: Iterable[tuple[int, Any]], *, unit: str) -> Table:
+    rows: list[dict[str, Any]] = []
+    places = []
+    for number, value in numbered:
+        places.append(f"{unit} {number}")
         if isinstance(value, dict):
-            row = {str(key): cell for key, cell in value.items()}
+            rows.append(value)
         elif isinstance(value, list):
-            row = {str(position): cell for position, cell in enumerate(value)}
+            rows.append({str(position): cell for position, cell in enumerate(value)})
         elif isinstance(value, str):
-            row = {"text": value}
+            rows.append({"text": value})
         else:
-            raise DataError(
-                f"{path}: {unit} {index + 1} is {type(value).__name__}, not an object, list or text"
-            )
-        names.update(dict.fromkeys(row))
-        rows.append(row)
-    return Table(path=path, names=tuple(names), rows=tuple(rows), unit=unit)
+            what = type(value).__name__
+            raise DataError(f"{path}: {places[-1]} is {what}, not an object, list or text")
+    if not rows:
+        raise DataError(f"{path}: holds no rows; give a file that has some")
+    names = tuple(dict.fromkeys(name for row in rows for name in row))
+    return Table(path=path, names=names, rows=tuple(rows), places=tuple(places))

@@ -17,23 +17,14 @@ from workbench.store.records import Pair, Relation, Split
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "RELATIONS",
-    "SCHEMA",
-    "SPLITS",
-    "PairSet",
-    "read_pairs",
-    "to_records",
-    "to_table",
-    "write_pairs",
-]
+__all__ = ["COLUMNS", "RELATIONS", "SPLITS", "PairSet", "read_pairs", "write_pairs"]
 
 RELATIONS: tuple[Relation, ...] = get_args(Relation)
 SPLITS: tuple[Split, ...] = get_args(Split)
+COLUMNS = ("id", *(field.name for field in dataclasses.fields(Pair)))
+"""Every field of a pair, all of them text, and its id first."""
 
-_FIELDS = tuple(field.name for field in dataclasses.fields(Pair))
-SCHEMA = pa.schema([(name, pa.string()) for name in ("id", *_FIELDS)])
-"""Every field of a pair, and its id first."""
+_SCHEMA = pa.schema([(name, pa.string()) for name in COLUMNS])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +33,7 @@ class PairSet:
 
     version: str
     frame: pd.DataFrame
-    """Columns of :data:`SCHEMA`, sorted as grown."""
+    """Columns :data:`COLUMNS`, in the order grown."""
     manifest: dict[str, Any]
 
     def part(self, split: str) -> pd.DataFrame:
@@ -56,26 +47,10 @@ class PairSet:
         return self.frame[self.frame["split"] == split].reset_index(drop=True)
 
 
-def to_table(pairs: Sequence[Pair]) -> pa.Table:
-    """Return pairs as an Arrow table of :data:`SCHEMA`."""
-    names = SCHEMA.names
-    return pa.Table.from_arrays(
-        [pa.array([getattr(pair, name) for pair in pairs], pa.string()) for name in names],
-        schema=SCHEMA,
-    )
-
-
-def to_records(frame: pd.DataFrame) -> list[Pair]:
-    """Return the rows of a frame as pairs."""
-    columns = [frame[name].tolist() for name in _FIELDS]
-    return [
-        Pair(**dict(zip(_FIELDS, values, strict=True))) for values in zip(*columns, strict=True)
-    ]
-
-
 def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
     """Write pairs as Parquet."""
-    pq.write_table(to_table(pairs), path, compression="zstd")
+    columns = {name: [getattr(pair, name) for pair in pairs] for name in COLUMNS}
+    pq.write_table(pa.table(columns, schema=_SCHEMA), path, compression="zstd")
 
 
 def read_pairs(path: Path) -> pd.DataFrame:
@@ -90,7 +65,7 @@ def read_pairs(path: Path) -> pd.DataFrame:
         raise DataError(
             f"{path}: cannot be read ({str(error).splitlines()[0]}); build the set again"
         ) from error
-    if table.schema.names != SCHEMA.names:
+    if tuple(table.schema.names) != COLUMNS:
         raise DataError(f"{path}: columns differ from this version's; build the set again")
     frame: pd.DataFrame = table.to_pandas()
     return frame

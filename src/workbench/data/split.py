@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
+import numpy as np
+
 from workbench.core.identity import stable_fraction, text_id
-from workbench.data.dedupe import near_links, normalize
+from workbench.data.dedupe import THRESHOLD, near_links, normalize
 from workbench.data.wrappers import family_split
 from workbench.store.records import Split
 
-__all__ = ["Side", "assign_split", "core_key", "group_requests", "request_split"]
+__all__ = ["Side", "assign_split", "core_key", "group_requests", "group_texts", "request_split"]
 
 Side: TypeAlias = Literal["train", "validation", "test"]
 
@@ -34,45 +36,56 @@ def core_key(core: str, parent_id: str) -> str:
     return parent_id or f"core-{text_id(normalize(core))[:24]}"
 
 
-def group_requests(cores: Sequence[str], parents: Sequence[str]) -> list[str]:
-    """Return the leak group of each row: union over equal parents and near-duplicate cores.
+def group_texts(
+    texts: Sequence[str],
+    names: Sequence[str],
+    *,
+    side: Callable[[str], Side],
+    threshold: float = THRESHOLD,
+) -> list[str]:
+    """Return the group of each row: union over equal names and near-duplicate texts.
 
-    A group is named after the member with the strongest side (test before validation before
-    training), so when groups merge, the test side wins and no test row ever becomes training.
+    A group is called after its member with the strongest side (test before validation before
+    training): when groups merge the test side wins, and no test row ever becomes training.
+
+    Args:
+        texts: Normalized text of each row.
+        names: Name of each row.
+        side: Gives the side of a name.
+        threshold: Jaccard similarity from which two texts belong together.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    if not texts:
+        return []
+    # A graph of distinct texts and distinct names: each row ties its text to its name.
+    text_nodes = {text: node for node, text in enumerate(dict.fromkeys(texts))}
+    name_nodes = {name: node for node, name in enumerate(dict.fromkeys(names), len(text_nodes))}
+    edges = [(text_nodes[text], name_nodes[name]) for text, name in zip(texts, names, strict=True)]
+    edges += near_links(list(text_nodes), threshold=threshold)
+    size = len(text_nodes) + len(name_nodes)
+    graph = coo_array((np.ones(len(edges)), tuple(np.array(edges).T)), shape=(size, size))
+    labels = connected_components(graph, directed=False)[1].tolist()
+    members: dict[int, list[str]] = defaultdict(list)
+    for name, node in name_nodes.items():
+        members[labels[node]].append(name)
+    titles = {
+        label: min(group, key=lambda name: (_STRENGTH[side(name)], name))
+        for label, group in members.items()
+    }
+    return [titles[labels[name_nodes[name]]] for name in names]
+
+
+def group_requests(cores: Sequence[str], parents: Sequence[str]) -> list[str]:
+    """Return the leak group of each row; its side is ``request_split(group)``.
 
     Args:
         cores: The request inside each row.
         parents: Id of the seed or translation parent of each row; empty where there is none.
-
-    Returns:
-        One group name per row, with ``request_split(name)`` its side.
     """
-    nodes = {
-        node: index for index, node in enumerate(dict.fromkeys(zip(cores, parents, strict=True)))
-    }
-    roots = list(range(len(nodes)))
-
-    def find(node: int) -> int:
-        while roots[node] != node:
-            roots[node] = roots[roots[node]]
-            node = roots[node]
-        return node
-
-    names = [core_key(core, parent) for core, parent in nodes]
-    first_of: dict[str, int] = {}
-    for index, name in enumerate(names):
-        roots[find(index)] = find(first_of.setdefault(name, index))
-    for earlier, later in near_links([normalize(core) for core, _ in nodes]):
-        roots[find(later)] = find(earlier)
-
-    members: dict[int, set[str]] = defaultdict(set)
-    for index, name in enumerate(names):
-        members[find(index)].add(name)
-    titles = {
-        root: min(group, key=lambda name: (_STRENGTH[request_split(name)], name))
-        for root, group in members.items()
-    }
-    return [titles[find(nodes[node])] for node in zip(cores, parents, strict=True)]
+    names = [core_key(core, parent) for core, parent in zip(cores, parents, strict=True)]
+    return group_texts([normalize(core) for core in cores], names, side=request_split)
 
 
 def assign_split(group: str, family: str) -> Split | None:

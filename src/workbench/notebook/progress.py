@@ -25,7 +25,8 @@ _LOOK = {
     "waiting": ("·", "bright_black"),
     "due": ("+", "cyan"),
 }
-_RUN_COLUMNS = ("step", "member", "state", "started_at", "wall_s", "cpu_s", "peak_rss_mb", "error")
+_PIPE_WIDTH = 160
+_RUN_COLUMNS = ("step", "member", "state", "wall_s", "cpu_s", "peak_rss_mb", "error")
 
 
 class Printer:
@@ -103,14 +104,23 @@ def _show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns, box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in columns:
+        table.add_column(name, no_wrap=name != "error", justify="right" if "_" in name else "left")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
+    # a pipe has no width: cut nothing there
+    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.1f}" if isinstance(value, float) else str(value)[:200]
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    return str(value).partition(".")[0] if _is_time(value) else str(value)[:200]
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, str) and value.endswith("Z") and value[10:11] == "T"
 
 
 def _line(event: Event) -> str:
