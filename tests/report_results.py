@@ -20,7 +20,7 @@ TEST_SET = "5b7e21fa90cd" + "1" * 52
 _NAMED = {
     "splits", "by_category", "by_relation", "by_family", "dropped", "baselines", "axes",
     "parameters",
-    "latency_ms", "by_plugin", "by_strategy", "estimate",
+    "latency_ms", "by_plugin", "by_strategy",
 }  # fmt: skip
 """Fields whose keys are names from data."""
 
@@ -52,6 +52,8 @@ JUDGES = [
         "threshold": 0.58,
         "false_positive_rate": 0.021,
         "lookalike_flag_rate": 0.174,
+        "recall": 0.861,
+        "calibration_error": 0.043,
         "trained_on": "7f" * 32,
     },
     {
@@ -62,6 +64,8 @@ JUDGES = [
         "threshold": 0.55,
         "false_positive_rate": 0.034,
         "lookalike_flag_rate": 0.231,
+        "recall": 0.702,
+        "calibration_error": 0.071,
         "trained_on": "7f" * 32,
     },
 ]
@@ -153,7 +157,7 @@ def training(families: int, seed: int) -> dict[str, Any]:
                         draw,
                     )
                 )
-        rows.append(_point("identity", 0.0, split, 0.55 + harder, 0.0, None))
+        rows += [_point("identity", gain, split, 0.55 + harder, 0.0, None) for gain in (0.0, 1.0)]
         rows.append(_point("constant", 1.0, split, 0.43 + harder, 0.93, draw))
     return {
         "kind": "training",
@@ -350,9 +354,14 @@ def analysis() -> dict[str, Any]:
         "totals": [rate(name, "all", share, 330) for name, share in TARGETS.items()],
         "by_strategy": spread(STRATEGIES, 33),
         "by_category": spread(CATEGORIES, 55),
+        "delivered": [
+            rate(name, "all", share, 330)
+            for name, share in zip(TARGETS, (0.58, 0.31, 0.12), strict=True)
+        ],
         "controls": [
-            rate(name, "all", share, 90)
-            for name, share in zip(TARGETS, (0.0, 0.067, 0.144), strict=True)
+            rate(name, group, share, attempts)
+            for group, attempts, worse in (("all", 90, 1), ("plain", 60, 0.7), ("lookalike", 30, 2))
+            for name, share in zip(TARGETS, (0.0, 0.067 * worse, 0.144 * worse), strict=True)
         ],
         "latency_ms": {name: {"value": one, "low": one / 2, "high": 3 * one} for name, one in zip(
             TARGETS, (0.02, 3.1, 3.2), strict=True)},
@@ -414,7 +423,7 @@ def cost() -> dict[str, Any]:
             "payback_days": 48.0,
             "sensitivity": [
                 {"name": "hour", "low": 60, "high": 140, "saving_at_low_usd": 4700.0,
-                 "swing_usd": 7900.0}
+                 "saving_at_high_usd": 12600.0, "swing_usd": 7900.0}
             ],
         },
         "claims": [

@@ -17,7 +17,7 @@ from workbench.core.errors import ConfigError, WorkbenchError
 if TYPE_CHECKING:
     from workbench.store.database import Store
 
-__all__ = ["main"]
+__all__ = ["doctor", "lab", "main", "report", "run", "sanitize", "status"]
 
 _EXIT_CODES = "Exit status: 0 ok, 1 failed, 2 bad input, 3 budget reached, 4 gate failed."
 
@@ -148,8 +148,10 @@ def status(experiment: str | None, *, as_json: bool) -> None:
     if experiment is None:
         show_experiments([runs.experiment(name) for name in runs.experiments()], as_json=as_json)
     else:
-        runs.experiment(experiment)  # refuses a name that never ran
-        show_runs(runs.find(experiment=experiment), as_json=as_json)
+        found = runs.find(experiment=experiment)
+        if not found:
+            runs.experiment(experiment)  # refuses a name that never ran
+        show_runs(found, as_json=as_json)
 
 
 @main.command()

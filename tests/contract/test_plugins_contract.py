@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from workbench.campaign.plugins.catalog import PLUGINS, Plugin
+from workbench.campaign.plugins.catalog import PLUGINS, TAXONOMY, Plugin
 from workbench.campaign.plugins.goals import GoalPool
-from workbench.campaign.plugins.taxonomy import TAXONOMY
 from workbench.campaign.triage import SEVERITIES
 from workbench.data.requests import HARM_CATEGORIES, load_benign, load_requests
 

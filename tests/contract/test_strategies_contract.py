@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from workbench.campaign.plugins.taxonomy import TAXONOMY
+from workbench.campaign.plugins.catalog import TAXONOMY
 from workbench.campaign.strategies.catalog import (
     LAYER,
     PLAIN,

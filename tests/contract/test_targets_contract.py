@@ -7,8 +7,7 @@ from typing import get_args
 
 import pytest
 
-from workbench.campaign.targets.base import Decision, Target
-from workbench.campaign.targets.passthrough import PassThrough
+from workbench.campaign.targets.base import Decision, PassThrough, Target
 from workbench.campaign.targets.sanitizer import SanitizerTarget
 from workbench.core.errors import ConfigError
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
 from filelock import FileLock
 
-from workbench.campaign.executions import AttemptRows, Execution, is_finished, load_execution
+from workbench.campaign.executions import Execution, compact, load_execution
 from workbench.campaign.targets.base import Decision, Response, Target
 from workbench.campaign.verdicts import RULE, Verdict, judge_responses
-from workbench.core.errors import BudgetError, ConfigError
+from workbench.core.errors import BudgetError, ConfigError, StoreError
 from workbench.core.identity import content_id
 from workbench.core.redact import redact
+from workbench.store.campaigns import add_attempts, attempted, remove_attempts
 from workbench.store.database import Store
 from workbench.store.records import Attempt, TestCase, TestSet
 
@@ -47,7 +49,6 @@ def execute(
     bench: Bench,
     *,
     encoder: Encoder,
-    execution_id: str | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Execution:
     """Return the execution of a test set, carried on where an earlier process was killed.
@@ -62,35 +63,34 @@ def execute(
         targets: Whom to send it to; names differ.
         bench: Judges of what came through; see ``campaign.verdicts`` for the rules.
         encoder: For controls that were rewritten.
-        execution_id: Another id than the hash of test set, targets and judges, e.g. to repeat.
         progress: Called after each stored batch.
 
     Raises:
         ConfigError: If there is no target or judge, or two targets share a name.
         BudgetError: If a target reached its limit; what is stored is kept.
-        StoreError: If the disk is full or read-only.
+        StoreError: If the disk is full or read-only; what is stored is kept.
     """
     names = [target.name for target in targets]
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"targets are {names}; give at least one, each with a name of its own")
     if not bench.judges:
         raise ConfigError("the bench has no judges; train it with judge.probe.train_bench")
-    execution_id = execution_id or execution_id_of(test_set, targets, bench, encoder=encoder)
+    execution_id = execution_id_of(test_set, targets, bench, encoder=encoder)
     lock = store.home / "locks" / f"{execution_id[:32]}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):  # a second process waits, then finds everything done
-        rows = AttemptRows(store, execution_id)
         total = len(test_set.cases) * len(targets)
-        if is_finished(store, execution_id):
-            rows.remove()
+        if store.artifacts.exists("execution", execution_id):
+            remove_attempts(store.engine, execution_id)
             return load_execution(store, execution_id, resumed=total)
         runner = _Runner(
-            execution=execution_id, rows=rows, bench=bench, encoder=encoder, total=total,
+            execution=execution_id, store=store, bench=bench, encoder=encoder, total=total,
             progress=progress,
         )  # fmt: skip
         for target in targets:
             runner.run(target, test_set.cases)
-        rows.compact(
+        compact(
+            store,
             {
                 "execution": execution_id,
                 "test_set": test_set.id,
@@ -100,7 +100,7 @@ def execute(
                 "rule": RULE,
                 "judges": list(bench.reports),
                 "thresholds": {judge.id: float(judge.threshold) for judge in bench.judges},
-            }
+            },
         )
         return load_execution(store, execution_id, resumed=runner.resumed)
 
@@ -120,29 +120,20 @@ def execution_id_of(
     )
 
 
+@dataclass(kw_only=True)
 class _Runner:
-    def __init__(
-        self,
-        *,
-        execution: str,
-        rows: AttemptRows,
-        bench: Bench,
-        encoder: Encoder,
-        total: int,
-        progress: Callable[[Progress], None] | None,
-    ) -> None:
-        self._execution = execution
-        self._rows = rows
-        self._bench = bench
-        self._encoder = encoder
-        self._total = total
-        self._progress = progress
-        self._done = 0
-        self._errors = 0
-        self.resumed = 0
+    execution: str
+    store: Store
+    bench: Bench
+    encoder: Encoder
+    total: int
+    progress: Callable[[Progress], None] | None
+    resumed: int = 0
+    _done: int = 0
+    _errors: int = 0
 
     def run(self, target: Target, cases: Sequence[TestCase]) -> None:
-        finished = self._rows.done(target.name)
+        finished = attempted(self.store.engine, self.execution, target=target.name)
         left = [case for case in cases if case.id not in finished]
         self.resumed += len(cases) - len(left)
         self._done += len(cases) - len(left)
@@ -150,48 +141,37 @@ class _Runner:
             self._run_batch(target, left[start : start + _BATCH])
 
     def _run_batch(self, target: Target, cases: Sequence[TestCase]) -> None:
-        answers = _ask(target, cases)
-        answered = [
-            (case, answer)
-            for case, answer in zip(cases, answers, strict=True)
-            if isinstance(answer, Response)
-        ]
-        verdicts = judge_responses(
-            [case for case, _ in answered],
-            [answer for _, answer in answered],
-            judges=self._bench.judges,
-            encoder=self._encoder,
-        )
-        by_case = {case.id: verdict for (case, _), verdict in zip(answered, verdicts, strict=True)}
-        self._rows.add(
-            self._attempt(target, case, answer, by_case.get(case.id))
-            for case, answer in zip(cases, answers, strict=True)
+        answers = list(zip(cases, _ask(target, cases), strict=True))
+        answered = [(case, got) for case, got in answers if isinstance(got, Response)]
+        verdicts = judge_responses(answered, judges=self.bench.judges, encoder=self.encoder)
+        by_case = {case.id: one for (case, _), one in zip(answered, verdicts, strict=True)}
+        add_attempts(
+            self.store.engine,
+            [self._attempt(target, case, got, by_case.get(case.id)) for case, got in answers],
         )
         self._done += len(cases)
         self._errors += len(cases) - len(answered)
-        if self._progress:
-            self._progress(
-                Progress(
-                    target=target.name, done=self._done, total=self._total, errors=self._errors
-                )
+        if self.progress:
+            now = Progress(
+                target=target.name, done=self._done, total=self.total, errors=self._errors
             )
+            self.progress(now)
 
     def _attempt(
         self, target: Target, case: TestCase, answer: Response | str, verdict: Verdict | None
     ) -> Attempt:
-        got = answer if isinstance(answer, Response) else None
+        sent = _stored(case.prompt)
+        if isinstance(answer, str) or verdict is None:
+            return Attempt(
+                execution=self.execution, case_id=case.id, target=target.name, sent=sent,
+                received="", decision="error", scores={}, success=False, latency_ms=0.0,
+                error=str(answer),
+            )  # fmt: skip
         return Attempt(
-            execution=self._execution,
-            case_id=case.id,
-            target=target.name,
-            sent=_stored(case.prompt),
-            received=_stored(got.text) if got else "",
-            decision=got.decision if got else "error",
-            scores=verdict.scores if verdict else {},
-            success=verdict.success if verdict else False,
-            latency_ms=float(got.latency_ms) if got else 0.0,
-            error="" if isinstance(answer, Response) else answer,
-        )
+            execution=self.execution, case_id=case.id, target=target.name, sent=sent,
+            received=_stored(answer.text), decision=answer.decision, scores=verdict.scores,
+            success=verdict.success, latency_ms=answer.latency_ms,
+        )  # fmt: skip
 
 
 def _ask(target: Target, cases: Sequence[TestCase]) -> list[Response | str]:
@@ -211,7 +191,7 @@ def _respond(target: Target, prompts: Sequence[str]) -> list[Response] | str:
         if len(answers) != len(prompts):
             return f"{len(answers)} responses to {len(prompts)} prompts"
         return [_checked(answer) for answer in answers]
-    except BudgetError:
+    except (BudgetError, StoreError):  # ours to stop at, not the target's failure
         raise
     except Exception as error:  # noqa: BLE001 - a target is somebody else's code
         return _stored(f"{type(error).__name__}: {error}")[:500]
@@ -220,9 +200,10 @@ def _respond(target: Target, prompts: Sequence[str]) -> list[Response] | str:
 def _checked(answer: Response) -> Response:
     if answer.decision not in get_args(Decision):
         raise ValueError(f"decision is {answer.decision!r}; not one of {get_args(Decision)}")
-    return Response(
-        text=_clean(answer.text), decision=answer.decision, latency_ms=float(answer.latency_ms)
-    )
+    latency_ms = float(answer.latency_ms)
+    if not 0 <= latency_ms < math.inf:
+        raise ValueError(f"latency_ms is {latency_ms}; not a time")
+    return Response(text=_clean(answer.text), decision=answer.decision, latency_ms=latency_ms)
 
 
 def _stored(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from sqlalchemy import delete, insert, select
 
 from workbench.core.errors import StoreError
-from workbench.store import schema
 from workbench.store.artifacts import write_json_atomic
+from workbench.store.campaigns import attempt_pages, remove_attempts
 from workbench.store.database import Store
 from workbench.store.records import Attempt
 from workbench.store.results import JudgeReport
@@ -23,24 +22,18 @@ from workbench.store.results import JudgeReport
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["AttemptRows", "Execution", "is_finished", "load_execution"]
+__all__ = ["Execution", "compact", "load_execution"]
 
 _ATTEMPTS_FILE = "attempts.parquet"
 _MANIFEST_FILE = "manifest.json"
 _ROWS_PER_GROUP = 10_000
+_TEXTS = ("execution", "case_id", "target", "sent", "received", "decision", "usd", "error")
 _PARQUET = pa.schema(
     [
-        ("execution", pa.string()),
-        ("case_id", pa.string()),
-        ("target", pa.string()),
-        ("sent", pa.string()),
-        ("received", pa.string()),
-        ("decision", pa.string()),
+        *((name, pa.string()) for name in _TEXTS),
         ("scores", pa.map_(pa.string(), pa.float64())),
         ("success", pa.bool_()),
         ("latency_ms", pa.float64()),
-        ("usd", pa.string()),
-        ("error", pa.string()),
     ]
 )
 
@@ -74,68 +67,24 @@ class Execution:
         return pd.DataFrame([asdict(attempt) for attempt in self.attempts])
 
 
-class AttemptRows:
-    """The rows of one execution while it runs."""
+def compact(store: Store, manifest: dict[str, Any]) -> None:
+    """Turn the rows of an execution into its artifact, then remove them.
 
-    def __init__(self, store: Store, execution: str) -> None:
-        self._engine = store.engine
-        self._store = store
-        self._execution = execution
+    Killed in between, the artifact stands and removing the rows is all that is left to do.
 
-    def done(self, target: str) -> set[str]:
-        """Return the ids of the cases that were already sent to a target."""
-        table = schema.attempts
-        query = select(table.c.case_id).where(
-            table.c.execution == self._execution, table.c.target == target
-        )
-        with self._engine.connect() as connection:
-            return set(connection.execute(query).scalars())
-
-    def add(self, attempts: Iterable[Attempt]) -> None:
-        """Write attempts in one transaction."""
-        rows = [asdict(attempt) | {"usd": str(attempt.usd)} for attempt in attempts]
-        if rows:
-            with self._engine.begin() as connection:
-                connection.execute(insert(schema.attempts), rows)
-
-    def compact(self, manifest: dict[str, Any]) -> None:
-        """Turn the rows into the artifact of the execution, then remove them.
-
-        Killed in between, the artifact stands and :meth:`remove` is all that is left to do.
-
-        Raises:
-            StoreError: If the disk is full or read-only; the rows are kept.
-        """
-        metadata = {"test_set": manifest["test_set"], "targets": manifest["targets"]}
-        with self._store.artifacts.create("execution", self._execution, metadata) as folder:
-            path = folder / _ATTEMPTS_FILE
-            with pq.ParquetWriter(path, _PARQUET, compression="zstd") as writer:
-                for rows in self._pages():
-                    writer.write_table(pa.Table.from_pylist(rows, schema=_PARQUET))
-            write_json_atomic(folder / _MANIFEST_FILE, manifest)
-        self.remove()
-
-    def remove(self) -> None:
-        """Remove the rows."""
-        table = schema.attempts
-        with self._engine.begin() as connection:
-            connection.execute(delete(table).where(table.c.execution == self._execution))
-
-    def _pages(self) -> Iterator[list[dict[str, Any]]]:
-        table = schema.attempts
-        query = (
-            select(table)
-            .where(table.c.execution == self._execution)
-            .order_by(table.c.target, table.c.case_id)
-        )
-        with self._engine.connect() as connection:
-            for page in connection.execute(query).mappings().partitions(_ROWS_PER_GROUP):
-                yield [{**row, "scores": sorted(row["scores"].items())} for row in page]
-
-
-def is_finished(store: Store, execution: str) -> bool:
-    """Return whether an execution is complete."""
-    return store.artifacts.exists("execution", execution)
+    Raises:
+        StoreError: If the disk is full or read-only; the rows are kept.
+    """
+    execution = manifest["execution"]
+    metadata = {"test_set": manifest["test_set"], "targets": manifest["targets"]}
+    with store.artifacts.create("execution", execution, metadata) as folder:
+        path = folder / _ATTEMPTS_FILE
+        with pq.ParquetWriter(path, _PARQUET, compression="zstd") as writer:
+            for page in attempt_pages(store.engine, execution, rows=_ROWS_PER_GROUP):
+                rows = [{**row, "scores": sorted(row["scores"].items())} for row in page]
+                writer.write_table(pa.Table.from_pylist(rows, schema=_PARQUET))
+        write_json_atomic(folder / _MANIFEST_FILE, manifest)
+    remove_attempts(store.engine, execution)
 
 
 def load_execution(store: Store, execution: str = "", *, resumed: int = 0) -> Execution:

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from workbench.campaign import testsets
 from workbench.campaign.plugins.catalog import PLUGINS, Plugin
 from workbench.campaign.plugins.goals import GoalPool, load_goals
 from workbench.campaign.strategies.catalog import (
-    LAYER,
     PLAIN,
     Strategy,
+    chain_name,
     default_chains,
     parse_chain,
 )
 from workbench.core.errors import ConfigError, DataError
-from workbench.core.identity import text_id
+from workbench.core.identity import canonical_json, text_id
 from workbench.store.database import Store
 from workbench.store.records import TestCase, TestSet
 
-__all__ = ["CPU_S_PER_CALL", "Estimate", "GenerateConfig", "Preview", "generate", "preview"]
+__all__ = ["CPU_S_PER_CALL", "GenerateConfig", "Preview", "generate", "preview"]
 
 CPU_S_PER_CALL = 0.03
 """CPU seconds to send one case through a local target and judge it, mostly the encoder's; measured
@@ -52,12 +52,9 @@ class GenerateConfig:
         Raises:
             ConfigError: If a number is out of range, or a name unknown or given twice.
         """
-        if self.max_tests < 1:
-            raise ConfigError(f"max_tests is {self.max_tests}; give at least 1")
-        if self.mutations_per_prompt < 0:
-            raise ConfigError(
-                f"mutations_per_prompt is {self.mutations_per_prompt}; give 0 or more"
-            )
+        for field, least in (("max_tests", 1), ("mutations_per_prompt", 0)):
+            if (value := getattr(self, field)) < least:
+                raise ConfigError(f"{field} is {value}; give at least {least}")
         for field, names in (("plugins", self.plugins), ("strategies", self.strategies)):
             twice = [name for name, count in Counter(names).items() if count > 1]
             if twice:
@@ -66,18 +63,6 @@ class GenerateConfig:
             PLUGINS.get(name)
         for name in self.strategies:
             parse_chain(name)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """What executing a test set would take."""
-
-    calls: int
-    """Prompts sent, over all targets."""
-    cpu_s: float
-    """CPU seconds of local targets and judges."""
-    usd: float
-    """Dollars for model calls; local targets and probes cost none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +75,10 @@ class Preview:
     limited_by: str
     """Why there are not more cases: ``max_tests`` or ``mutations_per_prompt or goals``."""
 
-    def estimate(self, *, targets: int = 1) -> Estimate:
-        """Return what executing it against that many local targets would take."""
-        calls = len(self.test_set.cases) * targets
-        return Estimate(calls=calls, cpu_s=round(calls * CPU_S_PER_CALL, 3), usd=0.0)
+    def estimate(self) -> dict[str, float]:
+        """Return what executing it against one local target takes: calls, cpu_s, usd."""
+        calls = len(self.test_set.cases)
+        return {"calls": calls, "cpu_s": round(calls * CPU_S_PER_CALL, 3), "usd": 0.0}
 
 
 def generate(store: Store, config: GenerateConfig) -> TestSet:
@@ -125,10 +110,8 @@ def preview(store: Store, config: GenerateConfig) -> Preview:
             f"{', '.join(config.plugins) or 'of this version'}; its held-out categories: "
             f"{', '.join(pool.by_category)}"
         )
-    recipe: dict[str, Any] = asdict(config) | {"pair_set": pool.pair_set}
-    for name in ("plugins", "strategies"):
-        recipe[name] = list(recipe[name])
-    cells = Counter((case.plugin, LAYER.join(case.strategies) or PLAIN) for case in cases)
+    recipe = json.loads(canonical_json(asdict(config) | {"pair_set": pool.pair_set}))
+    cells = Counter((case.plugin, chain_name(case.strategies)) for case in cases)
     full = len(cases) == config.max_tests
     return Preview(
         test_set=TestSet(cases=tuple(cases), recipe=recipe),

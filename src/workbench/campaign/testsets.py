@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-from sqlalchemy import insert, select
-from sqlalchemy.exc import IntegrityError
 
 from workbench.campaign.interop import promptfoo_id, promptfoo_tests
 from workbench.core.errors import DataError, StoreError
 from workbench.core.identity import canonical_json
-from workbench.store import schema
+from workbench.store.campaigns import add_test_set_owner, owned_test_sets
 from workbench.store.database import Store
-from workbench.store.records import TestCase, TestSet, now
+from workbench.store.records import TestCase, TestSet
 
-__all__ = ["OwnedTestSet", "list_test_sets", "load", "newest", "save"]
+__all__ = ["OwnedTestSet", "list_test_sets", "load", "save"]
 
 _CASES_FILE = "cases.jsonl.zst"
 _CODEC = "zstd"
@@ -58,7 +56,12 @@ def save(store: Store, test_set: TestSet) -> str:
             path = str(folder / _CASES_FILE)
             with pa.OSFile(path, "wb") as file, pa.CompressedOutputStream(file, _CODEC) as packed:
                 packed.write(data)
-    _add_owner(store, test_set.id, {**facts, "recipe": test_set.recipe})
+    add_test_set_owner(
+        store.engine,
+        test_set.id,
+        owner=store.settings.user,
+        metadata={**facts, "recipe": test_set.recipe},
+    )
     return test_set.id
 
 
@@ -69,8 +72,8 @@ def load(store: Store, test_set_id: str = "") -> TestSet:
         DataError: If this user owns none of that id.
         StoreError: If its file is damaged.
     """
-    test_set_id = test_set_id or newest(store)
     owned = {one.id: one for one in list_test_sets(store)}
+    test_set_id = test_set_id or next(reversed(owned), "")
     if test_set_id not in owned:
         known = ", ".join(one[:12] for one in list(owned)[-3:]) or "none; run 04_generate_tests"
         raise DataError(
@@ -92,33 +95,9 @@ def load(store: Store, test_set_id: str = "") -> TestSet:
     return found
 
 
-def newest(store: Store) -> str:
-    """Return the id of the user's newest test set, or an empty string."""
-    owned = list_test_sets(store)
-    return owned[-1].id if owned else ""
-
-
 def list_test_sets(store: Store) -> list[OwnedTestSet]:
     """Return the test sets of the user of the store, oldest first, and nobody else's."""
-    table = schema.test_set_owners
-    query = select(table).where(table.c.owner == store.settings.user).order_by(table.c.created_at)
-    with store.engine.connect() as connection:
-        rows = connection.execute(query).mappings().all()
     return [
         OwnedTestSet(id=row["test_set"], created_at=row["created_at"], **row["metadata"])
-        for row in rows
+        for row in owned_test_sets(store.engine, owner=store.settings.user)
     ]
-
-
-def _add_owner(store: Store, test_set_id: str, metadata: dict[str, Any]) -> None:
-    row = {
-        "test_set": test_set_id,
-        "owner": store.settings.user,
-        "created_at": now(),
-        "metadata": metadata,
-    }
-    try:
-        with store.engine.begin() as connection:
-            connection.execute(insert(schema.test_set_owners), row)
-    except IntegrityError:  # owned already: the first recipe stands
-        return

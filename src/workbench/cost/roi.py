@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
 from workbench.core.errors import ConfigError
 from workbench.core.money import show_usd, usd
-from workbench.cost.prices import Factor, Price, energy_factor, price
+from workbench.cost.prices import Price, price
+from workbench.scaling.energy import FACTOR_SOURCE, KWH_PER_CORE_HOUR
 from workbench.store.results import Interval, SpendRow
 
 __all__ = ["Assumption", "Roi", "assume", "compute", "cost_claims", "measured_latency", "replaced"]
@@ -55,10 +58,6 @@ class Roi:
     annual_kwh: float
     sensitivity: list[dict[str, object]]
     """Per assumption: name, low, high, saving_at_low_usd, saving_at_high_usd; widest first."""
-
-    def to_json(self) -> dict[str, object]:
-        """Return plain JSON values."""
-        return asdict(self)
 
 
 def measured_latency(
@@ -113,15 +112,15 @@ def assume(
             f"prompts_per_day={prompts_per_day}, latency_ms={latency_ms['value']}: must be above 0"
         )
     volume = float(prompts_per_day)
-    core, guard, power = price("cpu_core_hour"), price("guard_model_mtok"), energy_factor()
-    core_usd, guard_usd, kwh = float(core.usd), float(guard.usd), power.value
+    core, guard, kwh = price("cpu_core_hour"), price("guard_model_mtok"), KWH_PER_CORE_HOUR
+    core_usd, guard_usd = float(core.usd), float(guard.usd)
     metered = "ledger of this experiment: metered seconds at list prices"
     rows: list[tuple[str, Interval, str, str, Kind]] = [
         ("prompts_per_day", _around(volume, 0.1, 1), "prompts", "what was asked", "assumed"),
         ("latency_ms", latency_ms, "ms of one core per prompt", latency_source, latency_kind),
         ("core_hour_usd", _around(core_usd, 0.5, 2), "USD", _dated(core), "assumed"),
         ("guard_usd_per_mtok", _around(guard_usd, 0.1, 1), "USD", _dated(guard), "assumed"),
-        ("kwh_per_core_hour", _around(kwh, 0.5, 2), "kWh", _dated(power), "assumed"),
+        ("kwh_per_core_hour", _around(kwh, 0.5, 2), "kWh", FACTOR_SOURCE, "assumed"),
         ("spent_usd", _around(spent_usd, 1, 1), "USD, once", metered, "measured"),
     ]
     return [
@@ -152,21 +151,17 @@ def compute(assumptions: list[Assumption]) -> Roi:
     base = {name: assumption.value for name, assumption in by_name.items()}
     cost, alternative = _year(base)
     saving = alternative - cost
-    rows = []
-    for name, assumption in by_name.items():
-        ends = [_year({**base, name: end}) for end in (assumption.low, assumption.high)]
-        at_low, at_high = (other - own for own, other in ends)
-        rows.append(
-            {
-                "name": name,
-                "low": assumption.low,
-                "high": assumption.high,
-                "saving_at_low_usd": at_low,
-                "saving_at_high_usd": at_high,
-                "swing_usd": abs(at_high - at_low),
-            }
-        )
-    rows.sort(key=lambda row: (-float(str(row["swing_usd"])), str(row["name"])))
+
+    def saved(name: str, value: float) -> float:
+        own, other = _year({**base, name: value})
+        return other - own
+
+    rows: list[tuple[float, str, dict[str, object]]] = []
+    for one in assumptions:
+        low, high = saved(one.name, one.low), saved(one.name, one.high)
+        row = {"name": one.name, "low": one.low, "high": one.high, "swing_usd": abs(high - low)}
+        row |= {"saving_at_low_usd": low, "saving_at_high_usd": high}
+        rows.append((-abs(high - low), one.name, row))
     core_hours = base["latency_ms"] * _HOURS_PER_MS / base["utilization"]
     once = base["spent_usd"] + base["build_hours"] * base["hourly_wage_usd"]
     kwh = base["latency_ms"] * _HOURS_PER_MS * base["kwh_per_core_hour"]
@@ -178,7 +173,7 @@ def compute(assumptions: list[Assumption]) -> Roi:
         cores=base["prompts_per_day"] * core_hours / 24,
         kwh_per_prompt=kwh,
         annual_kwh=kwh * base["prompts_per_day"] * _DAYS,
-        sensitivity=[dict(row) for row in rows if row["swing_usd"]],
+        sensitivity=[row for swing, _, row in sorted(rows, key=itemgetter(0, 1)) if swing],
     )
 
 
@@ -218,32 +213,26 @@ def replaced(assumptions: list[Assumption], values: Mapping[str, float]) -> list
     """Return the assumptions with other values, marked as given by the user.
 
     Raises:
-        ConfigError: If a name is not among them.
+        ConfigError: If a name is not among them, or a value is no number from 0 up.
     """
     known = {assumption.name for assumption in assumptions}
-    if unknown := sorted(set(values) - known):
-        raise ConfigError(f"no ROI assumption {unknown[0]!r}; known: {', '.join(sorted(known))}")
+    for name, value in values.items():
+        if name not in known:
+            raise ConfigError(f"no ROI assumption {name!r}; known: {', '.join(sorted(known))}")
+        if not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise ConfigError(f"ROI assumption {name}={value!r}: give a number, 0 or more")
     return [
-        replace(
-            one,
-            value=float(values[one.name]),
-            low=min(one.low, float(values[one.name])),
-            high=max(one.high, float(values[one.name])),
-            source="given by the user",
-            kind="assumed",
-        )
-        if one.name in values
-        else one
-        for one in assumptions
+        _given(one, float(values[one.name])) if one.name in values else one for one in assumptions
     ]
 
 
-def _year(values: Mapping[str, float]) -> tuple[float, float]:
-    """Return a year's cost of serving here and of the alternative, in dollars.
+def _given(one: Assumption, value: float) -> Assumption:
+    low, high = min(one.low, value), max(one.high, value)
+    return replace(one, value=value, low=low, high=high, source="given by the user", kind="assumed")
 
-    Raises:
-        ConfigError: If an assumption is missing or makes no sense.
-    """
+
+def _year(values: Mapping[str, float]) -> tuple[float, float]:
+    """Return a year's cost of serving here and of the alternative, in dollars."""
     try:
         prompts = values["prompts_per_day"] * _DAYS
         hours = prompts * values["latency_ms"] * _HOURS_PER_MS / values["utilization"]
@@ -263,7 +252,7 @@ def _around(value: float, least: float, most: float) -> Interval:
     return {"value": value, "low": value * least, "high": value * most}
 
 
-def _dated(entry: Price | Factor) -> str:
+def _dated(entry: Price) -> str:
     return f"{entry.source}; checked {entry.checked}"
 
 

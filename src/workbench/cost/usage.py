@@ -6,17 +6,15 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Literal
 
-from workbench.core.errors import ConfigError
 from workbench.core.money import ZERO
-from workbench.cost.prices import energy_factor, price
+from workbench.cost.prices import price
+from workbench.scaling.energy import FACTOR_SOURCE, estimate
 from workbench.store.database import Store
 from workbench.store.records import LedgerRow, Phase
 from workbench.store.results import SpendRow
 
-__all__ = ["CPU", "ENERGY", "compute_rows", "spend", "spend_rows", "total"]
+__all__ = ["compute_rows", "spend", "spend_rows", "total"]
 
-CPU = "cpu"
-ENERGY = "energy"
 By = Literal["phase", "step", "who", "resource"]
 
 _NANO_USD = Decimal("0.000000001")
@@ -41,10 +39,7 @@ def compute_rows(
         ConfigError: If ``cpu_s`` is negative or not a number.
     """
     core_hour, electricity = price("cpu_core_hour"), price("electricity_kwh")
-    factor = energy_factor()
-    if not cpu_s >= 0:
-        raise ConfigError(f"cpu_s={cpu_s} of job {job!r}: CPU seconds must be 0 or more")
-    kwh = cpu_s / 3600 * factor.value
+    kwh = estimate(cpu_s).kwh
     whole = (core_hour.usd * Decimal(str(cpu_s)) / 3600).quantize(_NANO_USD)
     power = (electricity.usd * Decimal(str(kwh))).quantize(_NANO_USD)
 
@@ -64,8 +59,8 @@ def compute_rows(
         )
 
     return [
-        row(CPU, cpu_s, "core_s", whole - power, "metered seconds at a list price, less power"),
-        row(ENERGY, kwh, "kwh", power, f"estimated, not metered: {factor.source}"),
+        row("cpu", cpu_s, "core_s", whole - power, "metered seconds at a list price, less power"),
+        row("energy", kwh, "kwh", power, f"estimated, not metered: {FACTOR_SOURCE}"),
     ]
 
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, Final
 
 from workbench.core.errors import ConfigError, DataError
-from workbench.core.identity import content_id, sorted_ids_hash
+from workbench.core.identity import content_id, sorted_ids_hash, text_id
 from workbench.core.settings import project_root
 from workbench.data.clean import QUARANTINED, clean_pair, redact_pair
-from workbench.data.dedupe import near_duplicates, normalize, resembles_any
-from workbench.data.pairs import PairSet, read_pairs, write_pairs
-from workbench.data.sources import Source, SourceSpec, open_source
+from workbench.data.dedupe import SAME_WRAPPER, THRESHOLD, near_duplicates, normalize, resembles_any
+from workbench.data.pairs import COLUMNS, PairSet, Source, read_pairs, write_pairs
+from workbench.data.sources import SourceSpec, open_source
 from workbench.data.split import assign_split, group_requests
 from workbench.store.artifacts import write_json_atomic
 from workbench.store.database import Store
@@ -40,10 +39,11 @@ _EVALUATED_ELSEWHERE: Final = "test_both left to the evaluation sources"
 
 _SPARE = 1.2
 """How many times the missing pairs a round draws, for those that will be dropped."""
+_GROWTH = 0.25
+"""Least share of the pairs drawn so far that another round draws, so that all rounds together look
+at no more than five times the pairs of the last one."""
 _TEXTS_PER_FAMILY = 8
 """Texts by which a wrapper is compared with those of the evaluation sources."""
-_SAME_WRAPPER = 0.6
-"""Jaccard similarity from which two texts wear one wrapper around different requests."""
 _WORTH_ANOTHER_ROUND = 0.02
 """Share of a round's draws that must be new for another round."""
 
@@ -79,39 +79,11 @@ class BuildConfig:
         }
 
 
-@dataclass(kw_only=True)
-class _Growth:
-    """Pairs drawn so far, and what became of the others."""
-
-    kept: list[Pair] = field(default_factory=list)
-    quarantine: list[Pair] = field(default_factory=list)
-    dropped: Counter[str] = field(default_factory=Counter)
-    seen: set[str] = field(default_factory=set)
-
-    def add(self, pairs: Iterator[Pair] | Sequence[Pair]) -> None:
-        """Clean pairs and keep those that are good and new."""
-        for pair in pairs:
-            cleaned, reason = clean_pair(pair)
-            if not reason and cleaned.id in self.seen:
-                reason = "exact duplicate"
-            if reason:
-                self.dropped[reason] += 1
-            else:
-                self.seen.add(cleaned.id)
-                self.kept.append(cleaned)
-            if reason == QUARANTINED:
-                self.quarantine.append(redact_pair(cleaned))
-
-
 def build_pairs(store: Store, config: BuildConfig) -> PairSet:
     """Build a pair set, write it to the store and return it.
 
     The same config on the same data gives the same version; a killed build leaves nothing behind
     and is simply run again.
-
-    Args:
-        store: Where the set is kept.
-        config: What to build.
 
     Raises:
         ConfigError: If a source is described wrongly.
@@ -119,40 +91,41 @@ def build_pairs(store: Store, config: BuildConfig) -> PairSet:
         StoreError: If the store cannot be written.
     """
     folder = config.folder or project_root()
-    sources, rows = _open_all(config.sources, folder=folder)
+    sources, failed = _open_all(config.sources, folder=folder)
     # A missing evaluation set would silently change what test_both means: no excuse here.
-    evaluation = [open_source(spec, folder=folder) for spec in config.evaluation]
-    held = _Growth()
-    for source in evaluation:
-        held.add(source.grow(seed=config.seed))
-    evaluated = _hold_out(held.kept)
-    grown, growth = _grow(sources, config=config, evaluated=evaluated)
+    held_out = [open_source(spec, folder=folder) for spec in config.evaluation]
+    if endless := [source.name for source in held_out if source.is_endless]:
+        raise ConfigError(f"evaluation: source {endless[0]!r} has no end; give one of files")
+    names = Counter([source.name for source in (*sources, *held_out)])
+    if twice := [name for name, times in names.items() if times > 1]:
+        raise ConfigError(f"two sources are called {twice[0]!r}; give one another name")
+    pool = _Pool()
+    pool.add(pair for source in held_out for pair in source.grow(seed=config.seed))
+    evaluated = _hold_out(pool.pairs)
+    pool.pairs = []
+    grown = _grow(sources, pool=pool, config=config, evaluated=evaluated)
     if not grown:
-        raise DataError(f"no pairs left to train on; dropped: {dict(growth.dropped) or 'none'}")
+        raise DataError(f"no pairs left to train on; dropped: {dict(pool.dropped) or 'none'}")
     pairs = [*grown, *evaluated]
     counts = Counter(pair.source for pair in pairs)
-    rows = [{**row, "pairs": counts[row["name"]]} for row in rows]
-    rows += [{**_source_row(source), "pairs": counts[source.name]} for source in evaluation]
+    missing = config.target_pairs - len(grown)
+    sources += held_out
+    shortfall = f"{missing} pairs fewer than asked for: the sources have no more distinct ones"
     manifest = {
         "config": config.to_json(),
         "pairs": len(pairs),
-        "shortfall": _shortfall(config.target_pairs - len(grown)),
-        "near_duplicates": growth.dropped[_REPEATED]
-        + sum(bool(pair.near_dup_of) for pair in grown),
-        "dropped": dict(sorted((growth.dropped + held.dropped).items())),
-        "sources": rows,
+        "shortfall": shortfall if missing else "",
+        "near_duplicates": pool.dropped[_REPEATED] + sum(bool(pair.near_dup_of) for pair in grown),
+        "dropped": dict(sorted((+pool.dropped).items())),
+        "sources": [_source_row(source, pairs=counts[source.name]) for source in sources] + failed,
     }
-    version = content_id(
-        {
-            "config": config.to_json(),
-            "pairs": sorted_ids_hash(f"{pair.id}:{pair.split}" for pair in pairs),
-        }
-    )
-    with store.artifacts.create(
-        "pair_set", version, {"pairs": len(pairs), "seed": config.seed}
-    ) as target:
+    # Every field counts: a relabelled source is another set, though its texts are the same.
+    rows = (text_id(*(getattr(pair, name) for name in COLUMNS)) for pair in pairs)
+    version = content_id({"config": config.to_json(), "pairs": sorted_ids_hash(rows)})
+    metadata = {"pairs": len(pairs), "seed": config.seed}
+    with store.artifacts.create("pair_set", version, metadata) as target:
         write_pairs(target / _PAIRS_FILE, pairs)
-        write_pairs(target / _QUARANTINE_FILE, [*growth.quarantine, *held.quarantine])
+        write_pairs(target / _QUARANTINE_FILE, pool.quarantine)
         write_json_atomic(target / _MANIFEST_FILE, manifest)
     return load_pairs(store, version)
 
@@ -180,69 +153,81 @@ def load_pairs(store: Store, version: str) -> PairSet:
     return PairSet(version=version, frame=read_pairs(folder / _PAIRS_FILE), manifest=manifest)
 
 
+@dataclass(kw_only=True)
+class _Pool:
+    """Pairs drawn so far, cleaned and distinct, and what became of the others."""
+
+    pairs: list[Pair] = field(default_factory=list)
+    quarantine: list[Pair] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+    seen: set[str] = field(default_factory=set)
+
+    def add(self, drawn: Iterable[Pair]) -> None:
+        for pair in drawn:
+            cleaned, reason = clean_pair(pair)
+            if not reason and cleaned.id in self.seen:
+                reason = "exact duplicate"
+            if reason:
+                self.dropped[reason] += 1
+            else:
+                self.seen.add(cleaned.id)
+                self.pairs.append(cleaned)
+            if reason == QUARANTINED:
+                self.quarantine.append(redact_pair(cleaned))
+
+
 def _open_all(
     specs: Sequence[SourceSpec], *, folder: Path
 ) -> tuple[list[Source], list[dict[str, Any]]]:
-    sources, rows = [], []
+    """Return the sources that can be opened, and a row of the manifest for each other one."""
+    sources, failed = [], []
     for spec in specs:
         try:
-            source = open_source(spec, folder=folder)
+            sources.append(open_source(spec, folder=folder))
         except DataError as error:
             name = spec if isinstance(spec, str) else str(spec.get("name") or spec.get("path"))
             _logger.error("source %s is left out: %s", name, error)  # noqa: TRY400 - one clear line
-            rows.append(
-                {"name": name, "revision": "", "license": "", "pairs": 0, "error": str(error)}
-            )
-        else:
-            sources.append(source)
-            rows.append(_source_row(source))
+            row = {"name": name, "revision": "", "license": "", "pairs": 0, "error": str(error)}
+            failed.append(row)
     if not sources:
-        raise DataError(
-            "no source could be loaded: " + "; ".join(str(row["error"]) for row in rows)
-        )
-    names = Counter(row["name"] for row in rows)
-    if twice := [name for name, times in names.items() if times > 1]:
-        raise ConfigError(f"two sources are called {twice[0]!r}; give one another name")
-    return sources, rows
+        reasons = "; ".join(str(row["error"]) for row in failed)
+        raise DataError(f"no source could be loaded: {reasons}")
+    return sources, failed
 
 
-def _source_row(source: Source) -> dict[str, Any]:
-    return {
-        "name": source.name,
-        "revision": source.revision,
-        "license": source.license,
-        "error": "",
-    }
+def _source_row(source: Source, *, pairs: int) -> dict[str, Any]:
+    named = {"name": source.name, "revision": source.revision, "license": source.license}
+    return {**named, "pairs": pairs, "error": ""}
 
 
 def _hold_out(pairs: Sequence[Pair]) -> list[Pair]:
     groups = group_requests([pair.core for pair in pairs], [pair.parent_id for pair in pairs])
     return [
-        dataclasses.replace(pair, group=group, split="test_both")
+        replace(pair, group=group, split="test_both")
         for pair, group in zip(pairs, groups, strict=True)
     ]
 
 
 def _grow(
-    sources: Sequence[Source], *, config: BuildConfig, evaluated: Sequence[Pair]
-) -> tuple[list[Pair], _Growth]:
+    sources: Sequence[Source], *, pool: _Pool, config: BuildConfig, evaluated: Sequence[Pair]
+) -> list[Pair]:
     """Draw from all sources in turn until the target is reached or nothing new comes."""
     drawn = _in_turn([source.grow(seed=config.seed) for source in sources])
-    growth = _Growth()
     good: list[Pair] = []
     repeated: list[Pair] = []
     reasons: Counter[str] = Counter()
     while (missing := config.target_pairs - len(good)) > 0:
-        before, batch = len(good), list(islice(drawn, int(missing * _SPARE) + 16))
-        growth.add(batch)
-        good, repeated, reasons = _select(growth.kept, config=config, evaluated=evaluated)
+        before, size = len(good), max(missing * _SPARE + 16, len(pool.pairs) * _GROWTH)
+        batch = list(islice(drawn, int(size)))
+        pool.add(batch)
+        good, repeated, reasons = _select(pool.pairs, config=config, evaluated=evaluated)
         if len(good) - before <= _WORTH_ANOTHER_ROUND * len(batch):
             break
     # Where no source has anything really new, a repetition in other words is better than nothing.
-    fill = repeated[: max(0, config.target_pairs - len(good))]
+    fill = repeated[: config.target_pairs - len(good)]
     reasons[_REPEATED] -= len(fill)
-    growth.dropped += reasons
-    return [*good, *fill], growth
+    pool.dropped += reasons
+    return [*good, *fill]
 
 
 def _select(
@@ -252,8 +237,7 @@ def _select(
     groups = group_requests([pair.core for pair in pairs], [pair.parent_id for pair in pairs])
     buckets = [f"{group}\n{pair.wrapper_family}" for group, pair in zip(groups, pairs, strict=True)]
     repeats = near_duplicates([normalize(pair.adversarial) for pair in pairs], within=buckets)
-    contaminated = _contaminated_cores(pairs, evaluated)
-    worn = _contaminated_families(pairs, evaluated)
+    known_groups, known_families = _contaminated(pairs, groups, evaluated=evaluated)
     good: list[Pair] = []
     repeated: list[Pair] = []
     reasons: Counter[str] = Counter()
@@ -261,10 +245,9 @@ def _select(
         if len(good) == config.target_pairs:
             break
         split = assign_split(group, pair.wrapper_family)
-        placed = dataclasses.replace(pair, group=group, split=split or "")
-        if normalize(pair.core) in contaminated:
+        if group in known_groups:
             reasons[_CONTAMINATED] += 1
-        elif pair.wrapper_family in worn:
+        elif pair.wrapper_family in known_families:
             reasons[_WRAPPER_KNOWN] += 1
         elif split is None:
             reasons[_NO_SPLIT] += 1
@@ -272,44 +255,50 @@ def _select(
             reasons[_EVALUATED_ELSEWHERE] += 1
         elif origin >= 0:
             reasons[_REPEATED] += 1
-            repeated.append(dataclasses.replace(placed, near_dup_of=pairs[origin].id))
+            origin_id = pairs[origin].id
+            repeated.append(replace(pair, group=group, split=split, near_dup_of=origin_id))
         else:
-            good.append(placed)
+            good.append(replace(pair, group=group, split=split))
     return good, repeated, reasons
 
 
-def _contaminated_cores(pairs: Sequence[Pair], evaluated: Sequence[Pair]) -> set[str]:
-    """Return the requests, normalized, that resemble one that is evaluated."""
-    known = {normalize(text) for pair in evaluated for text in (pair.core, pair.clean)}
-    cores = sorted({normalize(pair.core) for pair in pairs}) if known else []
-    return {cores[index] for index in resembles_any(cores, sorted(known)).nonzero()[0]}
+def _contaminated(
+    pairs: Sequence[Pair], groups: Sequence[str], *, evaluated: Sequence[Pair]
+) -> tuple[set[str], set[str]]:
+    """Return the leak groups and the wrapper families that occur in evaluated pairs."""
+    if not evaluated:
+        return set(), set()
+    requests: set[tuple[str, str]] = set()
+    wrapped: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for pair, group in zip(pairs, groups, strict=True):
+        family = pair.wrapper_family
+        requests |= {(group, pair.core), (group, pair.clean)}
+        if not family:
+            requests.add((group, pair.adversarial))
+        elif len(wrapped[family]) < _TEXTS_PER_FAMILY:
+            wrapped[family].append((family, pair.adversarial))
+    attacks = {normalize(pair.adversarial) for pair in evaluated}
+    known = attacks | {normalize(text) for pair in evaluated for text in (pair.core, pair.clean)}
+    samples = [sample for some in wrapped.values() for sample in some]
+    return (
+        _resembling(sorted(requests), known, threshold=THRESHOLD),
+        _resembling(samples, attacks, threshold=SAME_WRAPPER),
+    )
 
 
-def _contaminated_families(pairs: Sequence[Pair], evaluated: Sequence[Pair]) -> set[str]:
-    """Return the wrapper families that evaluated attacks wear as well."""
-    known = sorted({normalize(pair.adversarial) for pair in evaluated})
-    texts: dict[str, list[str]] = {}
-    for pair in pairs if known else ():
-        samples = texts.setdefault(pair.wrapper_family, [])
-        if pair.wrapper_family and len(samples) < _TEXTS_PER_FAMILY:
-            samples.append(normalize(pair.adversarial))
-    families = [family for family, samples in texts.items() for _ in samples]
-    samples = [text for group in texts.values() for text in group]
-    found = resembles_any(samples, known, threshold=_SAME_WRAPPER)
-    return {families[index] for index in found.nonzero()[0]}
+def _resembling(
+    labelled: Sequence[tuple[str, str]], known: set[str], *, threshold: float
+) -> set[str]:
+    """Return the labels that have a text like a known one."""
+    keys = [normalize(text) for _, text in labelled]
+    found = resembles_any(keys, sorted(known), threshold=threshold)
+    return {label for (label, _), is_known in zip(labelled, found, strict=True) if is_known}
 
 
 def _in_turn(streams: Sequence[Iterator[Pair]]) -> Iterator[Pair]:
     """Yield one from each stream in turn; those that end drop out."""
-    active = list(streams)
-    while active:
-        still = []
-        for stream in active:
-            pair = next(stream, None)
-            if pair is not None:
-                yield pair
-                still.append(stream)
-        active = still
+    rounds = zip_longest(*streams)
+    return (pair for round_ in rounds for pair in round_ if pair is not None)
 
 
 def _without_folders(spec: SourceSpec) -> Any:
@@ -319,9 +308,3 @@ def _without_folders(spec: SourceSpec) -> Any:
         key: Path(value).name if key == "path" else _without_folders(value)
         for key, value in spec.items()
     }
-
-
-def _shortfall(missing: int) -> str:
-    if missing <= 0:
-        return ""
-    return f"{missing} pairs fewer than asked for: the sources have no more distinct ones"

@@ -38,14 +38,14 @@ def make_card(pair_set: PairSet) -> PairsResult:
         dropped=manifest["dropped"],
         sources=manifest["sources"],
         seed=manifest["config"]["seed"],
-        samples=samples.to_dict(orient="records"),
+        samples=[dict(zip(_SAMPLE_FIELDS, row, strict=True)) for row in samples.to_numpy()],
     )
 
 
 def _counts(column: pd.Series[Any]) -> dict[str, int]:
     """Return value → rows, the most frequent first, equals by name."""
-    return {str(name): int(n) for name, n in column.value_counts().sort_index().sort_values(
-        ascending=False, kind="stable").items()}  # fmt: skip
+    counts = column.value_counts().sort_index().sort_values(ascending=False, kind="stable")
+    return {str(name): int(rows) for name, rows in counts.items()}
 
 
 def _plain(text: str) -> str:

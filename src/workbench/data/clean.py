@@ -7,7 +7,7 @@ import re
 import unicodedata
 from contextlib import suppress
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from workbench.core.redact import redact
 from workbench.store.records import Pair
@@ -21,7 +21,6 @@ QUARANTINED: Final = "personal data or secret (quarantined)"
 
 _CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 _MOJIBAKE = re.compile("[\u00c2\u00c3]|\u00e2\u20ac")
-_EDGES = re.compile(r"^[\s\ufeff]+|[\s\ufeff]+$")
 
 
 def repair(text: str) -> str:
@@ -43,17 +42,17 @@ def _repair_once(text: str) -> str:
         if _MOJIBAKE.search(text):
             with suppress(UnicodeError):  # those characters were meant
                 text = text.encode("cp1252").decode()
-    return _EDGES.sub("", text)
+    return text.strip().lstrip("\ufeff").lstrip()
 
 
 def clean_pair(pair: Pair) -> tuple[Pair, str]:
     """Return the pair repaired and the reason to drop it; no reason where it is good."""
-    pair = dataclasses.replace(
-        pair,
-        adversarial=repair(pair.adversarial),
-        clean=repair(pair.clean),
-        core=repair(pair.core) or repair(pair.adversarial),
-    )
+    sides: dict[str, Any] = {
+        name: repair(getattr(pair, name)) for name in ("adversarial", "clean", "core")
+    }
+    sides["core"] = sides["core"] or sides["adversarial"]
+    if any(getattr(pair, name) != text for name, text in sides.items()):
+        pair = dataclasses.replace(pair, **sides)
     return pair, _reason_to_drop(pair)
 
 

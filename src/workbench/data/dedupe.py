@@ -9,16 +9,21 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import pairwise
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["THRESHOLD", "jaccard", "near_duplicates", "near_links", "normalize", "resembles_any"]
+__all__ = [
+    "SAME_WRAPPER", "THRESHOLD", "jaccard", "near_duplicates", "near_links", "normalize",
+    "resembles_any",
+]  # fmt: skip
 
 THRESHOLD: Final = 0.8
 """Jaccard similarity of character 5-grams from which two texts are near-duplicates."""
+
+SAME_WRAPPER: Final = 0.6
+"""Jaccard similarity from which two texts wear one wrapper around different requests."""
 
 _GRAM = 5
 # Format characters (Unicode category Cf) that hide in Latin text.
@@ -31,9 +36,10 @@ _ROWS = 4
 _HASHES = _BANDS * _ROWS
 # Four standard deviations of the estimate at the usual threshold: 4 * sqrt(0.8 * 0.2 / 64).
 _MARGIN = 0.2
-_CHUNK_CHARS = 1 << 15
+_CHUNK = 1 << 15
 _WHOLE_RUN = 64
-"""Texts of one band that are all compared; in longer runs each meets the first ones only."""
+"""Texts of one band that are all compared; in longer runs each meets the first ones only, and the
+one before it."""
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -66,33 +72,31 @@ def near_links(
     """
     if not keys:
         return []
-    labels = np.unique(np.asarray(within), return_inverse=True)[1] if within is not None else None
+    labels = np.unique(within or [""] * len(keys), return_inverse=True)[1]
     signatures = _signatures(keys)
     candidates = _candidates(signatures, labels)
-    return [
-        (int(earlier), int(later))
-        for earlier, later in _worth_verifying(candidates, signatures, least=threshold - _MARGIN)
-        if keys[earlier] == keys[later] or jaccard(keys[earlier], keys[later]) >= threshold
-    ]
+    links = []
+    for start in range(0, len(candidates), _CHUNK):
+        pairs = candidates[start : start + _CHUNK]
+        agreement = (signatures[pairs[:, 0]] == signatures[pairs[:, 1]]).mean(axis=1)
+        links += [
+            (earlier, later)
+            for earlier, later in pairs[agreement >= threshold - _MARGIN].tolist()
+            if keys[earlier] == keys[later] or jaccard(keys[earlier], keys[later]) >= threshold
+        ]
+    return links
 
 
 def near_duplicates(
     keys: Sequence[str], *, within: Sequence[str] | None = None, threshold: float = THRESHOLD
 ) -> NDArray[np.int64]:
-    """Return for each text the earlier kept text that it repeats, or −1 where it is kept itself.
+    """Return ``(len(keys),)``: the position of the earlier kept text that each repeats, or −1.
 
-    Args:
-        keys: As :func:`near_links`.
-        within: As :func:`near_links`.
-        threshold: As :func:`near_links`.
-
-    Returns:
-        ``(len(keys),)`` positions.
+    The arguments are those of :func:`near_links`.
     """
     repeats = np.full(len(keys), -1, dtype=np.int64)
-    for earlier, later in sorted(
-        near_links(keys, within=within, threshold=threshold), key=lambda link: link[::-1]
-    ):
+    links = near_links(keys, within=within, threshold=threshold)
+    for earlier, later in sorted(links, key=lambda link: link[::-1]):
         if repeats[later] < 0 and repeats[earlier] < 0:
             repeats[later] = earlier
     return repeats
@@ -101,16 +105,7 @@ def near_duplicates(
 def resembles_any(
     keys: Sequence[str], known: Sequence[str], *, threshold: float = THRESHOLD
 ) -> NDArray[np.bool_]:
-    """Return for each normalized text whether it is a near-duplicate of a known one.
-
-    Args:
-        keys: Normalized texts.
-        known: Normalized texts to look for.
-        threshold: As :func:`near_links`.
-
-    Returns:
-        ``(len(keys),)`` truth values.
-    """
+    """Return ``(len(keys),)``: whether a normalized text is a near-duplicate of a known one."""
     found = np.zeros(len(keys), dtype=np.bool_)
     for earlier, later in near_links([*known, *keys], threshold=threshold):
         if earlier < len(known) <= later:
@@ -145,7 +140,7 @@ def _signatures(keys: Sequence[str]) -> NDArray[np.uint32]:
 def _chunks(keys: Sequence[str]) -> Iterator[tuple[int, int]]:
     start, size = 0, 0
     for index, key in enumerate(keys):
-        if size and size + len(key) > _CHUNK_CHARS:
+        if size and size + len(key) > _CHUNK:
             yield start, index
             start, size = index, 0
         size += len(key)
@@ -163,55 +158,34 @@ def _gram_hashes(keys: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.in
     for position in range(_GRAM):
         hashes = (hashes ^ codes[position : position + len(hashes)]) * _MULTIPLIER
         hashes ^= hashes >> np.uint64(29)
+    is_gram = np.ones(len(codes), dtype=np.bool_)
+    ends = np.cumsum(lengths)
+    for position in range(1, _GRAM):
+        is_gram[ends - position] = False
+    hashes = hashes[is_gram[: len(hashes)]]
     counts = lengths - _GRAM + 1
-    starts = np.cumsum(lengths) - lengths
-    inside = np.zeros(len(codes) + 1, dtype=np.int64)
-    np.add.at(inside, starts, 1)
-    np.add.at(inside, starts + counts, -1)
-    is_gram = np.cumsum(inside)[: len(hashes)] > 0
-    return (hashes[is_gram] >> np.uint64(32)).astype(np.uint32), np.cumsum(counts) - counts
+    return (hashes >> np.uint64(32)).astype(np.uint32), np.cumsum(counts) - counts
 
 
-def _candidates(
-    signatures: NDArray[np.uint32], labels: NDArray[np.int64] | None
-) -> NDArray[np.int64]:
-    """Return the distinct ``(n, 2)`` pairs, earlier first, that share a band."""
+def _candidates(signatures: NDArray[np.uint32], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the distinct ``(n, 2)`` pairs, earlier first, that share a label and a band."""
     count = len(signatures)
-    found = [np.empty(0, dtype=np.int64)]
+    found = []
     for band in range(_BANDS):
-        keys = np.zeros(count, dtype=np.uint64) if labels is None else labels.astype(np.uint64)
+        keys = labels.astype(np.uint64)
         for column in range(band * _ROWS, (band + 1) * _ROWS):
             keys = (keys ^ signatures[:, column]) * _MULTIPLIER
             keys ^= keys >> np.uint64(31)
         order = np.argsort(keys, kind="stable")
-        edges = np.flatnonzero(np.diff(keys[order])) + 1
-        bounds = np.concatenate(([0], edges, [count]))
-        for first in np.flatnonzero(np.diff(bounds) > 1):
-            members = order[bounds[first] : bounds[first + 1]]
-            found.append(_pairs_of_run(members, count))
+        starts = np.flatnonzero(np.diff(keys[order], prepend=~keys[order[:1]]))
+        # For each place in the order, where the run of equal keys begins.
+        begin = np.repeat(starts, np.diff(starts, append=count))
+        later = np.flatnonzero(begin < np.arange(count))
+        found.append(order[later - 1] * count + order[later])
+        for nth in range(_WHOLE_RUN):
+            later = later[later - begin[later] > nth]
+            found.append(order[begin[later] + nth] * count + order[later])
     codes = np.unique(np.concatenate(found))
     pairs = np.stack((codes // count, codes % count), axis=1)
-    if labels is not None:
-        pairs = pairs[labels[pairs[:, 0]] == labels[pairs[:, 1]]]
-        # Label by label: the grams of one bucket then fit into the cache of grams.
-        pairs = pairs[np.argsort(labels[pairs[:, 0]], kind="stable")]
-    return pairs
-
-
-def _pairs_of_run(members: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    if len(members) <= _WHOLE_RUN:
-        earlier, later = np.triu_indices(len(members), k=1)
-        return members[earlier] * count + members[later]
-    first = members[:_WHOLE_RUN, None]
-    codes = (first * count + members[None, :])[first < members[None, :]]
-    neighbors = np.array([one * count + next_one for one, next_one in pairwise(members.tolist())])
-    return np.concatenate((codes, neighbors))
-
-
-def _worth_verifying(
-    pairs: NDArray[np.int64], signatures: NDArray[np.uint32], *, least: float
-) -> Iterator[NDArray[np.int64]]:
-    for start in range(0, len(pairs), _CHUNK_CHARS):
-        part = pairs[start : start + _CHUNK_CHARS]
-        agreement = (signatures[part[:, 0]] == signatures[part[:, 1]]).mean(axis=1)
-        yield from part[agreement >= least]
+    # Label by label: the grams of one bucket then fit into the cache of grams.
+    return pairs[np.argsort(labels[pairs[:, 0]], kind="stable")]

@@ -1,9 +1,9 @@
-"""Pairs as columns: one Arrow schema, and the ways between records, Parquet and frames."""
+"""Pairs in numbers: where they come from, and how they are kept as Parquet and as a frame."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -17,7 +17,7 @@ from workbench.store.records import Pair, Relation, Split
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "RELATIONS", "SPLITS", "PairSet", "read_pairs", "write_pairs"]
+__all__ = ["COLUMNS", "RELATIONS", "SPLITS", "PairSet", "Source", "read_pairs", "write_pairs"]
 
 RELATIONS: tuple[Relation, ...] = get_args(Relation)
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -25,6 +25,22 @@ COLUMNS = ("id", *(field.name for field in dataclasses.fields(Pair)))
 """Every field of a pair, all of them text, and its id first."""
 
 _SCHEMA = pa.schema([(name, pa.string()) for name in COLUMNS])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What pairs are drawn from."""
+
+    name: str
+    """Name that its pairs carry."""
+    revision: str
+    """Version of its content."""
+    license: str
+    """SPDX id, or the words of the source."""
+    grow: Callable[..., Iterator[Pair]]
+    """``grow(seed=...)`` yields pairs in an order that depends on the seed alone."""
+    is_endless: bool = False
+    """Whether ``grow`` never stops."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,13 +15,8 @@ from workbench.data.files import read_table, text_in, texts_in
 __all__ = ["HARM_CATEGORIES", "Request", "load_benign", "load_requests"]
 
 HARM_CATEGORIES: Final = (
-    "violence",
-    "illegal_activities",
-    "manipulation",
-    "self_harm",
-    "terrorism",
-    "hate_speech",
-)
+    "violence", "illegal_activities", "manipulation", "self_harm", "terrorism", "hate_speech",
+)  # fmt: skip
 _CONTEXTS = ("educational", "research", "general")
 
 
@@ -43,10 +38,7 @@ class Request:
 
 
 def load_requests(path: Path | None = None) -> list[Request]:
-    """Return the harmful requests, each with its redirects.
-
-    Args:
-        path: JSON lines to read instead of those shipped.
+    """Return the harmful requests shipped, or those of a JSON Lines file, with their redirects.
 
     Raises:
         DataError: If a line is broken; the message names the line, the field and the fix.

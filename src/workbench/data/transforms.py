@@ -6,39 +6,26 @@ Each is deterministic by seed. ``invert`` gives the text back where the transfor
 from __future__ import annotations
 
 import base64
+import codecs
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 from urllib.parse import unquote_to_bytes
 
 from workbench.core.registry import Registry
 from workbench.data.chance import seeded
 
-__all__ = ["TRANSFORMS", "TextTransform", "Transform"]
+__all__ = ["TRANSFORMS", "Transform"]
 
 Encode: TypeAlias = Callable[[str, Random], str]
 Decode: TypeAlias = Callable[[str], str]
 
 
-class Transform(Protocol):
-    """What a registered transform does."""
-
-    @property
-    def name(self) -> str:
-        """Name in the registry."""
-
-    def apply(self, text: str, *, seed: int) -> str:
-        """Return the text transformed; the same seed gives the same text."""
-
-    def invert(self, text: str) -> str | None:
-        """Return the text before :meth:`apply`; nothing where that is lost."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class TextTransform:
-    """A transform made of two functions."""
+class Transform:
+    """A way to write a text differently, made of two functions."""
 
     name: str
     encode: Encode
@@ -49,7 +36,7 @@ class TextTransform:
         return self.encode(text, seeded(self.name, seed, text))
 
     def invert(self, text: str) -> str | None:
-        """Return the text before :meth:`apply`, or nothing where there is no inverse.
+        """Return the text before :meth:`apply`, or nothing where that is lost.
 
         Raises:
             ValueError: If the text is no output of :meth:`apply`.
@@ -61,7 +48,7 @@ TRANSFORMS: Registry[Transform] = Registry("transform")
 
 
 def _register(name: str, encode: Encode, decode: Decode | None = None) -> None:
-    TRANSFORMS.register(name)(TextTransform(name=name, encode=encode, decode=decode))
+    TRANSFORMS.register(name)(Transform(name=name, encode=encode, decode=decode))
 
 
 _LEET = str.maketrans("aAeEiIoOsStT", "443311005577")
@@ -71,10 +58,6 @@ _LATIN = str.maketrans({fake: real for real, fake in _LOOKALIKES.items()})
 _ZERO_WIDTH = "\u200b\u200c\u200d\u2060"
 _FULL_WIDTH = {code: code + 0xFEE0 for code in range(0x21, 0x7F)} | {0x20: 0x3000}
 _HALF_WIDTH = {wide: code for code, wide in _FULL_WIDTH.items()}
-_ROT13 = str.maketrans(
-    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz",
-    "NOPQRSTUVWXYZABCDEFGHIJKLMnopqrstuvwxyzabcdefghijklm",
-)
 _MORSE_CODES = (
     ".- -... -.-. -.. . ..-. --. .... .. .--- -.- .-.. -- -. --- .--. --.- .-. ... - ..- ...- .-- "
     "-..- -.-- --.. ----- .---- ..--- ...-- ....- ..... -.... --... ---.. ----. .-.-.- --..-- "
@@ -138,7 +121,9 @@ _register(
     lambda text: base64.b64decode(text, validate=True).decode(),
 )
 _register("hex", lambda text, _: text.encode().hex(), lambda text: bytes.fromhex(text).decode())
-_register("rot13", lambda text, _: text.translate(_ROT13), lambda text: text.translate(_ROT13))
+_register(
+    "rot13", lambda text, _: codecs.encode(text, "rot13"), lambda text: codecs.decode(text, "rot13")
+)
 _register("leetspeak", _leetspeak)
 _register("homoglyph", _homoglyph, lambda text: text.translate(_LATIN))
 _register(
@@ -152,7 +137,7 @@ _register(
     "html_entities",
     lambda text, _: "".join(f"&#{ord(char)};" for char in text),
     # Not html.unescape: it turns the codes 128 to 159 into other characters.
-    lambda text: re.sub(r"&#(\d+);", lambda match: chr(int(match[1])), text),
+    lambda text: re.sub(r"&#(\d{1,7});", lambda match: chr(int(match[1])), text),
 )
 _register(
     "url_encode",

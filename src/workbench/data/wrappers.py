@@ -17,9 +17,9 @@ from workbench.core.errors import ConfigError, DataError
 from workbench.core.identity import stable_fraction
 from workbench.core.settings import seeds_folder
 from workbench.data.chance import seeded
-from workbench.data.files import read_jsonl, read_object
+from workbench.data.files import read_object, read_table, text_in, texts_in
 
-__all__ = ["Wrapper", "family_split", "load_slots", "load_wrappers", "style", "wrap"]
+__all__ = ["Wrapper", "family_split", "load_wrappers", "style", "wrap"]
 
 TEST_SHARE = 0.2
 """Share of wrapper families kept for tests."""
@@ -45,15 +45,8 @@ _CLOSINGS = (
     " Cheers.", " Ready when you are.", " Make it good.", " No rush.", " Please and thank you.",
 )  # fmt: skip
 _QUOTES = (
-    '"{}"',
-    "'{}'",
-    "\u201c{}\u201d",
-    "\u2018{}\u2019",
-    "\u00ab{}\u00bb",
-    "[{}]",
-    "<{}>",
-    "`{}`",
-)
+    '"{}"', "'{}'", "\u201c{}\u201d", "\u2018{}\u2019", "\u00ab{}\u00bb", "[{}]", "<{}>", "`{}`",
+)  # fmt: skip
 _OFTEN, _SOMETIMES, _SELDOM = 0.5, 0.25, 0.15
 _SENTENCE_ENDS = ("! ", "... ", "; ", ".\n", ".\n\n", " - ")
 
@@ -69,27 +62,12 @@ class Wrapper:
 
 
 def load_wrappers(path: Path | None = None) -> list[Wrapper]:
-    """Return the wrapper families, in the order of the file.
-
-    Args:
-        path: JSON lines to read instead of those shipped.
+    """Return the wrapper families shipped, or those of a JSON Lines file, in its order.
 
     Raises:
         DataError: If a line is broken; the message names the line, the field and the fix.
     """
     return list(_load_wrappers(path or seeds_folder() / "wrappers.jsonl"))
-
-
-def load_slots(path: Path | None = None) -> dict[str, tuple[str, ...]]:
-    """Return what may fill each slot.
-
-    Args:
-        path: JSON object to read instead of the one shipped.
-
-    Raises:
-        DataError: If a slot has no list of texts.
-    """
-    return dict(_load_slots(path or seeds_folder() / "slots.json"))
 
 
 def family_split(family: str) -> Literal["train", "test"]:
@@ -121,7 +99,7 @@ def wrap(request: str, *, family: str, seed: int) -> str:
             f"unknown wrapper family {family!r}; known: {', '.join(sorted(_by_family()))}"
         )
     draw = seeded("wrap", family, seed, request)
-    slots = load_slots()
+    slots = _load_slots(seeds_folder() / "slots.json")
     template = draw.choice(wrapper.templates)
     before, after = template.split("{request}")
     before, after = (_fill(part, slots=slots, draw=draw) for part in (before, after))
@@ -160,52 +138,33 @@ def _by_family() -> dict[str, Wrapper]:
 
 @cache
 def _load_slots(path: Path) -> Mapping[str, tuple[str, ...]]:
-    slots = {}
-    for slot, fillers in read_object(path).items():
-        if (
-            not isinstance(fillers, list)
-            or not all(isinstance(one, str) for one in fillers)
-            or not fillers
-        ):
-            raise DataError(f"{path}: slot {slot!r} has no list of texts; write one")
-        slots[slot] = tuple(fillers)
-    return slots
+    slots = read_object(path)
+    return {slot: texts_in(slots, slot, place=str(path)) for slot in slots}
 
 
 @cache
 def _load_wrappers(path: Path) -> tuple[Wrapper, ...]:
     slots = _load_slots(path.with_name("slots.json"))
+    table = read_table(path)
     wrappers: dict[str, Wrapper] = {}
-    for number, row in read_jsonl(path):
-        wrapper = _parse(row, place=f"{path}: line {number}", slots=slots)
+    for index, row in enumerate(table.rows):
+        place = table.place(index)
+        wrapper = Wrapper(
+            family=text_in(row, "family", place=place),
+            kind=text_in(row, "kind", place=place),
+            templates=texts_in(row, "templates", place=place),
+        )
+        for number, template in enumerate(wrapper.templates, start=1):
+            _check_template(template, place=f"{place}: template {number}", slots=slots)
         if wrapper.family in wrappers:
-            raise DataError(
-                f"{path}: line {number}: family {wrapper.family!r} occurs twice; rename it"
-            )
+            raise DataError(f"{place}: family {wrapper.family!r} occurs twice; rename it")
         wrappers[wrapper.family] = wrapper
     return tuple(wrappers.values())
 
 
-def _parse(row: dict[str, Any], *, place: str, slots: Mapping[str, tuple[str, ...]]) -> Wrapper:
-    for name in ("family", "kind"):
-        if not isinstance(row.get(name), str) or not row[name]:
-            raise DataError(f"{place}: field {name!r} is {row.get(name)!r}; write a text")
-    templates = row.get("templates")
-    if (
-        not isinstance(templates, list)
-        or not all(isinstance(one, str) for one in templates)
-        or not templates
-    ):
-        raise DataError(f"{place}: field 'templates' is not a list of texts; write one")
-    for index, template in enumerate(templates, start=1):
-        names = _SLOT.findall(template)
-        if names.count("request") != 1:
-            raise DataError(
-                f"{place}: template {index} needs {{request}} once, "
-                f"not {names.count('request')} times"
-            )
-        if unknown := [name for name in names if name != "request" and name not in slots]:
-            raise DataError(
-                f"{place}: template {index} has slot {unknown[0]!r}; add it to slots.json"
-            )
-    return Wrapper(family=row["family"], kind=row["kind"], templates=tuple(templates))
+def _check_template(template: str, *, place: str, slots: Mapping[str, Any]) -> None:
+    names = _SLOT.findall(template)
+    if (times := names.count("request")) != 1:
+        raise DataError(f"{place} needs {{request}} once, not {times} times")
+    if unknown := set(names) - {"request"} - set(slots):
+        raise DataError(f"{place} has slot {min(unknown)!r}; add it to slots.json")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any
 
 from workbench.core.errors import ConfigError
 
-__all__ = ["PHASE_PRESETS", "PhaseConfig", "ScheduleName", "preset"]
+__all__ = ["PHASE_PRESETS", "PhaseConfig", "preset"]
 
-ScheduleName = Literal["cosine", "linear"]
+_COUNTS = "dim hidden blocks diffusion_steps sampling_steps training_steps batch_size"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,17 +19,13 @@ class PhaseConfig:
     dim: int = 384
     """Width of the embedding that is translated."""
     hidden: int = 256
-    """Width of the denoiser; time features and parameters follow from it."""
+    """Width of the denoiser, even; time features and parameters follow from it."""
     blocks: int = 2
     """Residual blocks of the denoiser."""
-    schedule: ScheduleName = "cosine"
-    """Noise schedule."""
     diffusion_steps: int = 1000
     """Noise levels of the forward process."""
     sampling_steps: int = 1
     """DDIM steps from noise to prediction."""
-    ensemble: int = 1
-    """Models averaged; more than 1 is planned for later phases and refused by training."""
     training_steps: int = 200
     """Optimizer steps."""
     batch_size: int = 128
@@ -47,12 +43,7 @@ class PhaseConfig:
         Raises:
             ConfigError: If one is out of range; the message names the first.
         """
-        if self.schedule not in get_args(ScheduleName):
-            raise ConfigError(f"schedule is {self.schedule!r}; choose cosine or linear")
-        positive = (
-            "dim hidden blocks diffusion_steps sampling_steps ensemble training_steps batch_size"
-        )
-        for name in positive.split():
+        for name in _COUNTS.split():
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.hidden % 2:
@@ -90,23 +81,9 @@ PHASE_PRESETS: dict[str, dict[str, Any]] = {
     "quickstart": {},
     "current": {"hidden": 512, "batch_size": 32, "training_steps": 4000},
     "phase-1": {"hidden": 512, "training_steps": 20_000},
-    "phase-2": {
-        "dim": 768,
-        "hidden": 1024,
-        "diffusion_steps": 2000,
-        "ensemble": 3,
-        "training_steps": 50_000,
-    },
-    "phase-3": {
-        "dim": 1024,
-        "hidden": 2048,
-        "diffusion_steps": 5000,
-        "ensemble": 5,
-        "training_steps": 200_000,
-    },
 }
-"""The roadmap's phases, as what they set beside the defaults. ``quickstart`` is ours; phases 2
-and 3 ask for wider encoders and ensembles, which training refuses until it has them."""
+"""Phases, as what they set beside the defaults. ``quickstart`` is ours, the others are the
+roadmap's; its phases 2 and 3 ask for wider encoders and ensembles, which are not there yet."""
 
 
 def preset(name: str, **changes: Any) -> PhaseConfig:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from workbench.core.errors import ConfigError, DataError
-from workbench.core.identity import content_id, stable_fraction
+from workbench.core.identity import stable_fraction
 from workbench.diffusion.process import to_latent
 from workbench.embedding.encoder import Encoder
 
@@ -24,6 +24,7 @@ __all__ = [
     "BatchLoader",
     "TrainingArrays",
     "encode_pairs",
+    "harmless",
     "select_pairs",
     "shared_pairs",
     "training_arrays",
@@ -62,9 +63,13 @@ class TrainingArrays:
     @property
     def id(self) -> str:
         """Hash of all rows, to tell whether a checkpoint belongs to them."""
-        return content_id(
-            [np.ascontiguousarray(side).tobytes().hex() for side in (self.adversarial, self.clean)]
-        )
+        digest = hashlib.sha256()
+        for name in _SIDES:
+            digest.update(np.ascontiguousarray(getattr(self, name), "<f4").tobytes())
+        return digest.hexdigest()
+
+
+_SIDES = [one.name for one in fields(TrainingArrays)]
 
 
 def shared_pairs(frame: pd.DataFrame, *, smallest: int) -> int:
@@ -112,8 +117,8 @@ def select_pairs(
     # round robin over families: first every family's first pair, then every second one
     turn = shuffled.groupby("wrapper_family").cumcount()
     taken = shuffled.loc[turn.sort_values(kind="stable").index[: pairs or None]]
-    keep = frame.index.isin(taken.index) | _is_plain(frame)
-    return frame[keep]
+    plain = (frame["split"] == "train") & (frame["wrapper_family"] == "")
+    return frame[frame.index.isin(taken.index) | plain]
 
 
 def encode_pairs(frame: pd.DataFrame, *, encoder: Encoder) -> tuple[Vectors, Vectors]:
@@ -124,6 +129,12 @@ def encode_pairs(frame: pd.DataFrame, *, encoder: Encoder) -> tuple[Vectors, Vec
     )
 
 
+def harmless(frame: pd.DataFrame) -> list[str]:
+    """Return the texts of pairs that must stay: both sides equal, or else all clean sides."""
+    same = frame[frame["adversarial"] == frame["clean"]]
+    return list((frame if same.empty else same)["clean"])
+
+
 def training_arrays(
     frame: pd.DataFrame, *, validation: pd.DataFrame, encoder: Encoder
 ) -> TrainingArrays:
@@ -132,21 +143,16 @@ def training_arrays(
     Raises:
         DataError: If either is empty.
     """
-    adversarial, clean = encode_pairs(frame, encoder=encoder)
-    validation_adversarial, validation_clean = encode_pairs(validation, encoder=encoder)
-    return TrainingArrays(
-        adversarial=adversarial,
-        clean=clean,
-        validation_adversarial=validation_adversarial,
-        validation_clean=validation_clean,
-    )
+    sides = (*encode_pairs(frame, encoder=encoder), *encode_pairs(validation, encoder=encoder))
+    return TrainingArrays(**dict(zip(_SIDES, sides, strict=True)))
 
 
 class BatchLoader:
     """Batches from memory: no workers, no copies between processes, exact resume.
 
-    The rows of a batch depend on the seed and on the optimizer step alone, counted from ``step``.
-    One pass is ``batches`` long, whatever the number of rows.
+    A batch comes with the generator of its step's noise; both depend on the seed and on the
+    optimizer step alone, counted from ``step``. One pass is ``batches`` long, whatever the number
+    of rows.
     """
 
     def __init__(
@@ -163,21 +169,18 @@ class BatchLoader:
     def __len__(self) -> int:
         return self.batches
 
-    def __iter__(self) -> Iterator[tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]]]:
-        """Yield (prompt latents, clean residuals), each ``(batch, dim)``."""
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, torch.Generator]]:
+        """Yield prompt latents and clean residuals, each ``(batch, dim)``, and the generator."""
         for _ in range(self.batches):
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
+            seed = int(stable_fraction("batch", str(self.seed), str(self.step)) * 2**52)
+            generator = torch.Generator().manual_seed(seed)
             rows = torch.randint(len(self.prompt), (self.batch_size,), generator=generator)
             self.step += 1
-            yield self.prompt[rows], self.residual[rows]
+            yield self.prompt[rows], self.residual[rows], generator
 
 
 def _wrapped(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[(frame["split"] == "train") & (frame["wrapper_family"] != "")]
-
-
-def _is_plain(frame: pd.DataFrame) -> pd.Series[bool]:
-    return (frame["split"] == "train") & (frame["wrapper_family"] == "")
 
 
 def _order(seed: int, name: str) -> float:

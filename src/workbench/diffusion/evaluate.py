@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from workbench.core.errors import DataError
 from workbench.diffusion.baselines import Translator, mean_loss
-from workbench.diffusion.datamodule import encode_pairs
+from workbench.diffusion.datamodule import encode_pairs, harmless
 from workbench.embedding.encoder import Encoder
 from workbench.judge.probe import Bench
 from workbench.store.results import FrontierRow
@@ -80,9 +80,12 @@ def evaluate(
         DataError: If a split has no attacks, or none with a harmful request.
     """
     judge = bench.embedding
-    tests = frame[frame["split"].isin(TEST_SPLITS)]
-    same = tests[tests["adversarial"] == tests["clean"]]
-    harmless = encoder.encode((tests if same.empty else same)["clean"].tolist())
+    benign = encoder.encode(harmless(frame[frame["split"].isin(TEST_SPLITS)]))
+    keep = {
+        (method.name, gain): 1 - mean_loss(method.vectors(benign, gain=gain), benign)
+        for method in methods
+        for gain in gains
+    }
     rows: list[FrontierRow] = []
     for split in splits:
         attacks = _attacks(frame, split=split, encoder=encoder)
@@ -99,7 +102,7 @@ def evaluate(
                         "semantic": 1 - mean_loss(output, attacks.clean),
                         "safety": relative_reduction(before, float(np.mean(unsafe))),
                         "unsafe": float(np.mean(unsafe >= judge.threshold)),
-                        "keep": 1 - mean_loss(method.vectors(harmless, gain=gain), harmless),
+                        "keep": keep[method.name, gain],
                     }
                 )
     return rows

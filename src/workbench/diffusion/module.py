@@ -9,7 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Generator, Tensor
 
 from workbench.diffusion.config import PhaseConfig
 from workbench.diffusion.denoiser import Denoiser
@@ -18,11 +18,9 @@ from workbench.diffusion.schedule import signal_levels
 
 __all__ = ["CurveCallback", "DenoiserModule"]
 
-_NOISE_SEED_STRIDE = 1_000_003
-
 
 class DenoiserModule(pl.LightningModule):  # type: ignore[misc]  # Lightning is skipped
-    """A denoiser with its loss; noise depends on the seed and the step alone.
+    """A denoiser with its loss.
 
     Args:
         config: What to train.
@@ -38,9 +36,7 @@ class DenoiserModule(pl.LightningModule):  # type: ignore[misc]  # Lightning is 
         self._optimizer_state = None if saved is None else saved["optimizer"]
         if saved is not None:
             self.denoiser.load_state_dict(saved["denoiser"])
-        signal = signal_levels(config.schedule, steps=config.diffusion_steps)
-        self.register_buffer("signal", signal.float(), persistent=False)
-        self.signal: Tensor
+        self.signal = signal_levels(steps=config.diffusion_steps).float()
 
     @property
     def step(self) -> int:
@@ -59,28 +55,25 @@ class DenoiserModule(pl.LightningModule):  # type: ignore[misc]  # Lightning is 
         self,
         prompt: Float[Tensor, "batch dim"],
         residual: Float[Tensor, "batch dim"],
-        *,
-        generator: torch.Generator,
+        generator: Generator,
     ) -> Float[Tensor, ""]:
-        """Return the mean squared error at random noise levels.
+        """Return the mean squared error of the guess at random noise levels.
 
         Args:
             prompt: Prompt latents, ``(batch, dim)``.
             residual: Clean residuals, ``(batch, dim)``.
-            generator: Source of levels and noise.
+            generator: Source of mixing, levels and noise.
         """
+        prompt, residual = interpolate(prompt, residual, generator=generator)
         top = self.config.diffusion_steps
         levels = torch.randint(1, top + 1, (len(residual),), generator=generator)
         noise = torch.randn(residual.shape, generator=generator)
         noisy = add_noise(residual, noise=noise, levels=levels, signal=self.signal)
         return guess_loss(self.denoiser(noisy, levels / top, prompt), residual)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:  # noqa: ARG002
-        """Return the loss of a batch of (prompt latents, clean residuals)."""
-        seed = (self.config.seed + 1) * _NOISE_SEED_STRIDE + self.step
-        generator = torch.Generator().manual_seed(seed)
-        prompt, residual = interpolate(*batch, generator=generator)
-        loss = self.loss(prompt, residual, generator=generator)
+    def training_step(self, batch: tuple[Tensor, Tensor, Generator], batch_index: int) -> Tensor:  # noqa: ARG002
+        """Return the loss of a batch of the loader."""
+        loss = self.loss(*batch)
         self.losses.append(loss.detach())
         return loss
 
@@ -121,9 +114,5 @@ class CurveCallback(pl.Callback):  # type: ignore[misc]  # Lightning is skipped
         validation = self._validation_loss(pl_module.denoiser)
         pl_module.denoiser.train()
         self.rows.append(
-            {
-                "step": float(pl_module.step),
-                "train_loss": mean,
-                "validation_loss": validation,
-            }
+            {"step": float(pl_module.step), "train_loss": mean, "validation_loss": validation}
         )

@@ -1,4 +1,4 @@
-"""Samplers as pure functions: from noise and a prompt to a residual."""
+"""The sampler as a pure function: from noise and a prompt to a residual."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from workbench.core.errors import ConfigError
 from workbench.diffusion.process import Guess
 
-__all__ = ["ddim", "ddpm", "level_path", "seeded_noise"]
+__all__ = ["ddim", "level_path"]
 
 
 def level_path(*, levels: int, steps: int) -> list[int]:
@@ -23,12 +23,6 @@ def level_path(*, levels: int, steps: int) -> list[int]:
     if not 1 <= steps <= levels:
         raise ConfigError(f"sampling steps are {steps}; choose 1 to {levels}")
     return [round(levels * (steps - index) / steps) for index in range(steps + 1)]
-
-
-def seeded_noise(like: Float[Tensor, "batch dim"], *, seed: int) -> Float[Tensor, "batch dim"]:
-    """Return standard normal noise of a shape; the same seed gives the same noise anywhere."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(like.shape, generator=generator, dtype=like.dtype).to(like.device)
 
 
 def ddim(
@@ -55,55 +49,11 @@ def ddim(
         Song et al. 2021, arXiv:2010.02502, eq. 12 with sigma = 0.
     """
     levels = signal.shape[0] - 1
-    path = level_path(levels=levels, steps=steps)
     state = start
-    for here, there in pairwise(path):
-        times = torch.full((len(state),), here / levels, dtype=state.dtype, device=state.device)
+    for here, there in pairwise(level_path(levels=levels, steps=steps)):
+        times = torch.full((len(state),), here / levels, dtype=state.dtype)
         clean = guess(state, times, prompt)
         kept, kept_next = float(signal[here]), float(signal[there])
         noise = (state - kept**0.5 * clean) / (1 - kept) ** 0.5
         state = kept_next**0.5 * clean + (1 - kept_next) ** 0.5 * noise
-    return state
-
-
-def ddpm(
-    guess: Guess,
-    prompt: Float[Tensor, "batch dim"],
-    *,
-    start: Float[Tensor, "batch dim"],
-    signal: Float[Tensor, " levels"],
-    steps: int,
-    seed: int,
-) -> Float[Tensor, "batch dim"]:
-    """Return residuals drawn by ancestral sampling; the same seed draws the same.
-
-    Args:
-        guess: Denoiser.
-        prompt: Prompt latents, ``(batch, dim)``.
-        start: Noise at the highest level, ``(batch, dim)``.
-        signal: Signal levels of the schedule, ``(T + 1,)``.
-        steps: Denoiser calls, 1 to T.
-        seed: Seed of the noise that each step adds.
-
-    Raises:
-        ConfigError: If ``steps`` is not in 1 to T.
-
-    Source:
-        Ho et al. 2020, arXiv:2006.11239, eq. 6 and 7, between the levels visited.
-    """
-    levels = signal.shape[0] - 1
-    path = level_path(levels=levels, steps=steps)
-    generator = torch.Generator().manual_seed(seed)
-    state = start
-    for here, there in pairwise(path):
-        times = torch.full((len(state),), here / levels, dtype=state.dtype, device=state.device)
-        clean = guess(state, times, prompt)
-        kept, kept_next = float(signal[here]), float(signal[there])
-        step_kept = kept / kept_next
-        mean = (
-            kept_next**0.5 * (1 - step_kept) * clean + step_kept**0.5 * (1 - kept_next) * state
-        ) / (1 - kept)
-        variance = (1 - kept_next) * (1 - step_kept) / (1 - kept)
-        fresh = torch.randn(state.shape, generator=generator, dtype=state.dtype).to(state.device)
-        state = mean + variance**0.5 * fresh
     return state

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,13 +16,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from workbench.core.errors import ConfigError, DataError
+from workbench.core.errors import ConfigError, DataError, WorkbenchError
 from workbench.core.identity import content_id
 from workbench.diffusion.config import PhaseConfig
+from workbench.diffusion.datamodule import harmless
 from workbench.diffusion.decode import Candidate, Gallery, decode
 from workbench.diffusion.denoiser import Denoiser
 from workbench.diffusion.translator import DiffusionTranslator
 from workbench.embedding.encoder import Encoder
+from workbench.judge.calibrate import threshold_at
 from workbench.judge.probe import Judge
 from workbench.store.artifacts import write_atomic, write_json_atomic
 
@@ -33,7 +36,6 @@ __all__ = [
     "SanitizedPrompt",
     "Sanitizer",
     "build_sanitizer",
-    "calibrate_routing",
 ]
 
 Vectors = npt.NDArray[np.float32]
@@ -43,6 +45,15 @@ _WEIGHTS_FILE = "model.safetensors"
 _CONFIG_FILE = "config.json"
 _FORMAT = 1
 _GALLERY_KEY = "gallery.vectors"
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    RuntimeError,
+    SafetensorError,
+    WorkbenchError,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +63,9 @@ class Routing:
     threshold: float
     """Least 1 − cosine between prompt and prediction for a rewrite; 0 rewrites everything."""
     false_positive_rate: float
-    """Share of benign validation texts that the threshold rewrites all the same."""
+    """Share of the texts that chose the threshold which it rewrites all the same."""
     benign: int
-    """Benign texts that chose the threshold."""
+    """How many texts chose it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,38 +79,11 @@ class SanitizedPrompt:
     confidence: float
     """Cosine between the text and where the model wanted to go, in [−1, 1]."""
     candidates: tuple[Candidate, ...]
-    """Texts considered, nearest first; empty where the prompt passed."""
+    """Texts considered, best first; empty where the prompt passed."""
     scores: dict[str, float]
     """``moved``: 1 − cosine between prompt and prediction; ``unsafe``: the judge's probability."""
     latency_ms: dict[str, float] = field(compare=False)
     """Stage → milliseconds per prompt of the batch."""
-
-
-def calibrate_routing(
-    moved: npt.NDArray[np.float64], *, false_positive_rate: float = 0.05
-) -> Routing:
-    """Return the threshold that rewrites at most a share of benign texts.
-
-    Args:
-        moved: 1 − cosine between prompt and prediction, of benign validation texts.
-        false_positive_rate: Largest share to rewrite, in [0, 1).
-
-    Raises:
-        ConfigError: If the rate is out of range.
-        DataError: If there are no texts.
-    """
-    if not 0 <= false_positive_rate < 1:
-        raise ConfigError(f"false_positive_rate is {false_positive_rate}; it must be in [0, 1)")
-    if not len(moved):
-        raise DataError("no benign validation texts to calibrate on; grow the pair set")
-    allowed = int(np.floor(false_positive_rate * len(moved)))
-    # just above the largest benign value that must still pass
-    threshold = float(np.nextafter(np.sort(moved)[len(moved) - 1 - allowed], np.inf))
-    return Routing(
-        threshold=threshold,
-        false_positive_rate=float(np.mean(moved >= threshold)),
-        benign=len(moved),
-    )
 
 
 class Sanitizer:
@@ -144,7 +128,12 @@ class Sanitizer:
             prompts: Texts of any kind and length.
             gain: How far to follow the model: 1 is its prediction, more is safer and less faithful,
                 0 changes nothing.
+
+        Raises:
+            ConfigError: If the gain is negative or no number.
         """
+        if not 0 <= gain < np.inf:
+            raise ConfigError(f"gain is {gain}; give a number >= 0")
         if not prompts:
             return []
         clock = _Clock(len(prompts))
@@ -154,15 +143,16 @@ class Sanitizer:
         outputs = self.vectors(rows, gain=gain)
         clock.stop("translate")
         chosen = np.flatnonzero((moved >= self.routing.threshold) & (gain > 0)).tolist()
-        rewritten = [prompts[index] for index in chosen]
-        candidates = (
-            decode(rewritten, outputs[chosen], encoder=self.encoder, gallery=self.gallery)
-            if rewritten
-            else []
+        candidates = decode(
+            [prompts[index] for index in chosen],
+            rows[chosen],
+            outputs[chosen],
+            encoder=self.encoder,
+            gallery=self.gallery,
         )
         clock.stop("decode")
         texts = [own[0].text for own in candidates]
-        unsafe = self.judge.score(texts) if self.judge is not None and texts else None
+        unsafe = self.judge.score(texts) if self.judge and texts else np.zeros(len(texts))
         clock.stop("judge")
         results = [
             SanitizedPrompt(
@@ -176,30 +166,19 @@ class Sanitizer:
             )
             for prompt, row, output, distance in zip(prompts, rows, outputs, moved, strict=True)
         ]
-        for position, (index, own) in enumerate(zip(chosen, candidates, strict=True)):
-            results[index] = self._rewritten(
+        for index, own, risk in zip(chosen, candidates, unsafe.tolist(), strict=True):
+            blocked = self.judge is not None and risk >= self.judge.threshold
+            results[index] = replace(
                 results[index],
-                own,
-                unsafe=None if unsafe is None else float(unsafe[position]),
+                text="" if blocked else own[0].text,
+                decision="block" if blocked else "rewrite",
+                confidence=own[0].cosine,
+                candidates=tuple(own),
+                scores=results[index].scores | ({"unsafe": risk} if self.judge else {}),
             )
         return results
 
-    def _rewritten(
-        self, passed: SanitizedPrompt, own: list[Candidate], *, unsafe: float | None
-    ) -> SanitizedPrompt:
-        blocked = self.judge is not None and unsafe is not None and unsafe >= self.judge.threshold
-        return SanitizedPrompt(
-            prompt=passed.prompt,
-            text="" if blocked else own[0].text,
-            decision="block" if blocked else "rewrite",
-            confidence=own[0].cosine,
-            candidates=tuple(own),
-            scores=passed.scores | ({} if unsafe is None else {"unsafe": unsafe}),
-            latency_ms=passed.latency_ms,
-        )
-
-    def contents(self) -> tuple[bytes, dict[str, Any]]:
-        """Return what :meth:`save` writes: weights as safetensors, the rest as JSON."""
+    def _contents(self) -> tuple[bytes, dict[str, Any]]:
         tensors = {
             name: value.detach().contiguous()
             for name, value in self.translator.denoiser.state_dict().items()
@@ -217,8 +196,8 @@ class Sanitizer:
     @property
     def id(self) -> str:
         """Hash of weights, gallery, routing and config."""
-        weights, config = self.contents()
-        return content_id([weights.hex(), config])
+        weights, config = self._contents()
+        return content_id([hashlib.sha256(weights).hexdigest(), config])
 
     def save(self, path: Path) -> None:
         """Write ``model.safetensors`` and ``config.json`` into a folder, each atomically.
@@ -226,7 +205,7 @@ class Sanitizer:
         Raises:
             StoreError: If the disk is full or read-only.
         """
-        weights, config = self.contents()
+        weights, config = self._contents()
         write_atomic(path / _WEIGHTS_FILE, weights)
         write_json_atomic(path / _CONFIG_FILE, config)
 
@@ -245,33 +224,22 @@ class Sanitizer:
         """
         try:
             saved = json.loads((path / _CONFIG_FILE).read_text(encoding="utf-8"))
+            if saved["format"] != _FORMAT:
+                raise ValueError(f"{_CONFIG_FILE} is not format {_FORMAT}")
+            if saved["encoder"] != encoder.id:
+                raise ValueError(f"made for encoder {saved['encoder']}, not {encoder.id}")
             tensors = load_file(path / _WEIGHTS_FILE)
-        except (OSError, ValueError, SafetensorError) as error:
-            raise DataError(
-                f"{path}: not a readable sanitizer ({error}); train it again"
-            ) from error
-        if not isinstance(saved, dict) or saved.get("format") != _FORMAT:
-            raise DataError(f"{path / _CONFIG_FILE}: not format {_FORMAT}; train the model again")
-        if saved["encoder"] != encoder.id:
-            raise DataError(
-                f"{path}: made for encoder {saved['encoder']}, not {encoder.id}; load that one"
+            gallery = Gallery(
+                texts=tuple(saved["gallery"]), vectors=tensors.pop(_GALLERY_KEY).numpy()
             )
-        config = PhaseConfig.from_json(saved["config"])
-        denoiser = Denoiser(config)
-        gallery_vectors = tensors.pop(_GALLERY_KEY, torch.empty(0, config.dim)).numpy()
-        try:
-            denoiser.load_state_dict(tensors)
-        except RuntimeError as error:
-            raise DataError(
-                f"{path / _WEIGHTS_FILE}: the weights do not fit the config; train the model again"
-            ) from error
-        return cls(
-            DiffusionTranslator(config, denoiser),
-            encoder=encoder,
-            gallery=Gallery(texts=tuple(saved["gallery"]), vectors=gallery_vectors),
-            routing=Routing(**saved["routing"]),
-            judge=judge,
-        )
+            config = PhaseConfig.from_json(saved["config"])
+            translator = DiffusionTranslator(config, Denoiser(config))
+            translator.denoiser.load_state_dict(tensors)
+            routing = Routing(**saved["routing"])
+        except _UNREADABLE as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise DataError(f"{path}: not a usable sanitizer ({reason}); train it again") from error
+        return cls(translator, encoder=encoder, gallery=gallery, routing=routing, judge=judge)
 
 
 def build_sanitizer(
@@ -288,20 +256,25 @@ def build_sanitizer(
         translator: Trained model.
         encoder: Encoder it was trained with.
         training: Training pairs; the clean sides are the gallery.
-        validation: Validation pairs; those that must not change choose the threshold.
+        validation: Validation pairs; the clean texts that must not change (where there are none,
+            all clean texts) choose the threshold.
         false_positive_rate: Largest share of these to rewrite.
 
     Raises:
-        ConfigError: If the rate is out of range.
+        ConfigError: If the rate is not in [0, 1).
+        DataError: If there are no validation pairs.
     """
     texts = tuple(sorted(set(training["clean"])))
     gallery = Gallery(texts=texts, vectors=encoder.encode(texts))
     everything = Routing(threshold=0.0, false_positive_rate=1.0, benign=0)
     sanitizer = Sanitizer(translator, encoder=encoder, gallery=gallery, routing=everything)
-    benign = validation.loc[validation["adversarial"] == validation["clean"], "clean"].tolist()
-    if benign:
-        moved = sanitizer.moved(encoder.encode(benign))
-        sanitizer.routing = calibrate_routing(moved, false_positive_rate=false_positive_rate)
+    moved = sanitizer.moved(encoder.encode(harmless(validation)))
+    threshold = threshold_at(moved, false_positive_rate=false_positive_rate)
+    sanitizer.routing = Routing(
+        threshold=threshold,
+        false_positive_rate=float(np.mean(moved >= threshold)),
+        benign=len(moved),
+    )
     return sanitizer
 
 

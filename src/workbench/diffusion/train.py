@@ -26,10 +26,9 @@ from workbench.diffusion.module import CurveCallback, DenoiserModule
 from workbench.diffusion.translator import DiffusionTranslator
 from workbench.store.artifacts import write_atomic
 
-__all__ = ["CHECKPOINT_FILE", "TrainingMetrics", "train"]
+__all__ = ["TrainingMetrics", "train"]
 
-CHECKPOINT_FILE = "checkpoint.ckpt"
-LOG_EVERY = 50
+_LOG_EVERY = 50
 _CHECKPOINT_EVERY_S = 30.0
 
 
@@ -61,20 +60,26 @@ def train(
     Args:
         config: What to train.
         arrays: Unit rows to train and validate on.
-        folder: Where to leave checkpoints, and to resume from one of the same config and
-            arrays; None keeps none.
+        folder: Where to keep a checkpoint until training ends, and to resume from one of the
+            same config and arrays, whoever left it; None keeps none.
         checkpoint_every_s: Least seconds between checkpoints.
 
     Raises:
-        ConfigError: If the config asks for another width than the arrays have, or for what
-            training cannot do yet.
+        ConfigError: If the config asks for another width than the arrays have.
+        StoreError: If a checkpoint cannot be written.
     """
-    _check_trainable(config, arrays)
+    width = arrays.adversarial.shape[1]
+    if config.dim != width:
+        raise ConfigError(
+            f"dim is {config.dim}, but the encoder gives {width}; set dim to {width} or choose "
+            f"another encoder"
+        )
     run_id = content_id([config.to_json(), arrays.id])
-    checkpoint = None if folder is None else folder / CHECKPOINT_FILE
+    checkpoint = None if folder is None else folder / f"{run_id[:16]}.ckpt"
     saved = None if checkpoint is None else _read_checkpoint(checkpoint, run_id=run_id)
-    pl.seed_everything(config.seed, verbose=False)
-    module = DenoiserModule(config, saved=saved)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        module = DenoiserModule(config, saved=saved)
     flops_per_step = _count_flops(module, arrays)
 
     def validation_loss(denoiser: Denoiser) -> float:
@@ -90,7 +95,7 @@ def train(
     loader = BatchLoader(
         arrays,
         batch_size=config.batch_size,
-        batches=min(LOG_EVERY, config.training_steps),
+        batches=min(_LOG_EVERY, config.training_steps),
         seed=config.seed,
         step=module.first_step,
     )
@@ -111,6 +116,8 @@ def train(
         if steps_left:
             trainer.fit(module, loader)
     train_s = time.perf_counter() - started
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
     model = DiffusionTranslator(config, module.denoiser)
     return {
         "validation_loss": curve.rows[-1]["validation_loss"],
@@ -160,23 +167,11 @@ def _read_checkpoint(path: Path, *, run_id: str) -> dict[str, Any] | None:
 
 def _count_flops(module: DenoiserModule, arrays: TrainingArrays) -> int:
     loader = BatchLoader(arrays, batch_size=module.config.batch_size, batches=1, seed=0)
-    prompt, residual = next(iter(loader))
+    batch = next(iter(loader))
     with FlopCounterMode(display=False) as counter:
-        loss = module.loss(prompt, residual, generator=torch.Generator().manual_seed(0))
-        torch.autograd.backward(loss)
+        torch.autograd.backward(module.loss(*batch))
     module.zero_grad()
     return int(counter.get_total_flops())
-
-
-def _check_trainable(config: PhaseConfig, arrays: TrainingArrays) -> None:
-    width = arrays.adversarial.shape[1]
-    if config.dim != width:
-        raise ConfigError(
-            f"dim is {config.dim}, but the encoder gives {width}; set dim to {width} or choose "
-            f"another encoder"
-        )
-    if config.ensemble != 1:
-        raise ConfigError(f"ensemble is {config.ensemble}; this version trains 1 model at a time")
 
 
 @contextmanager

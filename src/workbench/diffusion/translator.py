@@ -12,7 +12,7 @@ from workbench.core.errors import DataError
 from workbench.diffusion.config import PhaseConfig
 from workbench.diffusion.denoiser import Denoiser
 from workbench.diffusion.process import apply_correction, to_latent
-from workbench.diffusion.sample import ddim, seeded_noise
+from workbench.diffusion.sample import ddim
 from workbench.diffusion.schedule import signal_levels
 
 __all__ = ["DiffusionTranslator"]
@@ -34,7 +34,7 @@ class DiffusionTranslator:
     def __init__(self, config: PhaseConfig, denoiser: Denoiser) -> None:
         self.config = config
         self.denoiser = denoiser.eval()
-        self._signal = signal_levels(config.schedule, steps=config.diffusion_steps)
+        self._signal = signal_levels(steps=config.diffusion_steps)
 
     @property
     def parameters(self) -> int:
@@ -47,7 +47,6 @@ class DiffusionTranslator:
         *,
         gain: float = 1.0,
         seed: int | None = None,
-        steps: int | None = None,
     ) -> Vectors:
         """Return unit rows moved by the sampled correction.
 
@@ -55,11 +54,9 @@ class DiffusionTranslator:
             X: Unit rows, ``(n, dim)``.
             gain: How far to go; 0 leaves the rows, 1 is the prediction.
             seed: Seed of the initial noise; None starts from zero.
-            steps: DDIM steps; None takes the config's.
 
         Raises:
             DataError: If the width is not the one it was trained on.
-            ConfigError: If ``steps`` is out of range.
         """
         if X.ndim != 2 or X.shape[1] != self.config.dim:  # noqa: PLR2004
             raise DataError(
@@ -68,14 +65,16 @@ class DiffusionTranslator:
         if not len(X):
             return X
         rows = torch.from_numpy(np.ascontiguousarray(X, dtype=np.float32))
-        start = torch.zeros_like(rows) if seed is None else seeded_noise(rows, seed=seed)
+        start = torch.zeros_like(rows)
+        if seed is not None:
+            start.normal_(generator=torch.Generator().manual_seed(seed))
         with torch.inference_mode():
             latent = ddim(
                 self.denoiser,
                 to_latent(rows),
                 start=start,
                 signal=self._signal,
-                steps=steps or self.config.sampling_steps,
+                steps=self.config.sampling_steps,
             )
         correction = (latent / math.sqrt(self.config.dim)).numpy()
         return apply_correction(X, X + correction, gain=gain)

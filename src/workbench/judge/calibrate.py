@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from workbench.core.errors import ConfigError
+from workbench.core.errors import ConfigError, DataError
 
 __all__ = ["Platt", "expected_calibration_error", "fit_platt", "sigmoid", "threshold_at"]
 
@@ -22,8 +22,7 @@ def sigmoid(scores: Floats) -> Floats:
     return np.asarray(np.exp(-np.logaddexp(0, -scores)), np.float64)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Platt:
+class Platt(NamedTuple):
     """Platt scaling; it keeps the order of scores and needs only two numbers.
 
     Source:
@@ -53,22 +52,21 @@ def expected_calibration_error(probabilities: Floats, unsafe: Flags, *, bins: in
         Naeini et al. 2015, "Obtaining well calibrated probabilities using Bayesian binning", with
         bins of equal count; Nguyen & O'Connor 2015, arXiv:1508.05154.
     """
-    order = np.argsort(probabilities, kind="stable")
-    gaps = [
-        len(part) * abs(probabilities[part].mean() - unsafe[part].mean())
-        for part in np.array_split(order, bins)
-        if len(part)
-    ]
-    return float(sum(gaps) / len(probabilities))
+    parts = np.array_split(np.argsort(probabilities, kind="stable"), bins)
+    gaps = [abs(float(np.sum(probabilities[part] - unsafe[part]))) for part in parts]
+    return sum(gaps) / len(probabilities)
 
 
 def threshold_at(benign: Floats, *, false_positive_rate: float) -> float:
-    """Return the lowest threshold that flags (``>=``) no more than that share of benign texts.
+    """Return the lowest threshold that flags (``>=``) no more than that share of benign values.
 
     Raises:
         ConfigError: If the rate is not in [0, 1).
+        DataError: If there are no values.
     """
     if not 0 <= false_positive_rate < 1:
         raise ConfigError(f"false_positive_rate is {false_positive_rate}; set it in [0, 1)")
+    if not len(benign):
+        raise DataError("no benign texts to choose a threshold on; add some")
     allowed = int(false_positive_rate * len(benign))
     return float(np.nextafter(np.sort(benign)[::-1][allowed], np.inf))

@@ -21,39 +21,34 @@ _RESAMPLES = 500
 class Measurement(TypedDict):
     """A judge on labelled texts."""
 
-    id: str
     auroc: dict[str, Interval]
     """Harmful against ``benign`` and against ``lookalike``, where the texts have them."""
     flag_rate: dict[str, float]
     """Label → share of its texts that are flagged."""
     calibration_error: float
     """Expected calibration error of the probability; it depends on the mix of labels."""
-    texts: int
 
 
 def measure(
-    judge_id: str,
     probabilities: Floats,
+    flagged: Flags,
     labels: npt.NDArray[np.str_],
-    groups: Sequence[str] | npt.NDArray[np.str_],
-    *,
-    threshold: float,
+    topics: Sequence[str] | npt.NDArray[np.str_],
 ) -> Measurement:
     """Return what a judge gets wrong on labelled texts.
 
     Args:
-        judge_id: Id to file the figures under.
         probabilities: ``(n,)`` probability unsafe.
+        flagged: ``(n,)`` whether the judge calls the text unsafe.
         labels: ``(n,)`` of :data:`~workbench.judge.judge_set.LABELS`.
-        groups: ``(n,)`` topics; intervals resample these, since texts of one are alike.
-        threshold: Probability from which a text is flagged.
+        topics: ``(n,)``; intervals resample these, since texts of one are alike.
 
     Raises:
         DataError: If the lengths differ, a label is unknown, or texts are all safe or all unsafe.
     """
-    if not len(probabilities) == len(labels) == len(groups):
+    if not len(probabilities) == len(labels) == len(topics):
         raise DataError(
-            f"{len(probabilities)} texts, {len(labels)} labels, {len(groups)} groups; give one each"
+            f"{len(probabilities)} texts, {len(labels)} labels, {len(topics)} topics; give one each"
         )
     present = set(labels.tolist())
     if unknown := present - set(LABELS):
@@ -63,29 +58,23 @@ def measure(
             "a judge is measured on harmful and on safe texts; one of the two is missing"
         )
     unsafe = labels == "harmful"
-    topics = np.asarray(groups)
     auroc = {}
-    for safe in LABELS[1:]:
-        chosen = unsafe | (labels == safe)
-        if safe in present:
-            auroc[safe] = auroc_interval(probabilities[chosen], unsafe[chosen], topics[chosen])
+    for safe in present - {"harmful"}:
+        some = unsafe | (labels == safe)
+        auroc[safe] = auroc_interval(probabilities[some], unsafe[some], np.asarray(topics)[some])
     return Measurement(
-        id=judge_id,
         auroc=auroc,
-        flag_rate={
-            label: float((probabilities[labels == label] >= threshold).mean())
-            for label in LABELS
-            if label in present
-        },
+        flag_rate={label: float(flagged[labels == label].mean()) for label in present},
         calibration_error=expected_calibration_error(probabilities, unsafe),
-        texts=len(labels),
     )
 
 
 def auroc_interval(
-    scores: Floats, unsafe: Flags, groups: npt.NDArray[np.str_], *, seed: int = 0
+    scores: Floats, unsafe: Flags, topics: npt.NDArray[np.str_], *, seed: int = 0
 ) -> Interval:
-    """Return the area under the ROC curve with its 95 % bootstrap interval over groups.
+    """Return the area under the ROC curve with its 95 % bootstrap interval over topics.
+
+    The interval is of the scores as they are: it resamples texts, and does not train again.
 
     Source:
         Mann & Whitney 1947 for the area (ties count half); Field & Welsh 2007, "Bootstrapping
@@ -93,10 +82,10 @@ def auroc_interval(
     """
     order = np.argsort(scores, kind="stable")
     starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf) > 0)  # of equal scores
-    _, group = np.unique(groups[order], return_inverse=True)
-    count = int(group.max()) + 1
+    _, topic = np.unique(topics[order], return_inverse=True)
+    count = int(topic.max()) + 1
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), _RESAMPLES)
-    times = np.concatenate([np.ones((1, len(scores))), drawn[:, group]])  # all texts once, first
+    times = np.concatenate([np.ones((1, len(scores))), drawn[:, topic]])  # all texts once, first
     bad = np.add.reduceat(times * unsafe[order], starts, axis=1)
     good = np.add.reduceat(times * ~unsafe[order], starts, axis=1)
     pairs = bad.sum(axis=1) * good.sum(axis=1)

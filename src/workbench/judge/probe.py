@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -25,11 +25,10 @@ from workbench.judge.calibrate import Floats, sigmoid
 from workbench.judge.judge_set import JudgeSet, load_judge_set
 from workbench.judge.measure import Measurement, measure
 from workbench.judge.training import (
-    BenchConfig,
-    FittedProbe,
+    EMBEDDING_C,
+    TEXT_C,
     Rows,
     fit_probe,
-    fit_vectorizers,
     tfidf,
     vectorizers,
 )
@@ -112,8 +111,6 @@ class Bench:
     embedding: EmbeddingProbe
     text: TextProbe
     reports: list[JudgeReport]
-    measurements: list[Measurement]
-    """What the reports are drawn from, with calibration error and share of harmful flagged."""
 
     @property
     def judges(self) -> list[Judge]:
@@ -121,31 +118,22 @@ class Bench:
         return [self.embedding, self.text]
 
 
-def train_bench(
-    store: Store,
-    encoder: Encoder,
-    *,
-    config: BenchConfig | None = None,
-    judge_file: Path | None = None,
-) -> Bench:
+def train_bench(store: Store, encoder: Encoder, *, judge_file: Path | None = None) -> Bench:
     """Return the bench; trains it and writes the artifact unless the same one is there.
 
     Args:
         store: Where the artifact of kind ``judge`` lies.
         encoder: Encoder of the embedding probe.
-        config: How to train; the defaults where absent.
         judge_file: Judge set to train on; the shipped one where absent.
 
     Raises:
         DataError: If the judge set is malformed, or too small to hold topics out.
         StoreError: If the artifact cannot be written.
     """
-    config = config or BenchConfig()
     judge_set = load_judge_set(judge_file)
     identity = {
         "judge_set": judge_set.sha256,
         "encoder": encoder.id,
-        "config": asdict(config),
         "code": {file.name: file_sha256(file) for file in Path(__file__).parent.glob("*.py")},
         "scikit-learn": version("scikit-learn"),
     }
@@ -153,7 +141,7 @@ def train_bench(
     with FileLock(store.home / "judge.lock"):  # notebooks side by side train it once
         if not store.artifacts.exists("judge", bench_id):
             with store.artifacts.create("judge", bench_id, identity) as folder:
-                _train(bench_id, judge_set, encoder, config, folder=folder)
+                _train(bench_id, judge_set, encoder, folder=folder)
     return load_bench(store, encoder, bench_id)
 
 
@@ -179,7 +167,6 @@ def load_bench(store: Store, encoder: Encoder, bench_id: str) -> Bench:
             **text, weights=arrays["text"], learned=list(zip(said["terms"], idfs, strict=True))
         ),
         reports=said["reports"],
-        measurements=said["measurements"],
     )
 
 
@@ -188,78 +175,70 @@ def evaluate_bench(
     texts: Sequence[str],
     labels: Sequence[str],
     *,
-    groups: Sequence[str] | None = None,
-) -> list[Measurement]:
-    """Return what each judge gets wrong on texts from elsewhere, e.g. a published benchmark.
+    topics: Sequence[str] | None = None,
+) -> dict[str, Measurement]:
+    """Return, by judge id, what it gets wrong on texts from elsewhere, e.g. a benchmark.
 
     Args:
         bench: Judges to measure.
         texts: Texts that are not in the judge set.
         labels: ``harmful``, ``benign`` or ``lookalike`` of each.
-        groups: Topic of each, for the intervals; each text its own where absent.
+        topics: Topic of each, for the intervals; each text its own where absent.
 
     Raises:
         DataError: If the lengths differ, a label is unknown, or texts are all safe or all unsafe.
     """
-    topics = groups if groups is not None else [str(number) for number in range(len(texts))]
-    return [
-        measure(judge.id, judge.score(texts), np.asarray(labels), topics, threshold=judge.threshold)
-        for judge in bench.judges
-    ]
+    topics = topics if topics is not None else [str(number) for number in range(len(texts))]
+    found = {}
+    for judge in bench.judges:
+        scores = judge.score(texts)
+        found[judge.id] = measure(scores, scores >= judge.threshold, np.asarray(labels), topics)
+    return found
 
 
-def _train(
-    bench_id: str, judge_set: JudgeSet, encoder: Encoder, config: BenchConfig, *, folder: Path
-) -> None:
-    embedding_id, text_id = f"embedding@{bench_id[:12]}", f"text@{bench_id[:12]}"
+def _train(bench_id: str, judge_set: JudgeSet, encoder: Encoder, *, folder: Path) -> None:
     texts = judge_set.texts
     vectors = encoder.encode(texts).astype(np.float64)
 
+    def some(rows: Rows) -> list[str]:
+        return [texts[row] for row in rows]
+
     def terms(learn: Rows, give: Rows) -> tuple[Any, Any]:
-        fitted = fit_vectorizers([texts[row] for row in learn])
-        return tfidf(fitted, [texts[row] for row in learn]), tfidf(
-            fitted, [texts[row] for row in give]
-        )
+        fitted = [vectorizer.fit(some(learn)) for vectorizer in vectorizers()]
+        return tfidf(fitted, some(learn)), tfidf(fitted, some(give))
 
-    embedding = fit_probe(
-        embedding_id,
-        lambda learn, give: (vectors[learn], vectors[give]),
-        judge_set,
-        c=config.embedding_c,
-        config=config,
-    )
-    text = fit_probe(text_id, terms, judge_set, c=config.text_c, config=config)
-    learned = [(v.get_feature_names_out().tolist(), v.idf_) for v in fit_vectorizers(texts)]
-    arrays = {"embedding": embedding.weights, "text": text.weights}
-    arrays |= {f"idf.{number}": idf for number, (_, idf) in enumerate(learned)}
+    probes = {
+        "embedding": (
+            f"logistic regression on vectors of {encoder.id}",
+            fit_probe(lambda *both: (vectors[both[0]], vectors[both[1]]), judge_set, c=EMBEDDING_C),
+        ),
+        "text": (
+            "logistic regression on TF-IDF of characters 3-5 and words 1-2",
+            fit_probe(terms, judge_set, c=TEXT_C),
+        ),
+    }
+    fitted = [vectorizer.fit(texts) for vectorizer in vectorizers()]
+    arrays = {name: probe.weights for name, (_, probe) in probes.items()}
+    arrays |= {f"idf.{number}": vectorizer.idf_ for number, vectorizer in enumerate(fitted)}
     save_file(arrays, folder / "arrays.safetensors")
-    fitted = {
-        embedding_id: (f"logistic regression on vectors of {encoder.id}", embedding),
-        text_id: ("logistic regression on TF-IDF of characters 3-5 and words 1-2", text),
-    }
-    said = {
-        "judges": [
-            {"id": judge_id, "threshold": probe.threshold, "bias": probe.bias}
-            for judge_id, (_, probe) in fitted.items()
-        ],
-        "terms": [known for known, _ in learned],
-        "reports": [
-            _report(judge_set, representation, probe) for representation, probe in fitted.values()
-        ],
-        "measurements": [probe.measurement for _, probe in fitted.values()],
-    }
+    judges, reports = [], []
+    for name, (representation, probe) in probes.items():
+        judge_id, found = f"{name}@{bench_id[:12]}", probe.measurement
+        judges.append({"id": judge_id, "threshold": probe.threshold, "bias": probe.bias})
+        reports.append(
+            JudgeReport(
+                id=judge_id,
+                representation=representation,
+                auroc_benign=found["auroc"]["benign"],
+                auroc_lookalike=found["auroc"]["lookalike"],
+                threshold=probe.threshold,
+                false_positive_rate=found["flag_rate"]["benign"],
+                lookalike_flag_rate=found["flag_rate"]["lookalike"],
+                recall=found["flag_rate"]["harmful"],
+                calibration_error=found["calibration_error"],
+                trained_on=judge_set.sha256,
+            )
+        )
+    known = [vectorizer.get_feature_names_out().tolist() for vectorizer in fitted]
+    said = {"judges": judges, "terms": known, "reports": reports}
     write_json_atomic(folder / "bench.json", said)
-
-
-def _report(judge_set: JudgeSet, representation: str, probe: FittedProbe) -> JudgeReport:
-    measured = probe.measurement
-    return JudgeReport(
-        id=measured["id"],
-        representation=representation,
-        auroc_benign=measured["auroc"]["benign"],
-        auroc_lookalike=measured["auroc"]["lookalike"],
-        threshold=probe.threshold,
-        false_positive_rate=measured["flag_rate"]["benign"],
-        lookalike_flag_rate=measured["flag_rate"]["lookalike"],
-        trained_on=judge_set.sha256,
-    )

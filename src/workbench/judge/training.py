@@ -3,49 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from workbench.core.errors import ConfigError, DataError
+from workbench.core.errors import DataError
 from workbench.judge.calibrate import Flags, Floats, fit_platt, threshold_at
 from workbench.judge.judge_set import JudgeSet
 from workbench.judge.measure import Measurement, measure
 
-__all__ = ["BenchConfig", "FittedProbe", "fit_probe", "fit_vectorizers", "tfidf", "vectorizers"]
+__all__ = ["EMBEDDING_C", "TEXT_C", "FittedProbe", "fit_probe", "tfidf", "vectorizers"]
 
 Rows = npt.NDArray[np.intp]
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchConfig:
-    """How the probes are trained and where they flag."""
-
-    false_positive_rate: float = 0.05
-    """Share of benign texts of held-out topics that may be flagged."""
-    folds: int = 5
-    """Parts of the cross-validation; texts of one topic share a part."""
-    embedding_c: float = 3.0
-    """Inverse L2 strength on encoder vectors; 1 to 10 measured alike on held-out topics."""
-    text_c: float = 10.0
-    """Inverse L2 strength on TF-IDF; 1 measured .03 AUROC worse on held-out topics."""
-    seed: int = 0
-    """Of the parts of the cross-validation."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.false_positive_rate < 1:
-            raise ConfigError(
-                f"false_positive_rate is {self.false_positive_rate}; set it in [0, 1)"
-            )
-        if self.folds < 2 or min(self.embedding_c, self.text_c) <= 0:  # noqa: PLR2004
-            raise ConfigError(f"bench needs folds >= 2 and positive strengths, got {asdict(self)}")
-
-
 Represent = Callable[[Rows, Rows], tuple[Any, Any]]
 """(rows to learn from, rows to give) → the features of both, ``(rows, width)``, maybe sparse."""
 
+EMBEDDING_C, TEXT_C = 3.0, 10.0
+"""Inverse L2 strengths. They were chosen by the AUROC on the held-out topics that the reports are
+measured on, which flatters these a little: on vectors 1 to 10 came out alike, on TF-IDF 1 came out
+.03 lower."""
+_FALSE_POSITIVE_RATE = 0.05
+_FOLDS = 5
 _VECTORIZERS: tuple[dict[str, Any], ...] = (
     {"analyzer": "char_wb", "ngram_range": (3, 5)},
     {"analyzer": "word", "ngram_range": (1, 2), "token_pattern": r"(?u)\b\w+\b"},
@@ -61,14 +41,10 @@ def vectorizers(learned: Sequence[tuple[Sequence[str], Floats]] = ()) -> list[An
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    made = []
-    for number, options in enumerate(_VECTORIZERS):
-        vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=2, **options)
-        if learned:
-            terms, idf = learned[number]
-            vectorizer.vocabulary = {term: column for column, term in enumerate(terms)}
-            vectorizer.idf_ = idf
-        made.append(vectorizer)
+    made = [TfidfVectorizer(sublinear_tf=True, min_df=2, **options) for options in _VECTORIZERS]
+    for vectorizer, (terms, idf) in zip(made, learned, strict=False):
+        vectorizer.vocabulary = {term: column for column, term in enumerate(terms)}
+        vectorizer.idf_ = idf
     return made
 
 
@@ -79,11 +55,6 @@ def tfidf(fitted: Sequence[Any], texts: Sequence[str]) -> Any:
     return hstack([vectorizer.transform(texts) for vectorizer in fitted], "csr")
 
 
-def fit_vectorizers(texts: Sequence[str]) -> list[Any]:
-    """Return vectorizers that know the terms which at least two of the texts have."""
-    return [vectorizer.fit(texts) for vectorizer in vectorizers()]
-
-
 @dataclass(frozen=True, kw_only=True)
 class FittedProbe:
     """A linear model whose sigmoid is a calibrated probability, and its error."""
@@ -92,51 +63,51 @@ class FittedProbe:
     bias: float
     threshold: float
     measurement: Measurement
-    """On texts of topics that neither the model nor its calibration had seen."""
+    """On texts of topics that neither model, calibration nor threshold had seen."""
 
 
-def fit_probe(
-    judge_id: str, represent: Represent, judge_set: JudgeSet, *, c: float, config: BenchConfig
-) -> FittedProbe:
+def fit_probe(represent: Represent, judge_set: JudgeSet, *, c: float) -> FittedProbe:
     """Return a probe trained on the whole judge set, and measured by grouped cross-validation.
 
-    Each part of the topics is scored by a model trained on the others; a Platt scaling learnt on
-    the scores of the others makes them probabilities. The threshold is chosen, and the error
-    measured, on these; the probe that is returned is calibrated on all of them.
+    Each part of the topics is scored by a model trained on the others. The scores of the others
+    then choose a Platt scaling and a threshold for this part, and from these come the measured
+    probabilities and flags; so the false-positive rate is an estimate for new topics, near the
+    5 % that thresholds aim at, not exactly there. The probe that is returned is trained, and
+    its scaling and threshold are chosen, on all parts.
 
     Args:
-        judge_id: Id to file the figures under.
         represent: Features of the judge set's texts, learnt from some of them.
         judge_set: Texts, labels and topics.
         c: Inverse L2 strength.
-        config: How to hold out, and the false-positive rate.
 
     Raises:
         DataError: If there are fewer topics than parts.
     """
-    unsafe = judge_set.labels == "harmful"
-    folds = _folds(judge_set, config)
-    rows = np.arange(len(unsafe))
-    decisions = np.empty(len(unsafe))
+    unsafe, benign = judge_set.labels == "harmful", judge_set.labels == "benign"
+    folds = _folds(judge_set)
+    scores, probabilities = np.empty(len(unsafe)), np.empty(len(unsafe))
+    flagged = np.empty(len(unsafe), bool)
     for train, test in folds:
         known, unknown = represent(train, test)
         weights, bias = _fit_linear(known, unsafe[train], c=c)
-        decisions[test] = unknown @ weights + bias
-    probabilities = np.empty(len(unsafe))
+        scores[test] = unknown @ weights + bias
+
+    def threshold_on(probabilities: Floats) -> float:
+        return threshold_at(probabilities, false_positive_rate=_FALSE_POSITIVE_RATE)
+
     for train, test in folds:
-        probabilities[test] = fit_platt(decisions[train], unsafe[train])(decisions[test])
-    threshold = threshold_at(
-        probabilities[judge_set.labels == "benign"], false_positive_rate=config.false_positive_rate
-    )
-    platt = fit_platt(decisions, unsafe)
+        platt = fit_platt(scores[train], unsafe[train])
+        probabilities[test] = platt(scores[test])
+        threshold = threshold_on(platt(scores[train][benign[train]]))
+        flagged[test] = probabilities[test] >= threshold
+    platt = fit_platt(scores, unsafe)
+    rows = np.arange(len(unsafe))
     weights, bias = _fit_linear(represent(rows, rows)[0], unsafe, c=c)
     return FittedProbe(
         weights=weights * platt.slope,
         bias=bias * platt.slope + platt.intercept,
-        threshold=threshold,
-        measurement=measure(
-            judge_id, probabilities, judge_set.labels, judge_set.topics, threshold=threshold
-        ),
+        threshold=threshold_on(platt(scores[benign])),
+        measurement=measure(probabilities, flagged, judge_set.labels, judge_set.topics),
     )
 
 
@@ -147,16 +118,15 @@ def _fit_linear(features: Any, unsafe: Flags, *, c: float) -> tuple[Floats, floa
     return model.coef_[0].astype(np.float64), float(model.intercept_[0])
 
 
-def _folds(judge_set: JudgeSet, config: BenchConfig) -> list[tuple[Rows, Rows]]:
+def _folds(judge_set: JudgeSet) -> list[tuple[Rows, Rows]]:
     from sklearn.model_selection import StratifiedGroupKFold
 
     topics = len(set(judge_set.topics.tolist()))
-    fewest = min(int((judge_set.labels == label).sum()) for label in set(judge_set.labels.tolist()))
-    if min(topics, fewest) < config.folds:
+    fewest = int(np.unique(judge_set.labels, return_counts=True)[1].min())
+    if min(topics, fewest) < _FOLDS:
         raise DataError(
             f"the judge set has {topics} topics and {fewest} texts of the rarest label; "
-            f"holding out {config.folds} parts needs as many of both"
+            f"holding out {_FOLDS} parts needs as many of both"
         )
-    splitter = StratifiedGroupKFold(config.folds, shuffle=True, random_state=config.seed)
-    folds = splitter.split(judge_set.texts, judge_set.labels, judge_set.topics)
-    return [(train, test) for train, test in folds]
+    splitter = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=0)
+    return list(splitter.split(judge_set.texts, judge_set.labels, judge_set.topics))

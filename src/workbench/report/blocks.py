@@ -3,36 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from workbench.report.tables import Table
+from workbench.report.tables import Estimate, Table
 
-__all__ = [
-    "Block",
-    "Fact",
-    "Facts",
-    "Figure",
-    "Key",
-    "Note",
-    "Page",
-    "Passage",
-    "Passages",
-    "Section",
-    "Text",
-]
+__all__ = ["Block", "Fact", "Figure", "Finding", "Page", "Passages", "Section", "Text"]
 
 _MAX_PASSAGES = 40
 _MAX_CHARACTERS = 1500
-
-
-@dataclass(frozen=True, kw_only=True)
-class Key:
-    """One entry of a figure's legend."""
-
-    label: str
-    color: str
-    """Name of a color of the theme."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,36 +21,30 @@ class Figure:
     kind = "figure"
     name: str
     title: str
+    """What the figure shows, as a finding where it has one."""
     spec: Mapping[str, Any]
     """``data`` and ``layout``."""
     summary: str
-    """What the figure shows, in words."""
+    """How to read it."""
     footer: str
     """Where the numbers come from."""
-    keys: tuple[Key, ...] = ()
+    keys: tuple[tuple[str, str], ...] = ()
+    """Legend: label and name of a color of the theme."""
     numbers: Table | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Text:
-    """A paragraph."""
+    """A paragraph; a note is one that the reader must not miss."""
 
     kind = "text"
     text: str
-    is_lead: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Note:
-    """Something the reader must not miss: what is absent, failed, or not comparable."""
-
-    kind = "note"
-    text: str
+    is_note: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fact:
-    """One of the large numbers of the first page."""
+    """A large number."""
 
     label: str
     value: str
@@ -82,55 +55,44 @@ class Fact:
     reference: float | None = None
     """What the strip is compared with, in [0, 1]."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Facts:
-    """Large numbers side by side."""
-
-    kind = "facts"
-    facts: tuple[Fact, ...]
+    @classmethod
+    def of(cls, label: str, shown: Estimate, note: str) -> Fact:
+        """Return a figure with its interval."""
+        return cls(label=label, value=shown.value, interval=shown.interval, note=note)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Passage:
-    """Texts that belong together, e.g. what was sent and what came back."""
+class Finding(NamedTuple):
+    """What a page found: one line, and the sentences that prove it."""
 
-    labels: str
-    parts: tuple[tuple[str, str], ...]
-    """Name and text."""
+    claim: str
+    proof: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Passages:
-    """Examples, as text."""
+    """Examples as text: labels, then named texts, e.g. what was sent and what came back."""
 
     kind = "passages"
-    passages: tuple[Passage, ...]
+    passages: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
 
     @classmethod
-    def of(cls, rows: Sequence[Mapping[str, str]], *, texts: Sequence[str]) -> Passages:
+    def of(cls, rows: Sequence[Mapping[str, Any]], *, texts: Sequence[str]) -> Passages:
         """Return records as passages: some keys are long texts, the others labels.
 
         At most 40 are kept, and 1,500 characters of each text.
         """
-        return cls(
-            passages=tuple(
-                Passage(
-                    labels=" · ".join(
-                        str(value) for key, value in row.items() if key not in texts and value
-                    ),
-                    parts=tuple((name, _cut(str(row[name]))) for name in texts if row.get(name)),
-                )
-                for row in rows[:_MAX_PASSAGES]
-            )
-        )
+        made = []
+        for row in rows[:_MAX_PASSAGES]:
+            labels = [str(value) for key, value in row.items() if key not in texts and value]
+            parts = tuple((name, _cut(str(row[name]))) for name in texts if row.get(name))
+            made.append((" · ".join(labels), parts))
+        return cls(passages=tuple(made))
 
 
-Block = Figure | Table | Text | Note | Facts | Passages
+Block = Figure | Table | Text | Passages
 
 
-@dataclass(frozen=True, kw_only=True)
-class Section:
+class Section(NamedTuple):
     """Blocks under a heading."""
 
     heading: str
@@ -144,14 +106,16 @@ class Page:
     name: str
     """Stem of its file and its anchor."""
     title: str
-    blocks: Sequence[Block] = ()
-    """Above the first heading."""
-    sections: Sequence[Section] = field(default_factory=tuple)
+    finding: Finding | None = None
+    notes: Sequence[Text] = ()
+    facts: Sequence[Fact] = ()
+    """Also on the first page."""
+    sections: Sequence[Section] = ()
 
     @property
     def figures(self) -> list[Figure]:
         """Figures in the order of the page."""
-        blocks = [*self.blocks, *(block for section in self.sections for block in section.blocks)]
+        blocks = [block for section in self.sections for block in section.blocks]
         return [block for block in blocks if isinstance(block, Figure)]
 
 

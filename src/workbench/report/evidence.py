@@ -79,23 +79,18 @@ class Evidence:
     def footer(self, results: Iterable[Mapping[str, Any]]) -> str:
         """Return where numbers come from: data version, seeds, judges, commit."""
         rows = list(results)
-        pairs = self.last("pairs") or {}
-        versions = _distinct(row.get("pair_set") or row.get("version") for row in rows)
-        versions = versions or _distinct([pairs.get("version")])
-        seeds = _distinct(row.get("seed", row.get("stamp", {}).get("seed")) for row in rows)
+        last = (self.last("pairs") or {}).get("version")
+        stamps = [row.get("stamp", {}) for row in rows]
         judges = _distinct(judge["id"] for row in rows for judge in row.get("judges", ()))
-        commits = _distinct(row.get("stamp", {}).get("commit") for row in rows)
-        parts = [
-            f"pair set {', '.join(map(short, versions))}" if versions else "",
-            f"test set {short(str(rows[0]['test_set']))}" if rows and "test_set" in rows[0] else "",
-            f"{len(rows)} run{'s' if len(rows) > 1 else ''}",
-            f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(seeds)})"
-            if seeds
-            else "",
-            f"judge {', '.join(map(short, judges))}" if judges else "",
-            f"commit {', '.join(commits)}" if commits else "",
-        ]
-        return " · ".join(part for part in parts if part)
+        named = {
+            "pair set": _distinct(row.get("pair_set", row.get("version", last)) for row in rows),
+            "test set": _distinct(row.get("test_set") for row in rows),
+            "seeds": _distinct(row.get("seed", row.get("stamp", {}).get("seed")) for row in rows),
+            "judges": judges,
+            "commit": _distinct(stamp.get("commit") for stamp in stamps),
+        }
+        parts = [f"{name} {', '.join(map(short, of))}" for name, of in named.items() if of]
+        return " · ".join([f"{len(rows)} run{'s' * (len(rows) > 1)}", *parts])
 
     def fingerprint(self) -> str:
         """Return the hash of all of this; times of the experiment itself do not count."""
@@ -123,14 +118,11 @@ def read_evidence(store: Store, experiment: str) -> Evidence:
         newest = {
             run.member: run for run in open_runs if run.step == step and run.member not in finished
         }
-        unfinished = (
-            list(newest.values())[-(len(ids) - len(succeeded)) :]
-            if len(ids) > len(succeeded)
-            else []
-        )
+        missing = len(ids) - len(succeeded)
+        unfinished = list(newest.values())[-missing:] if missing else []
         runs += [*succeeded, *unfinished]
-        if rest := len(ids) - len(succeeded) - len(unfinished):
-            waiting[step] = rest
+        if missing > len(unfinished):
+            waiting[step] = missing - len(unfinished)
     return Evidence(
         experiment=experiment,
         file=Path(row["file"]).name,

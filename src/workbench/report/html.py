@@ -21,7 +21,7 @@ from markupsafe import Markup
 
 from workbench.core.identity import file_sha256, text_id
 from workbench.report import figures
-from workbench.report.blocks import Note, Page
+from workbench.report.blocks import Page, Text
 from workbench.report.evidence import NOTEBOOKS, Evidence, read_evidence
 from workbench.report.pages import campaign, cost, data, frontier, scaling, story
 from workbench.store.artifacts import write_atomic
@@ -31,14 +31,16 @@ __all__ = ["render"]
 
 _FOLDER = Path(__file__).parent
 _STAMP = ".inputs"
-_PAGES: Mapping[str, tuple[str, Callable[[Evidence], Page | None], tuple[str, ...]]] = {
-    "index": ("Story", story.page, ()),
+_NAMES = ("index", "data", "scaling", "frontier", "campaign", "cost")
+_CHAPTERS: Mapping[str, tuple[str, Callable[[Evidence], Page | None], tuple[str, ...]]] = {
     "data": ("Data", data.page, ("pairs",)),
     "scaling": ("Scaling", scaling.page, ("training", "laws")),
     "frontier": ("Frontier", frontier.page, ("training",)),
     "campaign": ("Campaign", campaign.page, ("test_set", "execution", "analysis")),
     "cost": ("Cost", cost.page, ("cost",)),
 }
+_HEADLINES = ("campaign", "frontier", "scaling", "cost")
+"""Pages whose findings open the first page, in this order."""
 _UNSEEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
@@ -59,38 +61,36 @@ def render(store: Store, experiment: str, folder: Path, *, single_file: bool = F
     """
     evidence = read_evidence(store, experiment)
     index = folder / "index.html"
-    names = ["index"] if single_file else list(_PAGES)
+    names = ("index",) if single_file else _NAMES
     key = text_id(evidence.fingerprint(), _code_hash(), str(single_file))
     stamp = folder / _STAMP
-    if all((folder / f"{name}.html").is_file() for name in names) and stamp.is_file():  # noqa: SIM102
-        if stamp.read_text(encoding="utf-8") == key:
-            return index
+    whole = all(path.is_file() for path in [stamp, *(folder / f"{name}.html" for name in names)])
+    if whole and stamp.read_text(encoding="utf-8") == key:
+        return index
     stamp.unlink(missing_ok=True)
-    pages = [_build(name, evidence) for name in _PAGES]
+    chapters = [_build(name, evidence) for name in _CHAPTERS]
+    pages = [story.page(evidence, chapters), *chapters]
     for name, content in _write(pages, evidence, single_file=single_file).items():
         write_atomic(folder / f"{name}.html", content)
-    for stale in set(_PAGES) - set(names):
+    for stale in set(_NAMES) - set(names):
         (folder / f"{stale}.html").unlink(missing_ok=True)
     write_atomic(stamp, key.encode())
     return index
 
 
 def _build(name: str, evidence: Evidence) -> Page:
-    title, build, kinds = _PAGES[name]
+    title, build, kinds = _CHAPTERS[name]
     try:
         page = build(evidence)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        words = f"A result of kind {', '.join(kinds) or 'any'} is not as this version writes it"
-        note = Note(text=f"{words} ({type(error).__name__}: {error}); run its step again.")
-        return Page(name=name, title=title, blocks=[note])
-    if page is not None:
-        return page
-    needed = " and ".join(NOTEBOOKS[kind] for kind in kinds)
-    note = Note(
-        text=f"Nothing here yet. Notebook {needed} fills this page; the run table says how far "
-        "it is."
-    )
-    return Page(name=name, title=title, blocks=[note])
+        words = f"A result of kind {', '.join(kinds)} is not as this version writes it"
+        words += f" ({type(error).__name__}: {error}); run its step again."
+    else:
+        if page is not None:
+            return page
+        words = f"Nothing here yet. Notebook {' and '.join(NOTEBOOKS[kind] for kind in kinds)} "
+        words += "fills this page; the run table says how far it is."
+    return Page(name=name, title=title, notes=[Text(words, is_note=True)])
 
 
 def _write(pages: Sequence[Page], evidence: Evidence, *, single_file: bool) -> dict[str, bytes]:
@@ -104,8 +104,11 @@ def _write(pages: Sequence[Page], evidence: Evidence, *, single_file: bool) -> d
         ]
         drawn = [figure for page in group for figure in page.figures]
         scripts = [_plotly(), _read("boot.js")] if drawn else []
+        places = {page.name: (href, page) for (href, *_), page in zip(links, pages, strict=True)}
+        findings = [places[one] for one in _HEADLINES if places[one][1].finding]
         html = template.render(
             evidence=evidence,
+            findings=findings,
             pages=group,
             links=links,
             figures=len(drawn),

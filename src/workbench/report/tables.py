@@ -12,20 +12,30 @@ __all__ = [
     "Cell",
     "Column",
     "Estimate",
+    "Number",
     "Table",
+    "columns",
     "counts",
     "dollars",
     "duration",
+    "energy",
     "estimate",
     "number",
     "percent",
     "records",
     "short",
     "table",
+    "words",
 ]
 
 _MAX_ROWS = 300
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+class Number(str):
+    """A formatted number; a column of them is set flush right."""
+
+    __slots__ = ()
 
 
 class Estimate(NamedTuple):
@@ -36,19 +46,23 @@ class Estimate(NamedTuple):
     high: str
 
     def __str__(self) -> str:
-        return f"{self.value} [{self.low}, {self.high}]"
+        return f"{self.value} {self.interval}"
+
+    @property
+    def interval(self) -> str:
+        """The interval in brackets."""
+        return f"[{self.low}, {self.high}]"
 
 
 Cell = str | Estimate
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """Head of a column."""
 
     name: str
-    unit: str = ""
-    is_number: bool = True
+    unit: str
+    is_number: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,50 +74,84 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
+    is_folded: bool = False
+    """Shown when asked for."""
 
 
 def table(
-    caption: str, columns: Sequence[Column | str], rows: Iterable[Sequence[Cell]], *, note: str = ""
+    caption: str,
+    heads: Sequence[str],
+    rows: Iterable[Sequence[Cell]],
+    *,
+    note: str = "",
+    is_folded: bool = False,
 ) -> Table:
-    """Return a table; a plain string is the head of a column of words.
+    """Return a table; a head is written ``name`` or ``name | unit``.
 
     Rows beyond 300 are left out, and the note says how many.
     """
-    heads = tuple(
-        one if isinstance(one, Column) else Column(one, is_number=False) for one in columns
-    )
-    body = tuple(tuple(row) for row in rows)
+    body = [tuple(row) for row in rows]
+    made = []
+    for at, head in enumerate(heads):
+        name, _, unit = head.partition(" | ")
+        cells = [row[at] for row in body if row[at] not in ("", "–")]
+        numeric = bool(cells) and all(isinstance(cell, Number | Estimate) for cell in cells)
+        made.append(Column(name, unit, numeric))
     if len(body) > _MAX_ROWS:
         note = f"{note} {len(body) - _MAX_ROWS:,} more rows are left out here.".strip()
-    return Table(caption=caption, columns=heads, rows=body[:_MAX_ROWS], note=note)
+    shown = tuple(body[:_MAX_ROWS])
+    return Table(caption=caption, columns=tuple(made), rows=shown, note=note, is_folded=is_folded)
 
 
-def counts(caption: str, head: str, values: Mapping[str, int], *, unit: str = "pairs") -> Table:
-    """Return a table of counts with their shares, largest first."""
+def columns(
+    caption: str,
+    rows: Iterable[Any],
+    heads: Mapping[str, Callable[[Any], Cell]],
+    *,
+    note: str = "",
+    is_folded: bool = False,
+) -> Table:
+    """Return a table of things: head of a column → what it shows of each thing."""
+    body = [[show(row) for show in heads.values()] for row in rows]
+    return table(caption, [*heads], body, note=note, is_folded=is_folded)
+
+
+def counts(
+    caption: str,
+    heads: Sequence[str],
+    values: Mapping[str, int],
+    *,
+    meanings: Mapping[str, str] | None = None,
+    is_folded: bool = False,
+) -> Table:
+    """Return counts with their shares, largest first, and what each name means where asked."""
     total = sum(values.values()) or 1
     ordered = sorted(values.items(), key=lambda item: (-item[1], item[0]))
-    rows = [(name, number(count), percent(count / total)) for name, count in ordered]
-    return table(caption, [head, Column("Count", unit), Column("Share")], rows)
+    rows = [
+        (words(name), number(count), percent(count / total))
+        + ((meanings.get(name, "–"),) if meanings else ())
+        for name, count in ordered
+    ]
+    every = [*heads, "Share", *(["What it is"] if meanings else [])]
+    return table(caption, every, rows, is_folded=is_folded)
 
 
 def records(caption: str, rows: Sequence[Mapping[str, Any]], *, note: str = "") -> Table:
     """Return a table of records as they are: one column per key, in order of first sight."""
     names = list(dict.fromkeys(key for row in rows for key in row))
-    columns = [
-        Column(name.replace("_", " "), is_number=all(_is_number(row.get(name)) for row in rows))
-        for name in names
-    ]
-    return table(
-        caption, columns, [[_any(row.get(name)) for name in names] for row in rows], note=note
-    )
+    body = [[_any(row.get(name)) for name in names] for row in rows]
+    return table(caption, [words(name) for name in names], body, note=note)
 
 
-def number(value: float) -> str:
+def words(name: str) -> str:
+    """Return a name from code or data as words."""
+    return name.replace("_", " ")
+
+
+def number(value: float) -> Number:
     """Return a number: integers whole, others with three significant digits."""
-    if isinstance(value, int):
-        return f"{value:,}".replace("-", "−")
     size = abs(value)
-    if 1000 <= size < 1e7:  # noqa: PLR2004
+    if isinstance(value, int) or 1000 <= size < 1e9:  # noqa: PLR2004
         shown = f"{value:,.0f}"
     elif size == 0:
         shown = "0"
@@ -112,27 +160,37 @@ def number(value: float) -> str:
     else:
         mantissa, exponent = f"{value:.2e}".split("e")
         shown = f"{mantissa} × 10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
-    return shown.replace("-", "−")
+    return Number(shown.replace("-", "−"))
 
 
-def percent(value: float) -> str:
+def percent(value: float) -> Number:
     """Return a fraction as a percentage with one decimal."""
-    return f"{round(100 * value, 1) + 0.0:.1f}\u00a0%".replace("-", "−")
+    return Number(f"{round(100 * value, 1) + 0.0:.1f}\u00a0%".replace("-", "−"))
 
 
-def dollars(value: Any) -> str:
-    """Return an amount of US dollars."""
-    return show_usd(usd(value))
+def dollars(value: Any) -> Number:
+    """Return an amount of US dollars; without cents from 100 on."""
+    amount = usd(value)
+    shown = show_usd(abs(amount)) if abs(amount) < 100 else f"${abs(amount):,.0f}"  # noqa: PLR2004
+    return Number(f"{'−' * (amount < 0)}{shown}")
 
 
-def duration(seconds: float) -> str:
+def energy(kwh: float) -> Number:
+    """Return an energy in the unit that suits it."""
+    factor, unit = next(
+        (one for one in ((1.0, "kWh"), (1e3, "Wh")) if kwh * one[0] >= 1), (1e6, "mWh")
+    )
+    return Number(f"{number(float(kwh * factor))}\u00a0{unit}")
+
+
+def duration(seconds: float) -> Number:
     """Return a time span in the unit that suits it."""
-    if seconds < 60:  # noqa: PLR2004
-        return f"{seconds:.1f}\u00a0s"
     minutes, rest = divmod(round(seconds), 60)
+    if seconds < 59.95:  # noqa: PLR2004 - what rounds to a minute is one
+        return Number(f"{seconds:.1f}\u00a0s")
     if minutes < 60:  # noqa: PLR2004
-        return f"{minutes}\u00a0min {rest:02d}\u00a0s"
-    return f"{minutes // 60}\u00a0h {minutes % 60:02d}\u00a0min"
+        return Number(f"{minutes}\u00a0min {rest:02d}\u00a0s")
+    return Number(f"{minutes // 60}\u00a0h {minutes % 60:02d}\u00a0min")
 
 
 def estimate(interval: Mapping[str, Any], show: Callable[[float], str] = number) -> Estimate:
@@ -148,28 +206,16 @@ def short(identity: str) -> str:
     return identity[:12] if len(identity) >= 32 else identity  # noqa: PLR2004 - a hash
 
 
-def _is_number(value: Any) -> bool:
-    return (
-        (isinstance(value, int | float) and not isinstance(value, bool))
-        or value is None
-        or _is_interval(value)
-    )
-
-
-def _is_interval(value: Any) -> bool:
-    return isinstance(value, Mapping) and {"value", "low", "high"} <= value.keys()
-
-
 def _any(value: Any) -> Cell:  # noqa: PLR0911 - one per JSON type
     if value is None or value == "":
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | float):
-        return number(value)
-    if _is_interval(value):
-        return estimate(value)
+        return number(int(value) if float(value).is_integer() and abs(value) < 1e9 else value)  # noqa: PLR2004
     if isinstance(value, Mapping):
+        if {"value", "low", "high"} <= value.keys():
+            return estimate(value)
         return ", ".join(f"{key} {_any(one)}" for key, one in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(str(_any(one)) for one in value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["backtest", "fit_axis", "forecast", "grid", "verdict"]
-
-_SCALES_SAMPLES = {"pairs", "parameters"}
-"""Axes along which a run takes proportionally more work; the others vary what the pairs are."""
 
 
 def fit_axis(frame: pd.DataFrame, *, axis: str, seed: int = 0, bootstrap: int = 400) -> PowerLaw:
@@ -43,38 +41,33 @@ def backtest(
     low, high, actual, error_pct, and constant_error_pct of "it stays as it was" for comparison.
     """
     sizes = np.sort(frame[axis].unique())
+    means = frame.groupby(axis)["loss"].mean()
     rows = []
-    for at in range(3, len(sizes)):
-        below = frame[frame[axis] < sizes[at]]
-        law = fit_axis(below, axis=axis, seed=seed, bootstrap=bootstrap)
-        told = law.interval(float(sizes[at]))
-        actual = float(frame.loc[frame[axis] == sizes[at], "loss"].mean())
-        stayed = float(below.loc[below[axis] == sizes[at - 1], "loss"].mean())
+    for last, size in pairwise(sizes[2:]):
+        below = frame[frame[axis] < size]
+        told = fit_axis(below, axis=axis, seed=seed, bootstrap=bootstrap).interval(float(size))
         rows.append(
             {
-                "x_fit_max": float(sizes[at - 1]),
-                "x_predicted": float(sizes[at]),
+                "x_fit_max": float(last),
+                "x_predicted": float(size),
                 "predicted": told["value"],
                 "low": told["low"],
                 "high": told["high"],
-                "actual": actual,
-                "error_pct": 100 * (told["value"] / actual - 1),
-                "constant_error_pct": 100 * (stayed / actual - 1),
+                "actual": float(means[size]),
+                "error_pct": 100 * (told["value"] / float(means[size]) - 1),
+                "constant_error_pct": 100 * float(means[last] / means[size] - 1),
             }
         )
     return rows
 
 
 def forecast(
-    law: PowerLaw,
-    frame: pd.DataFrame,
-    *,
-    axis: str,
-    x: float,
-    usd_per_core_hour: float,
-    samples: float = 0.0,
+    law: PowerLaw, frame: pd.DataFrame, *, axis: str, x: float, usd_per_core_hour: float
 ) -> dict[str, object]:
-    """Return what one run at ``x`` would reach and cost, from seconds measured per sample.
+    """Return what one run at ``x`` would reach and cost, from the mean of the largest runs.
+
+    More ``pairs`` take proportionally more samples, more ``parameters`` more work per sample; the
+    other axes vary what the pairs are, not how much work they make.
 
     Args:
         law: The fitted law of the axis.
@@ -82,37 +75,36 @@ def forecast(
         axis: Name of the axis.
         x: Planned size, > 0.
         usd_per_core_hour: Price of one busy core for an hour.
-        samples: Training samples planned; 0 for as many as the largest runs took, scaled with x
-            along ``pairs`` and ``parameters``.
 
     Returns:
         x, loss (Interval), train_s, usd, kwh, gco2, samples, constant (loss if more x does not
         help) and ``note``.
 
     Raises:
-        ConfigError: If ``x`` is not above 0 or ``samples`` is negative.
+        ConfigError: If ``x`` is not above 0.
     """
-    if x <= 0 or samples < 0:
-        raise ConfigError(f"forecast at {axis}={x:g}, samples={samples:g}: sizes must be above 0")
+    if not x > 0:
+        raise ConfigError(f"forecast at {axis}={x:g}: the size must be above 0")
     largest = frame[frame[axis] == frame[axis].max()]
-    growth = x / float(frame[axis].max()) if axis in _SCALES_SAMPLES else 1.0
-    planned = samples or float(largest["samples"].mean()) * growth
-    share = planned / float(largest["samples"].sum())
-    cpu_s = float(largest["cpu_s"].sum()) * share
+    mean = largest[["samples", "train_s", "cpu_s"]].mean()
+    growth = x / float(frame[axis].max())
+    work = growth if axis in {"pairs", "parameters"} else 1.0
+    samples = float(mean["samples"]) * (growth if axis == "pairs" else 1.0)
+    cpu_s = float(mean["cpu_s"]) * work
     energy = estimate(cpu_s)
     note = (
-        f"{planned:,.0f} samples at the speed measured in the {len(largest)} largest runs; CPU "
+        f"{samples:,.0f} samples at the speed measured in the {len(largest)} largest runs; CPU "
         "seconds of whole notebooks, start-up included; price and energy estimated. On the law: "
         + _trust(law, axis=axis)
     )
     return {
         "x": float(x),
         "loss": law.interval(float(x)),
-        "train_s": float(largest["train_s"].sum()) * share,
+        "train_s": float(mean["train_s"]) * work,
         "usd": cpu_s / 3600 * usd_per_core_hour,
         "kwh": energy.kwh,
         "gco2": energy.gco2,
-        "samples": planned,
+        "samples": samples,
         "constant": law.constant,
         "note": note,
     }
@@ -125,33 +117,46 @@ def grid(law: PowerLaw, *, until: float, points: int = 40) -> list[float]:
 
 
 def verdict(frame: pd.DataFrame, law: PowerLaw, *, axis: str, baselines: dict[str, float]) -> str:
-    """Return one sentence: which method won at the largest size, and whether the law holds."""
+    """Return one sentence: which method won at the largest size, and whether the law holds.
+
+    Diffusion and the best baseline are compared run by run, which share pairs and seed: a 95 %
+    interval of Student's t over the differences.
+    """
+    from scipy.special import stdtrit
+
     largest = frame[frame[axis] == frame[axis].max()]
-    loss = float(largest["loss"].mean())
-    spread = float(largest["loss"].std(ddof=1)) if len(largest) > 1 else float("nan")
-    seeds = f"mean of {len(largest)} seeds" + (f", sd {spread:.4f}" if len(largest) > 1 else "")
+    loss, count = float(largest["loss"].mean()), len(largest)
     name, best = min(baselines.items(), key=lambda item: item[1])
-    margin = abs(loss - best)
-    if margin <= (spread if len(largest) > 1 else 0.0):
-        who = f"diffusion ({loss:.4f}, {seeds}) and {name} ({best:.4f}) cannot be told apart"
-    elif loss < best:
-        who = f"diffusion ({loss:.4f}, {seeds}) beats the best baseline, {name} ({best:.4f})"
+    gaps = largest["loss"] - largest[f"baseline_{name}"]
+    gap = float(gaps.mean())
+    half = float("inf")
+    if count > 1:
+        half = float(stdtrit(count - 1, 0.975) * gaps.std(ddof=1)) / count**0.5
+    us, them = f"diffusion ({loss:.4f})", f"{name} ({best:.4f})"
+    by = f"{abs(gap):.4f} ± {half:.4f} over {count} seeds"
+    if abs(gap) <= half:
+        who = f"{us} and the best baseline, {them}, cannot be told apart (by {by})"
     else:
-        who = f"{name} ({best:.4f}) beats diffusion ({loss:.4f}, {seeds})"
+        winner, loser = (us, f"the best baseline, {them}") if gap < 0 else (them, us)
+        who = f"{winner} beats {loser} by {by}"
     size = f"{frame[axis].max():g} {axis.replace('_', ' ')}"
     return f"At {size}, {who} in loss on unseen requests and wrappers; {_trust(law, axis=axis)}"
 
 
 def _trust(law: PowerLaw, *, axis: str) -> str:
     name = axis.replace("_", " ")
-    alpha = law.parameters()["alpha"]
-    band = f"α = {alpha['value']:.2f}, 95 % interval {alpha['low']:.2f} to {alpha['high']:.2f}"
-    evidence = f"AICc gain {law.aicc_gain:+.1f}"
+    evidence = f"AICc gain {law.aicc_gain:+.1f} on {law.effective_runs:.1f} effective runs"
     if not law.beats_constant:
         return (
             f"the runs do not show that more {name} helps: a constant loss of {law.constant:.4f} "
             f"explains them as well as the law ({evidence})."
         )
-    if not law.identifies_exponents:
-        return f"more {name} helps ({evidence}), but the runs do not pin the exponent ({band})."
+    if not law.is_identified:
+        return (
+            f"more {name} helps up to {law.x_high[0]:g} ({evidence}), but no saturating law is "
+            "identified by these runs: neither how fast the loss falls nor where it stops, so what "
+            "lies beyond is a guess within its interval."
+        )
+    alpha = law.parameters()["alpha"]
+    band = f"α = {alpha['value']:.2f}, 95 % interval {alpha['low']:.2f} to {alpha['high']:.2f}"
     return f"more {name} helps ({evidence}; {band})."

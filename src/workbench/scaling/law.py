@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,11 +21,11 @@ from numpy.typing import ArrayLike, NDArray
 from workbench.core.errors import ConfigError, DataError
 from workbench.store.results import CurvePoint, Interval
 
-__all__ = ["EXTRAPOLATION_SD", "PowerLaw", "fit_power_law", "project"]
+__all__ = ["PowerLaw", "fit_power_law", "project"]
 
 Floats = NDArray[np.float64]
 
-EXTRAPOLATION_SD = 0.03
+_EXTRAPOLATION_SD = 0.03
 """Standard deviation allowed for the law being the wrong curve, in log loss, per fitted range (in
 log x) beyond it, which no resampling of the fitted runs can show. Set by hand on a rollout over the
 runs of arXiv:2403.08540, of which it covers 25 of 26; so that figure is no independent test."""
@@ -34,7 +35,6 @@ _ITERATIONS = 250
 _ALPHA_LOW, _ALPHA_HIGH = 0.01, 4.0
 _START_FLOORS = (0.02, 0.3, 0.6, 0.8, 0.95)
 _START_ALPHAS = (0.05, 0.2, 0.5, 1.0, 2.0)
-_AGREEMENT = 1.001
 _PROJECTION_GRID = 60
 
 
@@ -51,10 +51,11 @@ class PowerLaw:
     starts: int
     starts_agreeing: int
     """Starts that ended within 0.1 % of the best objective."""
-    residual_sd: float
-    """Of log loss around the law, over the degrees of freedom left."""
+    effective_runs: float
+    """Runs, less what seeds of one size share by lying off the law together."""
     aicc_gain: float
-    """AICc of the constant less AICc of the law: > 2 speaks for the law, below for the constant."""
+    """AICc of the constant less AICc of the law, both over ``effective_runs``: > 2 speaks for the
+    law."""
     constant: float
     """Geometric mean of the losses: the forecast of "more x does not help"."""
     second_method: tuple[float, ...]
@@ -75,35 +76,41 @@ class PowerLaw:
         return self.aicc_gain > 2.0  # noqa: PLR2004 (Burnham and Anderson's usual threshold)
 
     @property
-    def identifies_exponents(self) -> bool:
-        """Whether each interval of α is narrower than the exponent itself and off its bounds."""
+    def is_identified(self) -> bool:
+        """Whether there is a law, each α in an interval narrower than itself and off its bounds."""
         axes = len(self.exponents)
         low, high = np.quantile(self.draws[:, 1 + axes :], [0.025, 0.975], axis=0)
         narrow = (high - low) < np.asarray(self.exponents)
         inside = (low > 1.01 * _ALPHA_LOW) & (high < 0.99 * _ALPHA_HIGH)
-        return bool(np.all(narrow & inside))
+        return self.beats_constant and bool(np.all(narrow & inside))
 
-    def predict(self, x: ArrayLike) -> Floats:
-        """Return the loss at each x; ``(n,)`` or ``(n, axes)`` to ``(n,)``."""
-        theta = np.array([[self.floor, *self.scales, *self.exponents]])
-        losses: Floats = _loss(theta, _columns(x, len(self.exponents)))[0]
-        return losses
+    @property
+    def form(self) -> str:
+        """The law in words, and whether the runs identify it."""
+        terms = " + ".join(f"A{mark} · x{mark}^(−α{mark})" for mark in self._marks)
+        short = "" if self.is_identified else " (E, A and α not identified by these runs)"
+        return f"L(x) = E + {terms}{short}"
+
+    @property
+    def _marks(self) -> list[str]:
+        axes = len(self.exponents)
+        return [""] if axes == 1 else [f"_{axis + 1}" for axis in range(axes)]
 
     def curve(self, x: ArrayLike) -> list[CurvePoint]:
         """Return the law at each x with the 95 % interval of a new run there.
 
         The interval holds the uncertainty of the law, the scatter of runs and, beyond the fitted
-        range, :data:`EXTRAPOLATION_SD`.
+        range, an allowance for the law being the wrong curve.
         """
-        columns = _columns(x, len(self.exponents))
+        columns = np.asarray(x, dtype=float).reshape(-1, len(self.exponents))
         low, high = np.log(self.x_low), np.log(self.x_high)
         beyond = np.maximum(np.log(columns) - high, low - np.log(columns)) / (high - low)
-        allowance = EXTRAPOLATION_SD * np.maximum(beyond, 0).max(axis=1)
+        allowance = _EXTRAPOLATION_SD * np.maximum(beyond, 0).max(axis=1)
         scatter = self.noise[:, None] + self.doubt[:, None] * allowance
         logs = np.log(_loss(self.draws, columns)) + scatter
         bounds = np.exp(np.quantile(logs, [0.025, 0.975], axis=0))
-        values = self.predict(x)
-        rows = np.column_stack([columns[:, 0], values, *bounds]).tolist()
+        theta = np.array([[self.floor, *self.scales, *self.exponents]])
+        rows = np.column_stack([columns[:, 0], _loss(theta, columns)[0], *bounds]).tolist()
         return [
             {"x": at, "loss": value, "low": min(low, value), "high": max(high, value)}
             for at, value, low, high in rows
@@ -116,9 +123,7 @@ class PowerLaw:
 
     def parameters(self) -> dict[str, Interval]:
         """Return E, A, alpha (``A_1``, ``alpha_1``, ... with several axes), with 95 % intervals."""
-        axes = len(self.exponents)
-        marks = [""] if axes == 1 else [f"_{axis + 1}" for axis in range(axes)]
-        names = ["E", *(f"A{mark}" for mark in marks), *(f"alpha{mark}" for mark in marks)]
+        names = ["E", *(f"A{m}" for m in self._marks), *(f"alpha{m}" for m in self._marks)]
         values = [self.floor, *self.scales, *self.exponents]
         bounds = np.quantile(self.draws, [0.025, 0.975], axis=0)
         return {
@@ -162,30 +167,27 @@ def fit_power_law(
     starts = _starts(logs, axes)
     fits, objectives = _fit(starts, scaled, np.tile(logs, (len(starts), 1)))
     best = fits[int(np.argmin(objectives))]
-    agreeing = int(np.sum(objectives <= objectives.min() * _AGREEMENT + 1e-12))
     fitted = np.log(_loss(best[None], scaled)[0])
-    named = np.arange(len(logs)) if clusters is None else np.asarray(clusters)
-    groups = np.unique(named, return_inverse=True)[1]
+    groups = np.arange(len(logs)) if clusters is None else _numbered(np.asarray(clusters))
     rng = np.random.default_rng(seed)
-    free = len(logs) - 1 - 2 * axes
-    errors, noise, sd = _resample(logs - fitted, groups, free=free, draws=bootstrap, rng=rng)
+    free = max(len(logs) - 1 - 2 * axes, 1)
+    errors, noise = _resample(logs - fitted, groups, free=free, draws=bootstrap, rng=rng)
     # From the best fit and from a flat one: the draws must be free to leave the basin.
-    begin = np.stack([best, starts[len(starts) // 2]])
-    targets = fitted + errors
-    first, cost = _fit(np.repeat(begin[:1], bootstrap, 0), scaled, targets)
-    second, other = _fit(np.repeat(begin[1:], bootstrap, 0), scaled, targets)
+    begins = (np.tile(begin, (bootstrap, 1)) for begin in (best, starts[len(starts) // 2]))
+    (first, cost), (second, other) = (_fit(begin, scaled, fitted + errors) for begin in begins)
     draws = np.where((cost <= other)[:, None], first, second)
     projected, squares = project(scaled, losses)
-    flat = float(np.sum((logs - logs.mean()) ** 2))
+    off = logs - np.log(_loss(projected[None], scaled)[0])
+    effective = _effective_runs(off, _numbered(columns), parameters=1 + 2 * axes)
     theta, second_theta, draws = (_uncentered(part, center) for part in (best, projected, draws))
     return PowerLaw(
         floor=float(theta[0]),
         scales=tuple(theta[1 : 1 + axes].tolist()),
         exponents=tuple(theta[1 + axes :].tolist()),
         starts=len(starts),
-        starts_agreeing=agreeing,
-        residual_sd=sd,
-        aicc_gain=_aicc_gain(flat, squares, len(logs), 2 + 2 * axes),
+        starts_agreeing=int(np.sum(objectives <= objectives.min() * 1.001 + 1e-12)),
+        effective_runs=effective,
+        aicc_gain=_aicc_gain(float(logs.var()), squares / len(logs), effective, 2 + 2 * axes),
         constant=float(np.exp(logs.mean())),
         second_method=tuple(second_theta.tolist()),
         draws=draws,
@@ -220,19 +222,15 @@ def project(x: ArrayLike, loss: ArrayLike) -> tuple[Floats, float]:
         return float(solve(alphas)[1])
 
     axes = columns.shape[1]
-    count = _PROJECTION_GRID if axes == 1 else 12
-    grid = np.geomspace(_ALPHA_LOW, _ALPHA_HIGH, count)
-    best = min((np.array(point) for point in product(grid, repeat=axes)), key=remainder)
-    bounds = [(_ALPHA_LOW, _ALPHA_HIGH)] * axes
+    grid = np.geomspace(_ALPHA_LOW, _ALPHA_HIGH, _PROJECTION_GRID if axes == 1 else 12)
     found = minimize(
         remainder,
-        best,
+        min(map(np.array, product(grid, repeat=axes)), key=remainder),
         method="Nelder-Mead",
-        bounds=bounds,
+        bounds=[(_ALPHA_LOW, _ALPHA_HIGH)] * axes,
         options={"xatol": 1e-7, "fatol": 1e-13, "maxiter": 800},
-    )
-    linear, _ = solve(found.x)
-    theta = np.concatenate([linear, found.x])
+    ).x
+    theta = np.concatenate([solve(found)[0], found])
     errors = np.log(_loss(theta[None], columns)[0]) - np.log(losses)
     return theta, float(np.sum(errors**2))
 
@@ -240,24 +238,23 @@ def project(x: ArrayLike, loss: ArrayLike) -> tuple[Floats, float]:
 def _checked(x: ArrayLike, loss: ArrayLike) -> tuple[Floats, Floats]:
     losses = np.asarray(loss, dtype=float)
     columns = np.asarray(x, dtype=float)
-    columns = columns[:, None] if columns.ndim == 1 else columns
-    if losses.ndim != 1 or len(losses) != len(columns):
+    if len(losses) != len(columns):
         raise DataError(f"{len(columns)} sizes but {losses.size} losses; give one loss per run")
-    good = np.isfinite(losses).all() and np.isfinite(columns).all()
-    if not good or (losses <= 0).any() or (columns <= 0).any():
+    columns = columns.reshape(len(losses), -1)
+    if not all((np.isfinite(part) & (part > 0)).all() for part in (losses, columns)):
         raise DataError("sizes and losses must be finite and above 0; leave out failed runs")
-    for axis in range(columns.shape[1]):
-        sizes = np.unique(columns[:, axis])
-        if len(sizes) < 3:  # noqa: PLR2004
+    for axis, sizes in enumerate(columns.T, start=1):
+        if (count := len(np.unique(sizes))) < 3:  # noqa: PLR2004
             raise DataError(
-                f"{len(sizes)} different sizes on axis {axis + 1}: a scaling law needs at least 3; "
+                f"{count} different sizes on axis {axis}: a scaling law needs at least 3; "
                 "train at more sizes"
             )
     return columns, losses
 
 
-def _columns(x: ArrayLike, axes: int) -> Floats:
-    return np.asarray(x, dtype=float).reshape(-1, axes)
+def _numbered(labels: NDArray[Any]) -> NDArray[np.intp]:
+    """Return 0, 1, 2, ... for equal rows of ``(n,)`` or ``(n, axes)`` labels."""
+    return np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def _loss(theta: Floats, columns: Floats) -> Floats:
@@ -269,13 +266,10 @@ def _loss(theta: Floats, columns: Floats) -> Floats:
 
 
 def _starts(logs: Floats, axes: int) -> Floats:
-    middle, least = float(np.exp(np.median(logs))), float(np.exp(logs.min()))
-    grid = product(_START_FLOORS, *[_START_ALPHAS] * axes)
-    rows = np.array(list(grid))
-    floors = least * rows[:, :1]
-    scales = np.maximum(
-        (middle - floors) / axes, 1e-3 * middle
-    )  # the law meets the median at x = 1
+    rows = np.array(list(product(_START_FLOORS, *[_START_ALPHAS] * axes)))
+    floors = np.exp(logs.min()) * rows[:, :1]
+    middle = np.exp(np.median(logs))  # where the law starts at x = 1
+    scales = np.maximum((middle - floors) / axes, 1e-3 * middle)
     return np.concatenate([floors, np.repeat(scales, axes, axis=1), rows[:, 1:]], axis=1)
 
 
@@ -289,28 +283,23 @@ def _fit(starts: Floats, columns: Floats, logs: Floats) -> tuple[Floats, Floats]
     """
     axes = columns.shape[1]
     at = -np.log(columns).T[None]
-    theta = np.concatenate([np.log(starts[:, : 1 + axes]), starts[:, 1 + axes :]], axis=1)
     lowest, highest = logs.min() - 14, logs.max() + 14
-    damping = np.full(len(theta), 1e-2)
+    damping = np.full(len(starts), 1e-2)
 
-    def terms(theta: Floats) -> tuple[Floats, Floats]:
-        parts = np.exp(theta[:, 1 : 1 + axes, None] + theta[:, 1 + axes :, None] * at)
+    def evaluated(theta: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+        """Return theta, each term's share of the loss, errors of log loss, Huber objectives."""
+        terms = np.exp(theta[:, 1 : 1 + axes, None] + theta[:, 1 + axes :, None] * at)
         floors = np.broadcast_to(np.exp(theta[:, :1, None]), (len(theta), 1, at.shape[2]))
-        parts = np.concatenate([floors, parts], axis=1)
-        return parts, parts.sum(axis=1)
+        terms = np.concatenate([floors, terms], axis=1)
+        total = terms.sum(axis=1)
+        errors = np.log(total) - logs
+        inside = np.minimum(np.abs(errors), _HUBER_DELTA)
+        cost = (inside * (np.abs(errors) - 0.5 * inside)).sum(axis=1)
+        return theta, terms / total[:, None], errors, cost
 
-    def objective(errors: Floats) -> Floats:
-        size = np.abs(errors)
-        inside = np.minimum(size, _HUBER_DELTA)
-        summed: Floats = (inside * (size - 0.5 * inside)).sum(axis=1)
-        return summed
-
-    parts, total = terms(theta)
-    errors = np.log(total) - logs
-    cost = objective(errors)
-    identity = np.eye(theta.shape[1])
+    first = np.concatenate([np.log(starts[:, : 1 + axes]), starts[:, 1 + axes :]], axis=1)
+    theta, shares, errors, cost = evaluated(first)
     for _ in range(_ITERATIONS):
-        shares = parts / total[:, None]
         slopes = np.concatenate([shares, shares[:, 1:] * at], axis=1)
         weights = np.minimum(1.0, _HUBER_DELTA / np.maximum(np.abs(errors), 1e-300))
         weighted = slopes * weights[:, None]
@@ -318,25 +307,19 @@ def _fit(starts: Floats, columns: Floats, logs: Floats) -> tuple[Floats, Floats]
         gradient = np.einsum("fpn,fn->fp", weighted, errors)
         trace = np.einsum("fpp->fp", normal)
         ridge = damping[:, None] * (trace + 1e-9 * trace.max(axis=1, keepdims=True) + 1e-15)
-        step = np.linalg.solve(normal + identity * ridge[:, :, None], gradient[:, :, None])[:, :, 0]
-        trial = theta - np.clip(step, -2, 2)
+        matrix = normal + np.eye(theta.shape[1]) * ridge[:, :, None]
+        trial = theta - np.clip(np.linalg.solve(matrix, gradient[:, :, None])[:, :, 0], -2, 2)
         trial[:, : 1 + axes] = np.clip(trial[:, : 1 + axes], lowest, highest)
         trial[:, 1 + axes :] = np.clip(trial[:, 1 + axes :], _ALPHA_LOW, _ALPHA_HIGH)
-        trial_parts, trial_total = terms(trial)
-        trial_errors = np.log(trial_total) - logs
-        trial_cost = objective(trial_errors)
-        better = trial_cost < cost
-        gain = float(np.max(np.where(better, (cost - trial_cost) / np.maximum(cost, 1e-300), 0)))
+        tried = evaluated(trial)
+        better = tried[3] < cost
+        gain = np.max(np.where(better, (cost - tried[3]) / np.maximum(cost, 1e-300), 0))
         damping = np.clip(np.where(better, damping / 3, damping * 4), 1e-12, 1e8)
-        theta = np.where(better[:, None], trial, theta)
-        parts = np.where(better[:, None, None], trial_parts, parts)
-        total = np.where(better[:, None], trial_total, total)
-        errors = np.where(better[:, None], trial_errors, errors)
-        cost = np.where(better, trial_cost, cost)
+        for old, new in zip((theta, shares, errors, cost), tried, strict=True):
+            old[better] = new[better]
         if gain < 1e-9 and (damping > 1e6).all():  # noqa: PLR2004 (no row moves any more)
             break
-    found = np.concatenate([np.exp(theta[:, : 1 + axes]), theta[:, 1 + axes :]], axis=1)
-    return found, cost
+    return np.concatenate([np.exp(theta[:, : 1 + axes]), theta[:, 1 + axes :]], axis=1), cost
 
 
 def _resample(
@@ -346,8 +329,8 @@ def _resample(
     free: int,
     draws: int,
     rng: np.random.Generator,
-) -> tuple[Floats, Floats, float]:
-    """Return ``(draws, n)`` errors for refits, ``(draws,)`` scatter of a new run, and its sd.
+) -> tuple[Floats, Floats]:
+    """Return ``(draws, n)`` errors for refits, and ``(draws,)`` scatter of a new run.
 
     A cluster's mean residual is drawn as a whole and what remains run by run, both with the scale
     of a Student t: few clusters and few runs make wide intervals, as they should.
@@ -356,34 +339,54 @@ def _resample(
     means = np.zeros(count)
     if count < len(residuals):  # else each run is its own cluster and nothing is shared
         means = np.bincount(groups, residuals) / np.bincount(groups)
-    rest = residuals - means[groups]
-    degrees = max(free, 1)
-    sd_rest = float(np.sqrt(np.sum(rest**2) / degrees))
-    sd_means = float(np.sqrt(np.sum(means**2) / max(count - 1, 1)))
 
-    def widths(of: int) -> Floats:
-        return np.sqrt(of / rng.chisquare(of, size=draws))
+    def scales(values: Floats, degrees: int) -> Floats:
+        sd: Floats = np.sqrt(np.sum(values**2) / rng.chisquare(degrees, size=draws))
+        return sd
 
-    rest_scale = sd_rest * widths(degrees)
-    mean_scale = sd_means * widths(max(count - 1, 1))
+    rest_scale = scales(residuals - means[groups], free)
+    mean_scale = scales(means, max(count - 1, 1))
     shared = rng.standard_normal((draws, count)) * mean_scale[:, None]
     errors = shared[:, groups] + rng.standard_normal((draws, len(residuals))) * rest_scale[:, None]
-    noise = rng.standard_normal(draws) * np.hypot(rest_scale, mean_scale)
-    return errors, noise, float(np.hypot(sd_rest, sd_means))
+    return errors, rng.standard_normal(draws) * np.hypot(rest_scale, mean_scale)
 
 
-def _aicc_gain(flat: float, squares: float, count: int, parameters: int) -> float:
+def _effective_runs(errors: Floats, sizes: NDArray[np.intp], *, parameters: int) -> float:
+    """Return how many independent runs these are worth: n over Kish's design effect.
+
+    Seeds of one size that lie off the law together repeat each other. Their intraclass correlation
+    is taken between sizes, less the degrees of freedom that the law used up there.
+
+    Source:
+        Kish 1965, Survey Sampling, ch. 5 (design effect); Fisher 1925, ch. 7 (intraclass r).
+    """
+    counts = np.bincount(sizes)
+    repeats = len(errors) - len(counts)
+    if not repeats:
+        return float(len(errors))
+    means = np.bincount(sizes, errors) / counts
+    between = float(counts @ means**2) / max(len(counts) - parameters, 1)
+    within = float(np.sum((errors - means[sizes]) ** 2)) / repeats
+    each = len(errors) / len(counts)
+    total = between + (each - 1) * within
+    share = max(between - within, 0.0) / total if total else 0.0
+    return len(errors) / (1 + (each - 1) * share)
+
+
+def _aicc_gain(flat: float, squares: float, runs: float, parameters: int) -> float:
     """Return AICc of the constant (2 parameters) less that of the law, for Gaussian errors.
 
-    Minus infinity where the runs are too few to afford the law's parameters.
+    Args:
+        flat: Mean squared error of the constant, in log loss.
+        squares: That of the law.
+        runs: Independent runs, effective.
+        parameters: Of the law; minus infinity comes back where the runs cannot afford them.
     """
-    if count <= parameters + 1:
+    if runs <= parameters + 1:
         return float("-inf")
 
-    def aicc(total: float, used: int) -> float:
-        return count * float(np.log(max(total, 1e-24) / count)) + 2 * used * count / (
-            count - used - 1
-        )
+    def aicc(error: float, used: int) -> float:
+        return runs * float(np.log(max(error, 1e-24))) + 2 * used * runs / (runs - used - 1)
 
     return aicc(flat, 2) - aicc(squares, parameters)
 
@@ -391,6 +394,5 @@ def _aicc_gain(flat: float, squares: float, count: int, parameters: int) -> floa
 def _uncentered(theta: Floats, center: Floats) -> Floats:
     """Return E, A, α for plain x from those for ``x / center``."""
     axes = len(center)
-    out = np.array(theta)
-    out[..., 1 : 1 + axes] *= center ** out[..., 1 + axes :]
-    return out
+    scales = theta[..., 1 : 1 + axes] * center ** theta[..., 1 + axes :]
+    return np.concatenate([theta[..., :1], scales, theta[..., 1 + axes :]], axis=-1)

@@ -19,15 +19,27 @@ def training_runs(store: Store, run_ids: Sequence[str] = (), *, experiment: str 
     """Return training runs: those named, else those that make up the experiment now.
 
     Raises:
-        ConfigError: If there are none.
+        ConfigError: If there are none, one named is no finished training run, or their losses
+            cannot be compared because they were measured on different pairs or encoders.
     """
     found = (
         store.runs.by_ids(run_ids) if run_ids else store.runs.current(experiment, kind="training")
     )
-    runs = [run for run in found if run.result.get("kind") == "training"]
+    runs = [run for run in found if run.result["kind"] == "training"]
+    if missing := sorted(set(run_ids) - {run.id for run in runs}):
+        raise ConfigError(
+            f"{missing[0]!r} is no finished training run; run the training step first"
+        )
     if not runs:
-        wanted = f"the {len(run_ids)} run ids given" if run_ids else f"experiment {experiment!r}"
-        raise ConfigError(f"no finished training run in {wanted}; run the training step first")
+        raise ConfigError(
+            f"no finished training run in experiment {experiment!r}; run the training step first"
+        )
+    for field in ("pair_set", "encoder"):
+        if len(values := {run.result[field] for run in runs}) > 1:
+            raise ConfigError(
+                f"the training runs stand on {len(values)} different {field}s; their losses "
+                "cannot be compared, name runs of one"
+            )
     return runs
 
 
@@ -40,7 +52,7 @@ def training_frame(
     ``seed``, ``loss``, ``validation_loss``, ``train_s``, ``samples`` and ``cpu_s``.
 
     Raises:
-        ConfigError: If there are no training runs.
+        ConfigError: As :func:`training_runs`.
     """
     import pandas as pd
 
@@ -55,23 +67,18 @@ def best_run(frame: pd.DataFrame) -> dict[str, Any]:
 
 def mean_baselines(frame: pd.DataFrame, *, axis: str) -> dict[str, float]:
     """Return the mean loss of each baseline over the runs at the largest x of the axis."""
-    largest = frame[frame[axis] == frame[axis].max()]
-    prefix = "baseline_"
-    names = [str(name) for name in frame.columns if str(name).startswith(prefix)]
-    return {name.removeprefix(prefix): float(largest[name].mean()) for name in names}
+    means = frame[frame[axis] == frame[axis].max()].filter(regex="^baseline_").mean()
+    return {str(name).removeprefix("baseline_"): float(loss) for name, loss in means.items()}
 
 
 def _row(run: Run) -> dict[str, Any]:
     result = run.result
     return {
         "run_id": run.id,
-        "model": result["model"],
-        "seed": result["seed"],
+        **{name: result[name] for name in ("model", "seed")},
         **result["axes"],
-        "loss": result["loss"],
-        "validation_loss": result["validation_loss"],
+        **{name: result[name] for name in ("loss", "validation_loss", "train_s")},
         **{f"baseline_{name}": loss for name, loss in result["baselines"].items()},
-        "train_s": result["train_s"],
         "samples": result["samples_per_s"] * result["train_s"],
-        "cpu_s": run.cpu_s or result.get("usage", {}).get("cpu_s", 0.0),
+        "cpu_s": run.cpu_s or result["usage"]["cpu_s"],
     }

@@ -29,6 +29,7 @@ def mirror(
     *,
     experiment: str,
     folder: Path,
+    home: Path,
     mode: Mode = "offline",
     timeout_s: float = 60.0,
 ) -> dict[str, object]:
@@ -40,12 +41,15 @@ def mirror(
     Args:
         runs: Training runs of the run table.
         experiment: Name of the group.
-        folder: Where W&B writes; it adds ``wandb/offline-run-...`` folders.
+        folder: Where W&B writes, inside ``home``; it adds ``wandb/offline-run-...`` folders.
+        home: Folder of the store; what is returned names the folder from there, because results
+            are passed on to people who need not know this machine.
         mode: ``online`` uses the person's own W&B login; ``disabled`` writes nothing.
         timeout_s: Wall seconds after which the replay is given up.
     """
     listed = [_replayed(run) for run in runs]
-    told: dict[str, object] = {"mode": mode, "folder": str(folder), "runs": 0, "error": ""}
+    shown = str(folder.relative_to(home)) if folder.is_relative_to(home) else folder.name
+    told: dict[str, object] = {"mode": mode, "folder": shown, "runs": 0, "error": ""}
     if mode == "disabled" or not listed:
         return told
     job = {"experiment": experiment, "folder": str(folder), "mode": mode, "runs": listed}
@@ -55,10 +59,10 @@ def mirror(
     except subprocess.TimeoutExpired:
         return {**told, "error": f"W&B took longer than {timeout_s:g} s; the run table is complete"}
     except OSError as error:
-        return {**told, "error": f"W&B could not write to {folder}: {error.strerror or error}"}
+        return {**told, "error": f"W&B could not write to {shown}: {error.strerror or error}"}
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        return {**told, "error": f"W&B failed: {lines[-1][:300]}"}
+        return {**told, "error": f"W&B failed: {lines[-1].replace(str(folder), shown)[:300]}"}
     return {**told, "runs": len(listed)}
 
 

@@ -24,7 +24,8 @@ def transaction(engine: Engine) -> Iterator[Connection]:
         with engine.begin() as connection:
             yield connection
     except OperationalError as error:
+        reason = " ".join(str(error.orig).split())  # PostgreSQL's reasons have several lines
         raise StoreError(
-            f"{engine.url!r}: {error.orig}; mend that (free disk space, start the server) and run"
+            f"{engine.url!r}: {reason}; mend that (free disk space, start the server) and run"
             " again, finished steps are kept"
         ) from error

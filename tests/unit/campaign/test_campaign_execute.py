@@ -7,10 +7,11 @@ import pytest
 from sqlalchemy import func, select
 
 from campaign_fakes import Bench, Recorder, WordEncoder, WordJudge, make_case, make_set
+from workbench.campaign import execute as execute_module
+from workbench.campaign import executions
 from workbench.campaign.execute import execute, execution_id_of
-from workbench.campaign.executions import AttemptRows, is_finished, load_execution
-from workbench.campaign.targets.base import Response
-from workbench.campaign.targets.passthrough import PassThrough
+from workbench.campaign.executions import load_execution
+from workbench.campaign.targets.base import PassThrough, Response
 from workbench.core.errors import BudgetError, ConfigError, DataError, StoreError
 from workbench.store import schema
 from workbench.store.artifacts import Artifacts
@@ -55,30 +56,31 @@ def test_killed_anywhere_nothing_is_stored_twice_or_sent_again(
     draw, tests = random.Random(seed), make_set(150, 20)
     targets = [Recorder("one", unsafe), Recorder("two")]
     stored: Counter[tuple[str, str]] = Counter()
-    add, remove, create = AttemptRows.add, AttemptRows.remove, Artifacts.create
+    add, create = execute_module.add_attempts, Artifacts.create
+    remove = execute_module.remove_attempts
 
     def maybe_die() -> None:
         if draw.random() < 0.25:
             raise KilledError
 
-    def counting_add(self, attempts):
-        attempts = list(attempts)
+    def counting_add(engine, attempts):
         maybe_die()
-        add(self, attempts)
+        add(engine, attempts)
         stored.update((one.target, one.case_id) for one in attempts)
         maybe_die()
 
-    def dying_remove(self):
+    def dying_remove(engine, execution):
         maybe_die()
-        remove(self)
+        remove(engine, execution)
         maybe_die()
 
     def dying_create(self, *args):
         maybe_die()
         return create(self, *args)
 
-    monkeypatch.setattr(AttemptRows, "add", counting_add)
-    monkeypatch.setattr(AttemptRows, "remove", dying_remove)
+    monkeypatch.setattr(execute_module, "add_attempts", counting_add)
+    monkeypatch.setattr(execute_module, "remove_attempts", dying_remove)
+    monkeypatch.setattr(executions, "remove_attempts", dying_remove)
     monkeypatch.setattr(Artifacts, "create", dying_create)
     kills = 0
     while True:
@@ -175,6 +177,10 @@ def test_a_target_that_raises_leaves_errors_of_its_cases_alone(
             "maybe",
         ),
         (
+            lambda prompts: [Response(text="x", decision="pass", latency_ms=float("nan"))],
+            "latency_ms is nan",
+        ),
+        (
             lambda prompts: [Response(text=None, decision="pass", latency_ms=1.0)] * len(prompts),
             "TypeError",
         ),
@@ -183,8 +189,8 @@ def test_a_target_that_raises_leaves_errors_of_its_cases_alone(
 def test_nonsense_from_a_target_is_an_error(store, bench, encoder, respond, error) -> None:
     target = Recorder()
     target.respond = respond
-    done = execute(store, make_set(3), [target], bench, encoder=encoder)
-    assert done.errors == 3
+    done = execute(store, make_set(1), [target], bench, encoder=encoder)
+    assert done.errors == 1
     assert all(error in attempt.error for attempt in done.attempts)
 
 
@@ -200,6 +206,17 @@ def test_a_reached_budget_stops_and_keeps(store: Store, bench: Bench, encoder: W
     with pytest.raises(BudgetError):
         execute(store, make_set(100), [Recorder("paid", answer)], bench, encoder=encoder)
     assert rows_in(store) == 64
+
+
+def test_a_full_disk_inside_a_target_is_not_the_targets_failure(
+    store: Store, bench: Bench, encoder: WordEncoder
+) -> None:
+    def answer(prompt: str) -> Response:
+        raise StoreError("vectors: the disk is full")
+
+    with pytest.raises(StoreError, match="disk is full"):
+        execute(store, make_set(3), [Recorder("full", answer)], bench, encoder=encoder)
+    assert rows_in(store) == 0
 
 
 def test_stored_texts_are_redacted_and_fit_any_database(
@@ -230,7 +247,6 @@ def test_missing_and_damaged_executions_are_named(store: Store, bench: Bench, en
     with pytest.raises(DataError, match="no execution"):
         load_execution(store)
     done = execute(store, make_set(1), [Recorder()], bench, encoder=encoder)
-    assert is_finished(store, done.id)
     (store.artifacts.path("execution", done.id) / "attempts.parquet").write_bytes(b"PAR1")
     with pytest.raises(StoreError, match="damaged"):
         load_execution(store, done.id)

@@ -10,7 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from workbench.campaign import testsets
-from workbench.campaign.generate import GenerateConfig, generate, preview
+from workbench.campaign.generate import CPU_S_PER_CALL, GenerateConfig, generate, preview
 from workbench.campaign.plugins.catalog import PLUGINS
 from workbench.campaign.plugins.goals import load_goals
 from workbench.campaign.strategies.catalog import default_chains, parse_chain
@@ -117,10 +117,9 @@ def test_generate_saves_what_preview_shows(seeded_store: Store) -> None:
     assert made.recipe["pair_set"] == load_goals(seeded_store).pair_set
 
 
-def test_estimate_grows_with_targets(seeded_store: Store) -> None:
+def test_estimate_counts_cases(seeded_store: Store) -> None:
     plan = preview(seeded_store, GenerateConfig(max_tests=10))
-    assert plan.estimate(targets=3).calls == 30
-    assert plan.estimate(targets=3).cpu_s == pytest.approx(3 * plan.estimate().cpu_s)
+    assert plan.estimate() == {"calls": 10, "cpu_s": pytest.approx(10 * CPU_S_PER_CALL), "usd": 0}
 
 
 @pytest.mark.parametrize(

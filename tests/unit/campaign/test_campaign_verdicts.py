@@ -15,7 +15,7 @@ def came(text: str, decision: str = "rewrite") -> Response:
 
 def judged(case, response, *judges):
     (verdict,) = judge_responses(
-        [case], [response], judges=judges or (WordJudge("a"), WordJudge("b")), encoder=WordEncoder()
+        [(case, response)], judges=judges or (WordJudge("a"), WordJudge("b")), encoder=WordEncoder()
     )
     return verdict
 
@@ -74,7 +74,7 @@ def test_scores_are_of_one_reading() -> None:
 def test_each_distinct_text_is_scored_once() -> None:
     judge = WordJudge("a")
     cases = [make_case(number) for number in range(3)] * 2
-    judge_responses(cases, [came("same")] * 6, judges=[judge], encoder=WordEncoder())
+    judge_responses([(case, came("same")) for case in cases], judges=[judge], encoder=WordEncoder())
     assert judge.seen == ["same"]
 
 
@@ -96,5 +96,5 @@ def test_wrapped_controls_that_pass_are_not_spoilt() -> None:
 
 
 def test_nothing_to_judge() -> None:
-    assert judge_responses([], [], judges=[WordJudge("a")], encoder=WordEncoder()) == []
+    assert judge_responses([], judges=[WordJudge("a")], encoder=WordEncoder()) == []
     assert np.isclose(np.linalg.norm(WordEncoder().encode(["", "a b"]), axis=1), 1).all()

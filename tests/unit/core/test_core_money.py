@@ -24,7 +24,9 @@ def test_dimes_add_up():
     assert sum([usd(0.1)] * 3) == usd("0.3")  # which floats do not
 
 
-@pytest.mark.parametrize("value", ["", "12,50", "$1", "nan", "inf", float("nan"), "-Infinity", "sNaN"])
+@pytest.mark.parametrize(
+    "value", ["", "12,50", "$1", "nan", "inf", float("nan"), "-Infinity", "sNaN"]
+)
 def test_what_is_no_amount_is_named(value):
     with pytest.raises(ConfigError, match="not an amount of dollars: ") as caught:
         usd(value)

@@ -34,7 +34,9 @@ def test_every_pattern_has_an_example():
 @pytest.mark.parametrize(
     ("name", "secret"), [(name, secret) for name, found in SECRETS.items() for secret in found]
 )
-@pytest.mark.parametrize("around", ["{}", "write to {}, now", "line one\n{}\nline three", "({})", "«{}»"])
+@pytest.mark.parametrize(
+    "around", ["{}", "write to {}, now", "line one\n{}\nline three", "({})", "«{}»"]
+)
 def test_each_is_replaced_by_its_name(name, secret, around):
     assert redact(around.format(secret)) == around.format(f"[{name}]")
 
@@ -72,14 +74,14 @@ def test_text_without_the_marks_of_a_secret_is_untouched(text):
     assert redact(text) == text
 
 
-@given(st.text(), st.text(), st.sampled_from([KEY, SECRETS["email"][0], SECRETS["private-key"][0]]))
+@given(st.text(), st.text(), st.sampled_from([KEY, *SECRETS["email"], *SECRETS["private-key"]]))
 def test_a_secret_between_spaces_never_survives(before, after, secret):
     assert secret not in redact(f"{before} {secret} {after}")
 
 
 @pytest.mark.parametrize(
-    "unit", ["a", "1", "1 ", "1.", "a.", "a@", "@a.", "A", "AA00 ", "-", "+1 ", "eyJ", "eyJaaaaaaaa.",
-             "-----BEGIN PRIVATE KEY-----", "sk-", "a-", "1-", "(", "\u0660"]
+    "unit", ["a", "1", "1 ", "1.", "a.", "a@", "@a.", "A", "AA00 ", "-", "+1 ", "eyJ",
+             "eyJaaaaaaaa.", "-----BEGIN PRIVATE KEY-----", "sk-", "a-", "1-", "(", "\u0660"]
 )  # fmt: skip
 def test_a_megabyte_of_anything_ends(unit):
     # a pattern whose time grows with the square would run into the test's timeout; the figures

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from workbench.core.errors import ConfigError
 from workbench.core.settings import Settings, project_root, read_settings, seeds_folder
 
-names = st.text(st.characters(exclude_characters="\0/", exclude_categories=["Cs"]), min_size=1).filter(
-    lambda name: name not in {".", ".."}
-)
+characters = st.characters(exclude_characters="\0/", exclude_categories=["Cs"])
+names = st.text(characters, min_size=1).filter(lambda name: name not in {".", ".."})
 
 
-@given(home=names, user=names, url=names, run=st.none() | names, experiment=names, offline=st.booleans())
-def test_a_kernel_reads_the_settings_it_was_given(home, user, url, run, experiment, offline):
+@given(st.tuples(names, names, names, names), st.none() | names, st.booleans())
+def test_a_kernel_reads_the_settings_it_was_given(words, run, offline):
+    home, user, url, experiment = words
     given_settings = Settings(
         home=Path("/base").resolve() / home,
         database_url=url,

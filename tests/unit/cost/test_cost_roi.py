@@ -38,7 +38,7 @@ def test_where_nothing_is_saved_there_is_no_payback():
     roi = compute(assumptions(prompts_per_day=1000))
     assert roi.annual_saving_usd < 0
     assert roi.payback_days is None
-    json.dumps(roi.to_json(), allow_nan=False)
+    json.dumps(asdict(roi), allow_nan=False)
 
 
 def test_sensitivity_is_the_outcome_with_one_assumption_replaced():
@@ -75,6 +75,9 @@ def test_values_given_by_hand_are_no_longer_measured():
 def test_mistaken_assumptions_are_named():
     with pytest.raises(ConfigError, match="no ROI assumption 'wage'"):
         assumptions(wage=1)
+    for bad in (-1, float("nan"), "half"):
+        with pytest.raises(ConfigError, match=r"utilization=.*give a number"):
+            assumptions(utilization=bad)
     with pytest.raises(ConfigError, match="utilization=0"):
         compute(assumptions(utilization=0))
     with pytest.raises(ConfigError, match="named twice"):

@@ -1,21 +1,24 @@
 """Builds: exact size, no leaks, one version, and nothing lost in silence."""
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 
 from workbench.core.errors import ConfigError, DataError
+from workbench.data import build as build_module
 from workbench.data.build import BuildConfig, build_pairs, load_pairs
 from workbench.data.card import make_card
-from workbench.data.dedupe import near_links, normalize
-from workbench.data.pairs import SPLITS, read_pairs, to_records, write_pairs
+from workbench.data.dedupe import THRESHOLD, jaccard, normalize
+from workbench.data.pairs import SPLITS, read_pairs, write_pairs
 from workbench.data.split import request_split
 from workbench.data.wrappers import family_split, load_wrappers
+from workbench.store.records import Pair
 from workbench.store.results import PairsResult
 
-PAIRS = 600
+PAIRS = BuildConfig().target_pairs
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +37,14 @@ def test_size_and_round_trip(built, tmp_path):
     assert len(pair_set.frame) == PAIRS
     assert pair_set.manifest["shortfall"] == ""
     assert load_pairs(store, "").frame.equals(pair_set.frame)
-    records = to_records(pair_set.frame)
+    rows = pair_set.frame.drop(columns="id").to_dict(orient="records")
+    records = [Pair(**row) for row in rows]
     assert [pair.id for pair in records] == pair_set.frame["id"].tolist()
     write_pairs(tmp_path / "p.parquet", records)
     assert read_pairs(tmp_path / "p.parquet").equals(pair_set.frame)
 
 
-def test_no_leaks(built):
+def test_every_row_is_in_the_split_of_its_request_and_its_wrapper(built):
     frame = built[1].frame
     assert set(frame["split"]) == set(SPLITS)
     for pair in frame.itertuples():
@@ -49,12 +53,32 @@ def test_no_leaks(built):
         )
         is_unseen = family_split(pair.wrapper_family) == "test"
         assert is_unseen == (pair.split in {"test_wrappers", "test_both"})
-    groups = frame.groupby("group")["split"].agg(set)
-    assert all(not {"train", "test_intents"} <= splits for splits in groups)
-    train = {normalize(core) for core in built[1].part("train")["core"]}
-    test = {normalize(core) for core in built[1].part("test_both")["core"]}
-    texts = sorted(train) + sorted(test)
-    assert not [link for link in near_links(texts) if link[0] < len(train) <= link[1]]
+
+
+@pytest.mark.parametrize("seen_side", ["core", "clean"])
+@pytest.mark.parametrize("test_side", ["core", "clean"])
+def test_no_request_of_a_test_is_like_anything_trained_or_validated_on(built, seen_side, test_side):
+    frame = built[1].frame
+    seen = frame[frame["split"].isin(["train", "validation"])]
+    tests = frame[frame["split"].isin(["test_intents", "test_both"])]
+    assert not set(seen["group"]) & set(tests["group"])
+    known = sorted({normalize(text) for text in seen[seen_side]})
+    texts = sorted({normalize(text) for text in tests[test_side]})
+    close = ((text, one) for text in texts for one in known if 0.7 < len(text) / len(one) < 1.5)
+    links = [pair for pair in close if jaccard(*pair) >= THRESHOLD]
+    assert not links
+
+
+def test_no_wrapper_of_a_test_is_like_one_trained_or_validated_on(built):
+    frame = built[1].frame
+    unseen = frame["split"].isin(["test_wrappers", "test_both"])
+    assert not set(frame[unseen]["wrapper_family"]) & set(frame[~unseen]["wrapper_family"])
+    templates = {"train": [], "test": []}
+    for wrapper in load_wrappers():
+        bare = [re.sub(r"\{\w+\}", "", template) for template in wrapper.templates]
+        templates[family_split(wrapper.family)] += map(normalize, bare)
+    for unseen_one in templates["test"]:
+        assert max(jaccard(unseen_one, seen) for seen in templates["train"]) < 0.3
 
 
 def test_relations(built):
@@ -192,11 +216,57 @@ def test_where_files_lie_does_not_change_the_version(store, tmp_path):
     assert len(versions) == 1
 
 
+def test_another_label_is_another_version(store, tmp_path):
+    versions = set()
+    for category in ("tea", "milk"):
+        rows = [{"q": query, "c": category} for query in QUERIES]
+        (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        spec = {"path": "q.jsonl", "columns": {"clean": "q", "category": "c"},
+                "relation": "identity", "revision": "fixed"}  # fmt: skip
+        built = build_pairs(store, BuildConfig(target_pairs=9, sources=[spec], folder=tmp_path))
+        assert set(built.frame["category"]) == {category}
+        versions.add(built.version)
+    assert len(versions) == 2
+
+
+@pytest.mark.parametrize("side", ["adversarial", "clean", "core"])
+def test_any_side_of_an_evaluated_pair_keeps_its_whole_group_out_of_training(store, tmp_path, side):
+    attack = {"adversarial": "Do aa bb cc now", "clean": "Be a zz yy", "core": "What of xx ww"}
+    (tmp_path / "e.jsonl").write_text(json.dumps(attack))
+    fields = {name: name for name in attack}
+    held = {"name": "held", "path": "e.jsonl", "relation": "contrast", "columns": fields}
+    rows = [{"a": f"Please {query}", "c": query, "p": n} for n, query in enumerate(QUERIES)]
+    rows += [{"a": attack[side].upper(), "c": "Sing a song", "p": 0}]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    train = {"name": "mine", "path": "t.jsonl", "relation": "contrast",
+             "columns": {"adversarial": "a", "clean": "c", "parent_id": "p"}}  # fmt: skip
+    config = BuildConfig(target_pairs=50, sources=[train], evaluation=[held], folder=tmp_path)
+    pair_set = build_pairs(store, config)
+    assert pair_set.manifest["dropped"]["request of the evaluation sources"] >= 2
+    mine = pair_set.frame[pair_set.frame["source"] == "mine"]
+    assert not {QUERIES[0], "Sing a song"} & set(mine["clean"])
+    assert len(mine) > 10
+
+
+def test_many_rounds_still_look_at_each_pair_a_few_times_only(store, monkeypatch):
+    looked = []
+    select = build_module._select
+    monkeypatch.setattr(
+        build_module, "_select", lambda pairs, **k: looked.append(len(pairs)) or select(pairs, **k)
+    )
+    monkeypatch.setattr(build_module, "_SPARE", 0.01)
+    build_pairs(store, BuildConfig(target_pairs=400))
+    assert len(looked) > 5
+    assert sum(looked) <= 5 * looked[-1] + 100
+
+
 def test_bad_configs_and_damaged_sets(store, tmp_path):
     with pytest.raises(ConfigError, match="target_pairs is 0"):
         BuildConfig(target_pairs=0)
     with pytest.raises(ConfigError, match="sources is empty"):
         BuildConfig(sources=[])
+    with pytest.raises(ConfigError, match="source 'seeds' has no end"):
+        build_pairs(store, BuildConfig(evaluation=["seeds"]))
     with pytest.raises(DataError, match="no pair set yet"):
         load_pairs(store, "")
     (tmp_path / "p.parquet").write_bytes(b"no")

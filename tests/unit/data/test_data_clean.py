@@ -15,7 +15,13 @@ PAIR = Pair(
 )  # fmt: skip
 
 
-@given(st.text(alphabet=st.characters(), max_size=60))
+@given(
+    st.text(
+        alphabet=st.characters()
+        | st.sampled_from("\ufeff \u00c3\u00c2\u2026\u0083\u20ac\u00e2A\u0303"),
+        max_size=40,
+    )
+)
 def test_repair_is_stable_and_storable(text):
     once = repair(text)
     once.encode()
@@ -31,6 +37,8 @@ def test_repair_is_stable_and_storable(text):
         ("e\u0301", "é"),
         ("\ud800x", "?x"),
         ("\ufeffx", "x"),
+        ("\ufeff x", "x"),
+        ("a\u00c2\u2026b", "ab"),
         ("ÃO", "ÃO"),
     ],
 )

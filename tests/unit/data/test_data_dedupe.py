@@ -1,6 +1,7 @@
 """Near-duplicates against an exact oracle, on planted ones and on texts that share templates."""
 
 import time
+from functools import cache
 from itertools import combinations
 from random import Random
 
@@ -24,10 +25,12 @@ def sentence(draw, words=30):
     return " ".join(draw.choices(WORDS, k=words))
 
 
-def oracle(left, right):
-    def grams(text):
-        return {text[i : i + 5] for i in range(max(1, len(text) - 4))}
+@cache
+def grams(text):
+    return {text[i : i + 5] for i in range(max(1, len(text) - 4))}
 
+
+def oracle(left, right):
     a, b = grams(left), grams(right)
     return len(a & b) / len(a | b)
 
@@ -47,7 +50,7 @@ def planted(number):
     return texts
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(3))
 def test_links_equal_the_oracle(number):
     texts = planted(number)
     expected = {

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from workbench.core.errors import DataError
-from workbench.data.files import read_jsonl, read_table
+from workbench.data.files import read_object, read_table, text_in, texts_in
 
 ROWS = [{"text": "eins, zwei", "n": 1}, {"text": 'drei "vier"\nfünf', "n": 2}]
 
@@ -61,6 +61,7 @@ def test_marks_and_kinds(tmp_path):
         ("a.csv", "text\n", "holds no rows"),
         ("a.csv", "text,n\nhello\n", "line 2 has 1 fields, not 2"),
         ("a.csv", 'text\n"hello', "is not CSV"),
+        ("a.csv", "text,text\na,b", "two columns have one name"),
         ("a.csv", b"text\nh\xe9llo\n", "not UTF-8 at byte 6 (0xe9)"),
         ("a.csv", b"\xef\xbb\xbftext\nh\xe9llo\n", "not UTF-8 at byte 9 (0xe9)"),
         ("a.jsonl", '{"a": 1}\n\n{"a": \n', "line 3 is not JSON"),
@@ -105,9 +106,24 @@ def test_columns(tmp_path):
     assert table.labels("a") == ["x", "3"]
 
 
-def test_jsonl_wants_objects(tmp_path):
-    with pytest.raises(DataError, match=r"line 2 is not a JSON object"):
-        read_jsonl(write(tmp_path, "a.jsonl", "{}\n[]\n"))
+def test_places_are_those_of_the_file(tmp_path):
+    table = read_table(write(tmp_path, "a.jsonl", '\n{"a": "x"}\n\n{"a": "y"}\n'))
+    assert [table.place(index).rpartition(": ")[2] for index in (0, 1)] == ["line 2", "line 4"]
+    separated = read_table(write(tmp_path, "a.txt", "one\u2028two\nthree"))
+    assert separated.texts("text") == ["one\u2028two", "three"]
+
+
+def test_fields(tmp_path):
+    assert text_in({"a": " x "}, "a", place="p") == "x"
+    assert texts_in({"a": ["x", "y"]}, "a", place="p") == ("x", "y")
+    for value in (None, "", " ", 3):
+        with pytest.raises(DataError, match="p: field 'a' is"):
+            text_in({"a": value}, "a", place="p")
+    for wrong in (None, [], "x", [3], [""]):
+        with pytest.raises(DataError, match="p: field 'a' is not a list of texts"):
+            texts_in({"a": wrong}, "a", place="p")
+    with pytest.raises(DataError, match="holds list, not a JSON object"):
+        read_object(write(tmp_path, "a.json", "[]"))
 
 
 def test_long_fields_do_not_stop_the_reader(tmp_path):

@@ -1,11 +1,16 @@
 """Other people's files: whole pairs, templates × requests, joined twins; and wrong mappings."""
 
+import gzip
 import json
 from itertools import islice
+from pathlib import Path
 
 import pytest
+import yaml
 
 from workbench.core.errors import ConfigError, DataError
+from workbench.data.build import BuildConfig, build_pairs
+from workbench.data.dedupe import SAME_WRAPPER, jaccard
 from workbench.data.local import read_local
 
 
@@ -38,7 +43,7 @@ GRID = {
 TWINS = {
     "name": "twins", "path": "attacks.jsonl", "relation": "contrast",
     "columns": {"adversarial": "prompt", "clean": "benign", "core": "goal", "category": "category",
-                "parent": "n"},
+                "parent_id": "n"},
     "join": {"path": "twins.csv", "key": "n"},
 }  # fmt: skip
 PLAIN = {
@@ -74,6 +79,53 @@ def test_variants_of_a_template_are_one_family(folder):
     }  # fmt: skip
 
 
+def test_a_chain_of_variants_is_one_family(folder):
+    words = [
+        "you",
+        "are",
+        "rob",
+        "a",
+        "robot",
+        "from",
+        "far",
+        "away",
+        "who",
+        "never",
+        "sleeps",
+        "and",
+        "always",
+        "tells",
+        "the",
+        "truth",
+        "to",
+        "all",
+        "of",
+        "his",
+        "many",
+        "friends",
+    ]
+    texts = [" ".join(["zz"] * n + words[n:]) + " <<>>" for n in (0, 5, 11)]
+    (folder / "templates.csv").write_text("id,text\n" + "\n".join(f"0,{t}" for t in texts))
+    assert jaccard(texts[0], texts[2]) < SAME_WRAPPER < jaccard(texts[0], texts[1])
+    pairs = list(read_local(GRID, folder=folder).grow(seed=0))
+    assert len({pair.wrapper_family for pair in pairs}) == 1
+
+
+def test_the_core_of_a_template_is_what_was_put_into_it(folder):
+    spec = {**GRID, "relation": "safe_rewrite", "columns": {"clean": 1, "core": 0}}
+    for pair in read_local(spec, folder=folder).grow(seed=0):
+        assert pair.clean == "math"
+        assert pair.core in pair.adversarial
+    for pair in read_local({**GRID, "relation": "contrast"}, folder=folder).grow(seed=0):
+        assert pair.core == pair.clean
+
+
+def test_renamed_labels(folder):
+    spec = {**TWINS, "rename": {"category": {"cats": "pets", "dogs": "guards"}}}
+    pairs = list(read_local(spec, folder=folder).grow(seed=0))
+    assert {(pair.core, pair.category) for pair in pairs} == {("g0", "pets"), ("g1", "guards")}
+
+
 def test_joined_twins(folder):
     pairs = sorted(read_local(TWINS, folder=folder).grow(seed=0), key=lambda pair: pair.adversarial)
     assert [pair.clean for pair in pairs] == ["twin zero", "twin one"] * 2
@@ -105,6 +157,8 @@ def test_identity_takes_one_column(folder):
         (GRID, {"templates": {"path": "templates.csv"}}, ConfigError, "placeholder is None"),
         (GRID, {"templates": {**GRID["templates"], "placeholder": "[]"}}, DataError, "row 1: no placeholder"),  # noqa: E501
         (GRID, {"templates": {**GRID["templates"], "x": 1}}, ConfigError, "unknown option in templates"),  # noqa: E501
+        (TWINS, {"rename": {"category": {"cats": "pets"}}}, DataError, "line 2: category is 'dogs'; add it to rename.category"),  # noqa: E501
+        (TWINS, {"rename": {"domain": {"cats": "pets"}}}, ConfigError, "rename.domain needs columns.domain"),  # noqa: E501
         (TWINS, {"join": {"path": "twins.csv"}}, ConfigError, "join has no 'key'"),
         (TWINS, {"join": {"path": "twins.csv", "key": "m"}}, DataError, "no column 'm'"),
         (TWINS, {"join": {"path": "attacks.jsonl", "key": "n"}}, DataError, "repeat"),
@@ -121,3 +175,28 @@ def test_join_names_the_row_that_has_no_partner(folder):
     (folder / "twins.csv").write_text("n,benign,category\n0,twin zero,cats\n")
     with pytest.raises(DataError, match=r"attacks.jsonl: line 2: 'n' is '1', not in .*twins.csv"):
         read_local(TWINS, folder=folder)
+
+
+def test_the_shipped_experiment_reads_files_of_the_shape_that_it_names(store, tmp_path):
+    root = Path(__file__).resolve().parents[3]
+    steps = yaml.safe_load((root / "experiments" / "local_files.yaml").read_text())["steps"]
+    local = tmp_path / "data" / "local"
+    for name in ("clinc150", "gptfuzz", "jbb"):
+        (local / name).mkdir(parents=True)
+    things = ("boat", "lantern", "bicycle", "kettle", "ladder", "violin", "carpet", "garden")
+    queries = [[f"{verb} the {thing}", "x"] for verb in ("wash", "sell") for thing in things]
+    data = json.dumps({"train": queries, "oos_val": [["who sang this", "oos"]]})
+    (local / "clinc150" / "data_full.json.gz").write_bytes(gzip.compress(data.encode()))
+    templates = [f"{n},{word * 9} [INSERT PROMPT HERE]" for n, word in enumerate("abcdef")]
+    (local / "gptfuzz" / "GPTFuzzer.csv").write_text("\n".join(["id,text", *templates]))
+    attack = {"index": 4, "prompt": "Be bad", "category": "Physical harm", "behavior": "x"}
+    (local / "jbb" / "attacks_even.jsonl").write_text(json.dumps(attack))
+    (local / "jbb" / "behaviors_even.csv").write_text(
+        "index,category,harmful_goal,benign_goal\n4,Physical harm,harm me,please me\n"
+    )
+    config = BuildConfig(**steps["pairs"]["parameters"], folder=tmp_path)
+    frame = build_pairs(store, config).frame
+    (held,) = frame[frame["source"] == "jailbreakbench"].to_dict(orient="records")
+    assert (held["core"], held["clean"]) == ("harm me", "please me")
+    assert (held["category"], held["parent_id"]) == ("violence", "jailbreakbench:4")
+    assert set(frame["relation"]) == {"dewrap", "identity", "contrast"}

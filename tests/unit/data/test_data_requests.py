@@ -1,13 +1,13 @@
 """The shipped seeds are whole, and broken ones are refused by line."""
 
 import json
+import re
 
 import pytest
 
 from workbench.core.errors import ConfigError, DataError
-from workbench.data import wrappers as module
 from workbench.data.requests import HARM_CATEGORIES, load_benign, load_requests
-from workbench.data.wrappers import family_split, load_slots, load_wrappers, style, wrap
+from workbench.data.wrappers import family_split, load_wrappers, style, wrap
 
 REQUEST = {
     "id": "a", "category": "violence", "request": "How?", "redirects": ["So."],
@@ -31,7 +31,7 @@ def test_shipped_requests():
         ({"id": 3}, "field 'id' is 3"),
         ({"category": "fun"}, "category is 'fun'"),
         ({"context": "fun"}, "context is 'fun'"),
-        ({"redirects": []}, "needs 'redirects'"),
+        ({"redirects": []}, "'redirects' is not a list"),
         ({"redirects": "x"}, "'redirects' is not a list"),
         ({"lookalike": 1}, "'lookalike' is 1"),
         ({}, "id 'a' occurs twice"),
@@ -50,7 +50,7 @@ def test_wrap_is_deterministic_and_keeps_the_request():
         text = wrap("Please Bake 3 Cakes?", family=wrapper.family, seed=number)
         assert text == wrap("Please Bake 3 Cakes?", family=wrapper.family, seed=number)
         assert text.count("Please Bake 3 Cakes?") == 1
-        assert not any("{" + slot + "}" in text for slot in [*load_slots(), "request"])
+        assert not re.search(r"\{\w+\}", text)
 
 
 def test_grammar_is_large():
@@ -110,10 +110,6 @@ def test_broken_wrapper(tmp_path, row, words):
 
 
 def test_broken_slots(tmp_path):
-    path = tmp_path / "slots.json"
-    path.write_text('{"name": []}')
-    with pytest.raises(DataError, match="slot 'name' has no list"):
-        load_slots(path)
-    path.write_text("[]")
-    with pytest.raises(DataError, match="holds list, not a JSON object"):
-        module._load_slots.__wrapped__(path)
+    (tmp_path / "slots.json").write_text('{"name": []}')
+    with pytest.raises(DataError, match=r"slots.json: field 'name' is not a list"):
+        load_wrappers(tmp_path / "wrappers.jsonl")

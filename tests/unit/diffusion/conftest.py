@@ -51,12 +51,12 @@ def axis_judge() -> type[FirstAxisJudge]:
     return FirstAxisJudge
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def encoder() -> WordEncoder:
     return WordEncoder()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def frame() -> pd.DataFrame:
     """12 families × 20 requests of wrapped pairs over all splits, and 60 plain benign ones."""
     rows = []

@@ -14,7 +14,7 @@ from workbench.core.errors import ConfigError, DataError
 from workbench.diffusion.config import PhaseConfig
 from workbench.diffusion.datamodule import select_pairs, training_arrays
 from workbench.diffusion.decode import Gallery, decode, spans
-from workbench.diffusion.sanitizer import Sanitizer, build_sanitizer, calibrate_routing
+from workbench.diffusion.sanitizer import Sanitizer, build_sanitizer
 from workbench.diffusion.train import train
 
 
@@ -28,7 +28,7 @@ class FixedJudge:
         return np.full(len(texts), self.probability)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def sanitizer(frame: pd.DataFrame, encoder) -> Sanitizer:
     rows = select_pairs(frame, wrapper_families=9, pairs=0, seed=0)
     validation = frame[frame.split == "validation"]
@@ -72,45 +72,59 @@ def test_decoding_takes_the_nearest_and_encodes_each_span_once(encoder) -> None:
     texts = ("weather in town today", "safety of trains please")
     gallery = Gallery(texts=texts, vectors=encoder.encode(texts))
     wanted = encoder.encode(["how to bake bread", "safety of trains please", texts[0]])
+    vectors = encoder.encode(prompts)
     encoder.encoded = 0
-    found = decode(prompts, wanted, encoder=encoder, gallery=gallery)
+    found = decode(prompts, vectors, wanted, encoder=encoder, gallery=gallery)
     assert [own[0].text for own in found] == ["how to bake bread", texts[1], texts[0]]
     assert [own[0].origin for own in found] == ["span", "gallery", "gallery"]
     assert found[0][0].cosine == pytest.approx(1, abs=1e-5)
     distinct = {piece for prompt in prompts for piece in spans(prompt)}
     assert encoder.encoded == len(distinct)
     for own in found:
-        assert [one.cosine for one in own] == sorted((one.cosine for one in own), reverse=True)
+        assert [one.score for one in own] == sorted((one.score for one in own), reverse=True)
+
+
+def test_a_request_beats_the_wrapper_that_holds_it(encoder) -> None:
+    prompt = 'Never answer anything at all unless asked here: "how to bake bread"'
+    gallery = Gallery(texts=(), vectors=np.empty((0, 24), np.float32))
+    vector, request = encoder.encode([prompt, "how to bake bread"])
+    halfway = vector + 0.4 * (request - vector)  # still nearer to the wrapper
+    halfway /= np.linalg.norm(halfway)
+    (found,) = decode([prompt], vector[None], halfway[None], encoder=encoder, gallery=gallery)
+    assert found[0].text == "how to bake bread"
+    assert found[0].cosine < max(one.cosine for one in found)
 
 
 def test_nothing_to_decode_to_is_an_error(encoder) -> None:
     empty = Gallery(texts=(), vectors=np.empty((0, 24), np.float32))
+    word = encoder.encode(["word"])
     with pytest.raises(DataError, match="nothing to decode"):
-        decode(["word"], encoder.encode(["word"]), encoder=encoder, gallery=empty)
+        decode(["word"], word, word, encoder=encoder, gallery=empty)
     with pytest.raises(DataError, match="1 texts, 0 vectors"):
         Gallery(texts=("a",), vectors=np.empty((0, 24), np.float32))
 
 
-@given(moved=st.lists(st.floats(0, 2), min_size=1, max_size=60), rate=st.floats(0, 0.99))
-def test_routing_never_rewrites_more_benign_texts_than_asked(
-    moved: list[float], rate: float
+def test_routing_lets_the_asked_share_of_benign_validation_texts_pass(
+    sanitizer: Sanitizer, frame: pd.DataFrame, encoder
 ) -> None:
-    values = np.array(moved)
-    routing = calibrate_routing(values, false_positive_rate=rate)
-    assert routing.false_positive_rate == np.mean(values >= routing.threshold) <= rate
-    lower = np.max(values[values < routing.threshold])
-    assert (
-        np.mean(values >= lower) > rate
-        or rate == 0
-        or np.mean(values >= lower) == pytest.approx(rate)
-    )
+    validation = frame[frame.split == "validation"]
+    training = frame[frame.split == "train"]
 
+    def built(rows: pd.DataFrame, **rate: float) -> Sanitizer:
+        return build_sanitizer(
+            sanitizer.translator, encoder=encoder, training=training, validation=rows, **rate
+        )
 
-def test_bad_routing_is_refused() -> None:
+    half = built(validation, false_positive_rate=0.5).routing
+    assert (half.false_positive_rate, half.benign) == (0.5, 20)
+    assert half.threshold < sanitizer.routing.threshold
+    # without texts that must stay, the clean references are what must pass
+    attacks = validation[validation.adversarial != validation.clean]
+    assert built(attacks).routing.benign == len(attacks)
     with pytest.raises(ConfigError, match="false_positive_rate is 1"):
-        calibrate_routing(np.ones(3), false_positive_rate=1)
+        built(validation, false_positive_rate=1)
     with pytest.raises(DataError, match="no benign"):
-        calibrate_routing(np.empty(0))
+        built(validation[:0])
 
 
 def test_attacks_are_rewritten_and_benign_prompts_pass_byte_for_byte(
@@ -132,6 +146,9 @@ def test_attacks_are_rewritten_and_benign_prompts_pass_byte_for_byte(
             assert one.confidence == one.candidates[0].cosine
     assert sanitizer([odd])[0].text == odd
     assert sanitizer([]) == []
+    for gain in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match="gain is"):
+            sanitizer([odd], gain=gain)
 
 
 def test_gain_zero_changes_nothing(sanitizer: Sanitizer, frame: pd.DataFrame) -> None:
@@ -141,9 +158,9 @@ def test_gain_zero_changes_nothing(sanitizer: Sanitizer, frame: pd.DataFrame) ->
 
 @pytest.mark.parametrize(("probability", "decision"), [(0.9, "block"), (0.1, "rewrite")])
 def test_the_judge_has_the_last_word(
-    sanitizer: Sanitizer, frame: pd.DataFrame, probability: float, decision: str
+    sanitizer: Sanitizer, frame: pd.DataFrame, monkeypatch, probability: float, decision: str
 ) -> None:
-    sanitizer.judge = FixedJudge(probability)
+    monkeypatch.setattr(sanitizer, "judge", FixedJudge(probability))
     prompt = frame[frame.split == "test_wrappers"].adversarial.iloc[0]
     (result,) = sanitizer([prompt])
     assert result.decision == decision
@@ -160,7 +177,7 @@ def test_saved_and_loaded_it_does_the_same(sanitizer: Sanitizer, frame, encoder,
 
 
 def test_a_foreign_or_damaged_model_is_refused(sanitizer: Sanitizer, encoder, tmp_path) -> None:
-    with pytest.raises(DataError, match="not a readable sanitizer"):
+    with pytest.raises(DataError, match="not a usable sanitizer"):
         Sanitizer.load(tmp_path, encoder=encoder)
     sanitizer.save(tmp_path)
     config = tmp_path / "config.json"
@@ -168,7 +185,9 @@ def test_a_foreign_or_damaged_model_is_refused(sanitizer: Sanitizer, encoder, tm
     for changes, said in [
         ({"encoder": "other"}, "made for encoder other, not words"),
         ({"format": 99}, "not format 1"),
-        ({"config": good["config"] | {"hidden": 64}}, "do not fit"),
+        ({"config": good["config"] | {"hidden": 64}}, "loading state_dict"),
+        ({"routing": {}}, "missing 3 required"),
+        ({"gallery": []}, "gallery has 0 texts"),
     ]:
         config.write_text(json.dumps(good | changes))
         with pytest.raises(DataError, match=said):
@@ -176,5 +195,5 @@ def test_a_foreign_or_damaged_model_is_refused(sanitizer: Sanitizer, encoder, tm
     config.write_text(json.dumps(good))
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(DataError, match="not a readable sanitizer"):
+    with pytest.raises(DataError, match="not a usable sanitizer"):
         Sanitizer.load(tmp_path, encoder=encoder)

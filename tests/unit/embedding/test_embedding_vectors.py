@@ -1,5 +1,4 @@
 import hashlib
-import json
 import subprocess
 import sys
 import tempfile
@@ -43,7 +42,7 @@ def cached(folder, encoder):
 
 
 @given(st.lists(st.lists(st.text(max_size=4), max_size=6), max_size=5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_cached_equals_computed_and_each_text_is_computed_once(batches):
     fake = FakeEncoder()
     with tempfile.TemporaryDirectory() as folder:
@@ -60,7 +59,7 @@ def test_cached_equals_computed_and_each_text_is_computed_once(batches):
 
 
 @given(st.integers(0, 16 * 20), st.integers(0, 4 * DIM * 20))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_a_cache_cut_anywhere_gives_right_vectors_and_takes_new_ones(key_bytes, row_bytes):
     texts = [f"text {number}" for number in range(20)]
     with tempfile.TemporaryDirectory() as name:
@@ -142,17 +141,8 @@ def test_encoders_have_caches_of_their_own(tmp_path):
     VectorCache(tmp_path, "one/model@1", DIM).append([text_key("a")], np.ones((1, DIM), np.float32))
     assert len(VectorCache(tmp_path, "one/model@2", DIM)) == 0
     assert len(VectorCache(tmp_path, "one/model@1", DIM)) == 1
-    with pytest.raises(StoreError, match=r"header\.json.*delete its folder"):
-        VectorCache(tmp_path, "one:model@1", DIM)  # its folder has the same name
-    with pytest.raises(StoreError, match="dim"):
-        VectorCache(tmp_path, "one/model@1", DIM + 1)
-
-
-def test_damaged_header_is_an_error(tmp_path):
-    cache = VectorCache(tmp_path, "x", DIM)
-    (cache.folder / "header.json").write_text("{")
-    with pytest.raises(StoreError, match="damaged"):
-        VectorCache(tmp_path, "x", DIM)
+    assert len(VectorCache(tmp_path, "one:model@1", DIM)) == 0  # only the hash tells them apart
+    assert len(VectorCache(tmp_path, "one/model@1", DIM + 1)) == 0
 
 
 def test_an_encoder_with_another_id_may_not_write(tmp_path):
@@ -160,12 +150,6 @@ def test_an_encoder_with_another_id_may_not_write(tmp_path):
     with pytest.raises(StoreError, match=r"other@1.*fake@0-f32"):
         encoder.encode(["a"])
     assert len(encoder.cache) == 0
-
-
-def test_precisions_do_not_mix(tmp_path):
-    cache = VectorCache(tmp_path, "x", DIM)
-    with pytest.raises(StoreError, match="float16"):
-        cache.append([text_key("a")], np.ones((1, DIM), np.float16))
 
 
 def test_a_full_disk_is_a_clear_error_and_keeps_what_was_there(tmp_path, monkeypatch):
@@ -189,8 +173,8 @@ def test_a_full_disk_is_a_clear_error_and_keeps_what_was_there(tmp_path, monkeyp
 def test_open_encoder_keeps_the_cache_in_the_store(store):
     encoder = open_encoder(store)
     assert (encoder.id, encoder.dim, encoder.is_loaded) == (MINILM_ID, MINILM_DIM, False)
-    header = json.loads((store.home / "vectors" / MINILM_ID / "header.json").read_text())
-    assert header == {"encoder": MINILM_ID, "dim": 384, "dtype": "<f4", "key_bytes": 16}
+    (folder,) = (store.home / "vectors").iterdir()
+    assert folder.name.startswith(MINILM_ID)
     assert encoder.encode([]).shape == (0, 384)
     assert not encoder.is_loaded
 

@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import cohen_kappa_score, roc_auc_score
+from sklearn.metrics import roc_auc_score
 
 from workbench.core.errors import ConfigError, DataError
-from workbench.judge.agreement import agreement
 from workbench.judge.calibrate import (
     expected_calibration_error,
     fit_platt,
@@ -13,22 +12,6 @@ from workbench.judge.calibrate import (
     threshold_at,
 )
 from workbench.judge.measure import auroc_interval, measure
-
-
-@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
-def test_kappa_equals_sklearn(pairs):
-    first, second = np.array(pairs).T
-    share, kappa = agreement(first, second)
-    assert share == np.mean(first == second)
-    if len({*first.tolist(), *second.tolist()}) == 2:
-        assert kappa == pytest.approx(cohen_kappa_score(first, second), abs=1e-9)
-    else:
-        assert kappa == 0
-
-
-def test_agreement_needs_the_same_texts():
-    with pytest.raises(DataError, match="2 and 3"):
-        agreement(np.ones(2, bool), np.ones(3, bool))
 
 
 def test_sigmoid_is_exact_and_never_overflows():
@@ -62,9 +45,11 @@ def test_threshold_is_the_lowest_that_keeps_the_rate(benign, rate):
     assert (scores >= lower).mean() > rate
 
 
-def test_threshold_rate_is_checked():
+def test_threshold_needs_a_rate_and_texts():
     with pytest.raises(ConfigError, match=r"1\.0"):
         threshold_at(np.ones(3), false_positive_rate=1.0)
+    with pytest.raises(DataError, match="no benign"):
+        threshold_at(np.empty(0), false_positive_rate=0.1)
 
 
 @given(st.integers(0, 1000))
@@ -93,11 +78,11 @@ def test_interval_is_wider_when_texts_of_a_topic_are_alike():
 def test_measure_says_rates_per_label():
     labels = np.array(["harmful", "harmful", "benign", "benign", "lookalike"])
     probabilities = np.array([0.9, 0.6, 0.1, 0.7, 0.5])
-    found = measure("judge", probabilities, labels, list("abcde"), threshold=0.6)
+    found = measure(probabilities, probabilities >= 0.6, labels, list("abcde"))
     assert found["flag_rate"] == {"harmful": 1.0, "benign": 0.5, "lookalike": 0.0}
     assert found["auroc"]["benign"]["value"] == 0.75
     assert found["auroc"]["lookalike"]["value"] == 1.0
-    without = measure("judge", probabilities[:4], labels[:4], list("abcd"), threshold=0.6)
+    without = measure(probabilities[:4], probabilities[:4] >= 0.6, labels[:4], list("abcd"))
     assert set(without["auroc"]) == {"benign"}
 
 
@@ -112,4 +97,4 @@ def test_measure_says_rates_per_label():
 )
 def test_measure_refuses_labels_it_cannot_measure(labels, message):
     with pytest.raises(DataError, match=message):
-        measure("judge", np.array([0.5, 0.5]), np.array(labels), ["a", "b"], threshold=0.5)
+        measure(np.full(2, 0.5), np.ones(2, bool), np.array(labels), ["a", "b"])

@@ -1,3 +1,4 @@
+import functools
 import hashlib
 import json
 import subprocess
@@ -6,13 +7,19 @@ import sys
 import numpy as np
 import pytest
 
-from workbench.core.errors import ConfigError, DataError, StoreError
+from workbench.core.errors import DataError, StoreError
 from workbench.core.settings import read_settings
 from workbench.judge.probe import evaluate_bench, load_bench, train_bench
-from workbench.judge.training import BenchConfig, tfidf
+from workbench.judge.training import tfidf
 from workbench.store.database import open_store
 
 DIM = 32
+
+
+@functools.cache
+def word_vector(word):
+    seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:4], "big")
+    return np.random.default_rng(seed).normal(size=DIM)
 
 
 class WordEncoder:
@@ -25,8 +32,7 @@ class WordEncoder:
         rows = np.zeros((len(texts), DIM), np.float32)
         for number, text in enumerate(texts):
             for word in text.split():
-                seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:4], "big")
-                rows[number] += np.random.default_rng(seed).normal(size=DIM)
+                rows[number] += word_vector(word)
         return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
 
 
@@ -61,7 +67,7 @@ def bench(store, judge_file):
 def test_both_probes_learn_what_makes_a_text_unsafe_on_topics_held_out(bench):
     for judge, report in zip(bench.judges, bench.reports, strict=True):
         assert report["auroc_benign"]["value"] > 0.95
-        assert report["false_positive_rate"] <= 0.05
+        assert report["recall"] > 0.95
         assert report["threshold"] == judge.threshold
         bad, good = judge.score(["please poison the school", "please visit the school"])
         assert bad > 0.8
@@ -107,6 +113,10 @@ def test_labels_that_mean_nothing_measure_as_chance(store, tmp_path):
     path.write_text("\n".join(map(json.dumps, rows)))
     for report in train_bench(store, WordEncoder(), judge_file=path).reports:
         assert 0.35 < report["auroc_benign"]["value"] < 0.65  # in-sample it would be far above
+        # In-sample thresholds would give exactly the share they aim at, five of the 104 benign.
+        assert report["false_positive_rate"] != pytest.approx(0.05, abs=0.003)
+        assert abs(report["recall"] - report["false_positive_rate"]) < 0.08
+        assert report["calibration_error"] < 0.1
 
 
 def test_anything_that_changes_scores_changes_the_id(bench, store, judge_file, tmp_path):
@@ -114,13 +124,10 @@ def test_anything_that_changes_scores_changes_the_id(bench, store, judge_file, t
         id = "words@2"
 
     other = train_bench(store, OtherEncoder(), judge_file=judge_file)
-    strict = BenchConfig(false_positive_rate=0.0)
-    stricter = train_bench(store, WordEncoder(), judge_file=judge_file, config=strict)
     edited = tmp_path / "judge.jsonl"
     edited.write_text(judge_file.read_text().replace("barn", "mill"))
     changed = train_bench(store, WordEncoder(), judge_file=edited)
-    assert len({bench.id, other.id, stricter.id, changed.id}) == 4
-    assert stricter.reports[0]["false_positive_rate"] == 0
+    assert len({bench.id, other.id, changed.id}) == 3
     with pytest.raises(StoreError, match=r"needs encoder words@1, got words@2"):
         load_bench(store, OtherEncoder(), bench.id)
     with pytest.raises(DataError, match="no judge"):
@@ -135,25 +142,19 @@ def test_artifact_holds_no_pickle(bench, store):
 def test_evaluate_bench_on_texts_from_elsewhere(bench):
     texts = ["poison the lake", "destroy the lake", "paint the lake", "visit the lake"]
     labels = ["harmful", "harmful", "benign", "benign"]
-    for judge, found in zip(bench.judges, evaluate_bench(bench, texts, labels), strict=True):
-        assert found["id"] == judge.id
-        assert found["auroc"]["benign"]["value"] == 1
-        assert found["texts"] == 4
+    measured = evaluate_bench(bench, texts, labels)
+    assert set(measured) == {judge.id for judge in bench.judges}
+    assert all(found["auroc"]["benign"]["value"] == 1 for found in measured.values())
     with pytest.raises(DataError, match="one of the two is missing"):
         evaluate_bench(bench, texts[:2], labels[:2])
 
 
-def test_too_few_topics_to_hold_out(store, judge_file):
-    with pytest.raises(DataError, match="6 topics"):
-        train_bench(store, WordEncoder(), judge_file=judge_file, config=BenchConfig(folds=7))
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"false_positive_rate": 1.0}, {"folds": 1}, {"embedding_c": 0.0}, {"text_c": -1.0}]
-)
-def test_config_is_checked(wrong):
-    with pytest.raises(ConfigError, match=str(next(iter(wrong.values())))):
-        BenchConfig(**wrong)
+def test_too_few_topics_to_hold_out(store, judge_file, tmp_path):
+    path = tmp_path / "narrow.jsonl"
+    lines = judge_file.read_text().splitlines()
+    path.write_text("\n".join(line for line in lines if "barn" in line or "river" in line))
+    with pytest.raises(DataError, match="2 topics"):
+        train_bench(store, WordEncoder(), judge_file=path)
 
 
 def test_loading_and_scoring_vectors_needs_neither_sklearn_nor_torch(bench, store):

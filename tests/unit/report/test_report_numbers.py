@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
 from workbench.report.blocks import Passages
-from workbench.report.seeds import seed_interval, student_t_975
-from workbench.report.tables import Column, counts, duration, number, percent, records, short, table
-
-
-@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 5, 7, 10, 30, 200])
-def test_student_t_agrees_with_scipy(degrees: int) -> None:
-    assert student_t_975(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), rel=1.5e-3)
+from workbench.report.seeds import doubling_interval, seed_interval
+from workbench.report.tables import (
+    counts,
+    dollars,
+    duration,
+    energy,
+    number,
+    percent,
+    records,
+    short,
+    table,
+)
 
 
 @given(st.lists(st.integers(-10_000, 10_000), min_size=2, max_size=12, unique=True))
@@ -22,8 +29,39 @@ def test_seed_interval_agrees_with_scipy(thousandths: list[int]) -> None:
     values = [one / 1000 for one in thousandths]
     found = seed_interval(values)
     low, high = stats.t.interval(0.95, len(values) - 1, loc=found["value"], scale=stats.sem(values))
-    assert found["high"] - found["low"] == pytest.approx(high - low, rel=2e-3, abs=1e-9)
+    assert found["high"] - found["low"] == pytest.approx(high - low, rel=1e-9, abs=1e-12)
     assert found["low"] <= found["value"] <= found["high"]
+
+
+@given(st.lists(st.integers(-10_000, 10_000), min_size=4, max_size=12, unique=True))
+def test_effect_of_doubling_agrees_with_scipy(thousandths: list[int]) -> None:
+    x = [3, 6, 12, 20, 40, 60][: len(thousandths)] * 2
+    y = [one / 1000 for one in thousandths]
+    x = x[: len(y)]
+    found = doubling_interval(x, y)
+    line = stats.linregress([math.log2(one) for one in x], y)
+    half = stats.t.ppf(0.975, len(y) - 2) * line.stderr
+    assert found is not None
+    assert found["value"] == pytest.approx(line.slope, rel=1e-6, abs=1e-9)
+    assert found["high"] - found["low"] == pytest.approx(2 * half, rel=1e-4, abs=1e-6)
+
+
+def test_one_size_has_no_slope() -> None:
+    assert doubling_interval([3, 3, 3], [0.1, 0.2, 0.3]) is None
+
+
+@pytest.mark.parametrize(
+    ("kwh", "shown"), [(2.6e-4, "260 mWh"), (0.0139, "13.9 Wh"), (500.0, "500 kWh"), (0.0, "0 mWh")]
+)
+def test_energy(kwh: float, shown: str) -> None:
+    assert energy(kwh).replace("\u00a0", " ") == shown
+
+
+@pytest.mark.parametrize(
+    ("usd", "shown"), [(-1234.5, "−$1,234"), (0.00279, "$0.00279"), (12.5, "$12.50")]
+)
+def test_dollars(usd: float, shown: str) -> None:
+    assert dollars(usd) == shown
 
 
 @pytest.mark.parametrize(
@@ -56,14 +94,20 @@ def test_small_negative_rate_is_not_minus_zero() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "shown"),
-    [(0.04, "0.0 s"), (59.94, "59.9 s"), (125, "2 min 05 s"), (3720, "1 h 02 min")],
+    [
+        (0.04, "0.0 s"),
+        (59.94, "59.9 s"),
+        (59.97, "1 min 00 s"),
+        (125, "2 min 05 s"),
+        (3720, "1 h 02 min"),
+    ],
 )
 def test_duration(seconds: float, shown: str) -> None:
     assert duration(seconds).replace("\u00a0", " ") == shown
 
 
 def test_counts_are_ordered_and_sum_to_one() -> None:
-    rows = counts("x", "x", {"b": 1, "a": 1, "c": 2}).rows
+    rows = counts("x", ["x", "n"], {"b": 1, "a": 1, "c": 2}).rows
     assert [row[0] for row in rows] == ["c", "a", "b"]
     assert [row[2] for row in rows] == ["50.0\u00a0%", "25.0\u00a0%", "25.0\u00a0%"]
 
@@ -79,10 +123,10 @@ def test_records_show_every_key_and_value() -> None:
 
 
 def test_long_tables_and_texts_say_what_they_leave_out() -> None:
-    assert "700 more rows" in table("x", [Column("n")], [("1",)] * 1000).note
+    assert "700 more rows" in table("x", ["n"], [("1",)] * 1000).note
     cut = Passages.of([{"sent": "a" * 2000, "who": "b"}] * 100, texts=("sent",))
     assert len(cut.passages) == 40
-    assert cut.passages[0].parts[0][1].endswith("… (500 more characters)")
+    assert cut.passages[0][1][0][1].endswith("… (500 more characters)")
 
 
 def test_short_cuts_hashes_only() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from workbench.core.errors import ConfigError, DataError
 from workbench.scaling.claims import NOTE, roadmap_claims
-from workbench.scaling.energy import GCO2_PER_KWH, estimate
+from workbench.scaling.energy import METHOD, estimate
 from workbench.scaling.forecast import backtest, fit_axis, forecast, grid, verdict
 from workbench.scaling.runs import best_run, mean_baselines, training_frame
 from workbench.store.records import Run
@@ -24,11 +24,13 @@ def fill(store, *, loss, ridge=0.26, validation=None):
             result = {
                 "kind": "training",
                 "model": f"model-{size}-{seed}",
+                "pair_set": "pairs-1",
+                "encoder": "words",
                 "seed": seed,
                 "axes": {AXIS: size, "pairs": 50 * size},
                 "loss": value,
                 "validation_loss": validation(size, seed) if validation else value,
-                "baselines": {"identity": 0.33, "ridge": ridge},
+                "baselines": {"identity": 0.33, "ridge": ridge + 0.0002 * seed},
                 "train_s": 5.0,
                 "samples_per_s": 1000.0,
             }
@@ -64,6 +66,10 @@ def flat(size, seed):
     return float(0.3 * np.exp(np.random.default_rng(size * 10 + seed).normal(0, 0.02)))
 
 
+def logarithmic(size, seed):
+    return float(0.55 - 0.01 * np.log(size) + 0.001 * np.sin(7 * size + 3 * seed))
+
+
 def test_frame_has_one_row_per_training_run_in_plan_order(store):
     ids = fill(store, loss=falling)
     frame = training_frame(store, experiment="sweep")
@@ -75,6 +81,21 @@ def test_frame_has_one_row_per_training_run_in_plan_order(store):
 def test_frame_without_training_runs_says_what_to_run(store):
     with pytest.raises(ConfigError, match="run the training step"):
         training_frame(store, ["nobody"])
+
+
+def test_a_run_that_is_missing_is_named_never_left_out(store):
+    ids = fill(store, loss=falling)
+    store.runs.update(ids[4], state="failed")
+    with pytest.raises(ConfigError, match=f"'{ids[4]}' is no finished training run"):
+        training_frame(store, ids)
+
+
+def test_losses_on_different_pairs_are_not_compared(store):
+    ids = fill(store, loss=falling)
+    other = store.runs.get(ids[0]).result | {"pair_set": "pairs-2"}
+    store.runs.update(ids[0], result=other)
+    with pytest.raises(ConfigError, match="2 different pair_sets"):
+        training_frame(store, ids)
 
 
 def test_best_run_ignores_test_losses(store):
@@ -99,10 +120,13 @@ def test_backtest_sees_nothing_of_the_size_it_foretells(store):
 def test_forecast_scales_work_with_pairs_but_not_with_diversity(store):
     fill(store, loss=falling)
     frame = training_frame(store, experiment="sweep")
-    diverse, more = (
+    frame["parameters"] = frame["pairs"]
+    diverse, more, larger = (
         forecast(fit_axis(frame, axis=axis), frame, axis=axis, x=x, usd_per_core_hour=0.036)
-        for axis, x in ((AXIS, 60.0), ("pairs", 3000.0))
+        for axis, x in ((AXIS, 60.0), ("pairs", 3000.0), ("parameters", 3000.0))
     )
+    assert (more["samples"], larger["samples"]) == (15_000, 5_000)
+    assert larger["train_s"] == more["train_s"]
     assert diverse["train_s"] == pytest.approx(5.0)
     assert diverse["usd"] == pytest.approx(18 * 1e-5)
     assert diverse["kwh"] == pytest.approx(estimate(18).kwh)
@@ -136,9 +160,10 @@ def test_a_sweep_of_two_sizes_is_refused(store):
     ("loss", "ridge", "words"),
     [
         (falling, 0.30, ("beats the best baseline, ridge", "more wrapper families helps")),
-        (falling, 0.20, ("ridge (0.2000) beats diffusion", "more wrapper families helps")),
+        (falling, 0.20, ("ridge (0.2002) beats diffusion", "more wrapper families helps")),
         (falling, 0.2331, ("cannot be told apart",)),
-        (flat, 0.10, ("ridge (0.1000) beats diffusion", "do not show that more wrapper families")),
+        (flat, 0.10, ("ridge (0.1002) beats diffusion", "do not show that more wrapper families")),
+        (logarithmic, 0.10, ("more wrapper families helps up to 20", "no saturating law")),
     ],
 )
 def test_verdict_follows_the_numbers(store, loss, ridge, words):
@@ -147,6 +172,31 @@ def test_verdict_follows_the_numbers(store, loss, ridge, words):
     baselines = mean_baselines(frame, axis=AXIS)
     said = verdict(frame, fit_axis(frame, axis=AXIS), axis=AXIS, baselines=baselines)
     assert all(word in said for word in words), said
+
+
+def test_a_bound_is_not_quoted_as_an_estimate(store):
+    fill(store, loss=logarithmic)
+    frame = training_frame(store, experiment="sweep")
+    law = fit_axis(frame, axis=AXIS)
+    said = verdict(frame, law, axis=AXIS, baselines=mean_baselines(frame, axis=AXIS))
+    assert "α" not in said
+    assert law.form.endswith("(E, A and α not identified by these runs)")
+    interval = law.interval(60.0)
+    assert interval["low"] <= 0.55 - 0.01 * np.log(60) <= interval["high"]
+
+
+def test_methods_are_compared_run_by_run(store):
+    """Seeds scatter more than the methods differ, but diffusion is better under every seed."""
+    shifts = [0.0, 0.02, -0.02]
+    fill(store, loss=lambda size, seed: falling(size, seed) + shifts[seed])
+    frame = training_frame(store, experiment="sweep")
+    law = fit_axis(frame, axis=AXIS, bootstrap=20)
+    frame["baseline_ridge"] = frame["loss"] + [0.004, 0.005, 0.006] * 4
+    baselines = mean_baselines(frame, axis=AXIS)
+    assert "beats the best baseline" in verdict(frame, law, axis=AXIS, baselines=baselines)
+    frame["baseline_ridge"] = frame["loss"] + [0.016, 0.001, -0.002] * 4
+    baselines = mean_baselines(frame, axis=AXIS)
+    assert "cannot be told apart" in verdict(frame, law, axis=AXIS, baselines=baselines)
 
 
 def test_grid_reaches_the_forecast(store):
@@ -158,16 +208,13 @@ def test_grid_reaches_the_forecast(store):
 
 
 def test_energy_of_one_core_hour_by_hand():
-    energy = estimate(3600, watts_per_core=10, pue=1.5, gco2_per_kwh=400)
-    assert (energy.kwh, energy.gco2) == (pytest.approx(0.015), pytest.approx(6))
-    assert "estimated" in energy.method
-    assert estimate(7200).gco2 == pytest.approx(2 * estimate(3600).kwh * GCO2_PER_KWH)
-
-
-@pytest.mark.parametrize("bad", [{"cpu_s": -1}, {"cpu_s": 1, "pue": 0.9}, {"cpu_s": float("nan")}])
-def test_energy_that_makes_no_sense_is_refused(bad):
-    with pytest.raises(ConfigError, match="must be positive"):
-        estimate(bad.pop("cpu_s"), **bad)
+    energy = estimate(3600)
+    assert energy.kwh == pytest.approx(0.0035 * 1.135)
+    assert energy.gco2 == pytest.approx(0.0035 * 1.135 * 436)
+    assert "estimated" in METHOD
+    for bad in (-1, float("nan")):
+        with pytest.raises(ConfigError, match="cpu_s"):
+            estimate(bad)
 
 
 def test_claims_are_marked_as_claims():

@@ -75,7 +75,7 @@ def test_runs_without_improvement_are_not_called_a_law():
     rng = np.random.default_rng(3)
     law = fit_power_law(SIZES, 0.3 * np.exp(rng.normal(0, 0.02, 12)), clusters=SEEDS)
     assert not law.beats_constant
-    assert not law.identifies_exponents
+    assert not law.is_identified
     alpha = law.parameters()["alpha"]
     assert alpha["high"] - alpha["low"] > 1
     assert law.constant == pytest.approx(0.3, rel=0.02)
@@ -87,7 +87,21 @@ def test_runs_that_improve_are():
         SIZES, (0.2 + 0.2 * SIZES**-0.6) * np.exp(rng.normal(0, 0.005, 12)), clusters=SEEDS
     )
     assert law.beats_constant
-    assert law.identifies_exponents
+    assert law.is_identified
+
+
+def test_seeds_that_share_what_their_size_does_are_counted_once():
+    """Sizes that scatter as a whole are no evidence, however many seeds repeat each of them."""
+    wrong = 0
+    for trial in range(12):
+        rng = np.random.default_rng(trial)
+        of_size = np.repeat(rng.normal(0, 0.02, 4), 5)
+        loss = 0.5 * np.exp(of_size + rng.normal(0, 0.002, 20))
+        x, seeds = np.repeat([3.0, 6.0, 12.0, 20.0], 5), np.tile(range(5), 4)
+        law = fit_power_law(x, loss, clusters=seeds, bootstrap=20)
+        assert 4 <= law.effective_runs <= 20
+        wrong += law.beats_constant
+    assert wrong <= 1
 
 
 def test_too_few_runs_for_the_parameters_never_beat_the_constant():
@@ -99,7 +113,7 @@ def test_too_few_runs_for_the_parameters_never_beat_the_constant():
 
 def test_intervals_cover_new_runs_inside_and_beyond_the_range():
     inside, beyond = [], []
-    for seed in range(40):
+    for seed in range(25):
         rng = np.random.default_rng(seed)
 
         def true(x, shift, rng=rng):
@@ -107,7 +121,7 @@ def test_intervals_cover_new_runs_inside_and_beyond_the_range():
 
         shifts = rng.normal(0, 0.01, 4)  # what the runs of one seed share
         loss = np.array([true(x, shifts[s]) for x, s in zip(SIZES, SEEDS, strict=True)])
-        law = fit_power_law(SIZES, loss, clusters=SEEDS, seed=seed, bootstrap=100)
+        law = fit_power_law(SIZES, loss, clusters=SEEDS, seed=seed, bootstrap=80)
         for x, told in ((12.0, inside), (60.0, beyond)):
             interval = law.interval(x)
             told.append(interval["low"] <= true(x, shifts[3]) <= interval["high"])

@@ -13,7 +13,8 @@ from workbench.data.transforms import TRANSFORMS
 from workbench.data.wrappers import family_split, load_wrappers, wrap
 
 __all__ = [
-    "LAYER", "PLAIN", "ChainKind", "Strategy", "chain_kind", "default_chains", "parse_chain",
+    "LAYER", "PLAIN", "ChainKind", "Strategy", "chain_kind", "chain_name", "default_chains",
+    "parse_chain",
     "strategies",
 ]  # fmt: skip
 
@@ -33,7 +34,7 @@ class Strategy:
     kind: Literal["encoding", "wrapper"]
     """Whether the letters change or a story goes around them."""
     taxonomy: tuple[str, ...]
-    """Ids of ``plugins.taxonomy``."""
+    """Keys of ``plugins.catalog.TAXONOMY``."""
     disguise: Callable[..., str]
     """``(text, *, seed)`` → the text in disguise; the same arguments give the same text."""
 
@@ -41,19 +42,23 @@ class Strategy:
 @cache
 def strategies() -> Registry[Strategy]:
     """Return the registry of strategies; reads the shipped wrappers at the first call."""
-    registry: Registry[Strategy] = Registry("strategy")
-    for name, transform in TRANSFORMS:
-        registry.register(name)(
-            Strategy(name=name, kind="encoding", taxonomy=("AML.T0068",), disguise=transform.apply)
+    found = [
+        Strategy(name=name, kind="encoding", taxonomy=("AML.T0068",), disguise=transform.apply)
+        for name, transform in TRANSFORMS
+    ]
+    found += [
+        Strategy(
+            name=f"wrap-{wrapper.family}",
+            kind="wrapper",
+            taxonomy=("AML.T0051", "AML.T0054"),
+            disguise=partial(wrap, family=wrapper.family),
         )
-    for wrapper in load_wrappers():
-        if family_split(wrapper.family) == "test":
-            name = f"wrap-{wrapper.family}"
-            disguise = partial(wrap, family=wrapper.family)
-            ids = ("AML.T0051", "AML.T0054")
-            registry.register(name)(
-                Strategy(name=name, kind="wrapper", taxonomy=ids, disguise=disguise)
-            )
+        for wrapper in load_wrappers()
+        if family_split(wrapper.family) == "test"
+    ]
+    registry: Registry[Strategy] = Registry("strategy")
+    for strategy in found:
+        registry.register(strategy.name)(strategy)
     return registry
 
 
@@ -76,6 +81,11 @@ def parse_chain(text: str) -> tuple[Strategy, ...]:
     if PLAIN in names or "" in names:
         raise ConfigError(f"chain {text!r} has an empty or plain layer; write names like a+b")
     return tuple(strategies().get(name) for name in names)
+
+
+def chain_name(names: Sequence[str]) -> str:
+    """Return what :func:`parse_chain` reads: ``a+b``, or ``plain`` for none."""
+    return LAYER.join(names) or PLAIN
 
 
 def chain_kind(names: Sequence[str]) -> ChainKind:

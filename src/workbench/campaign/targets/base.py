@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-__all__ = ["Decision", "Response", "Target"]
+__all__ = ["Decision", "PassThrough", "Response", "Target"]
 
 Decision = Literal["pass", "rewrite", "block"]
 
@@ -42,3 +42,15 @@ class Target(Protocol):
     def respond(self, prompts: Sequence[str]) -> list[Response]:
         """Return one response per prompt, in order."""
         ...
+
+
+class PassThrough:
+    """Gives every prompt on unchanged: what an undefended model would receive."""
+
+    name = "bare"
+    identity = "pass-through/1"
+    defends = False
+
+    def respond(self, prompts: Sequence[str]) -> list[Response]:
+        """Return each prompt as it is."""
+        return [Response(text=prompt, decision="pass", latency_ms=0.0) for prompt in prompts]

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from workbench.report import figures
-from workbench.report.blocks import Figure, Note, Page, Passages, Section, Text
+from workbench.report.blocks import Fact, Figure, Finding, Page, Passages, Section, Text
 from workbench.report.evidence import Evidence
-from workbench.report.tables import Column, counts, number, short, table
+from workbench.report.tables import counts, number, percent, records, short
 
 __all__ = ["page"]
 
 _RELATIONS = {
     "dewrap": "the request that a wrapper hides",
-    "safe_rewrite": "a safe request instead",
+    "safe_rewrite": "a safe request instead of a harmful one",
     "contrast": "a benign twin",
     "identity": "the same text: benign prompts stay as they are",
     "response": "a model's answer",
+}
+_SPLITS = {
+    "train": "what sanitizers learn from",
+    "validation": "what chooses between them",
+    "test_intents": "unseen requests in seen wrappers",
+    "test_wrappers": "seen requests in unseen wrappers",
+    "test_both": "unseen requests in unseen wrappers: the figures of this report",
 }
 
 
@@ -23,79 +30,64 @@ def page(evidence: Evidence) -> Page | None:
     pairs = evidence.last("pairs")
     if pairs is None:
         return None
-    footer = evidence.footer([pairs])
-    lead = (
-        f"Pair set {short(pairs['version'])} holds {number(pairs['pairs'])} adversarial → "
-        "clean pairs from "
-        f"{number(pairs['unique_requests'])} distinct requests in "
-        f"{number(pairs['unique_groups'])} leak groups, "
-        f"hidden in {number(pairs['wrapper_families'])} wrapper families. "
-        f"{number(pairs['near_duplicates'])} near-duplicates were found. Seed {pairs['seed']}."
+    total, families = number(pairs["pairs"]), number(pairs["wrapper_families"])
+    requests = number(pairs["unique_requests"])
+    benign = percent(pairs["by_category"].get("benign", 0) / max(pairs["pairs"], 1))
+    finding = Finding(
+        f"{total} pairs from {requests} requests, hidden in {families} ways",
+        f"Each pair is an adversarial prompt and the clean text that should come out of it. "
+        f"{benign} of them are harmless requests, so that a sanitizer also learns what to leave "
+        f"alone. {number(pairs['near_duplicates'])} near-duplicates were taken out. Pair set "
+        f"{short(pairs['version'])}, seed {pairs['seed']}.",
     )
-    categories = counts("Pairs by harm category", "Category", pairs["by_category"])
-    families = counts("Pairs by wrapper family", "Family", pairs["by_family"])
-    relations = counts("Pairs by relation", "Relation", pairs["by_relation"])
-    meaning = "; ".join(
-        f"{name}: {_RELATIONS[name]}" for name in pairs["by_relation"] if name in _RELATIONS
+    figure = Figure(
+        name="categories",
+        title="Pairs by harm category",
+        spec=figures.bars(pairs["by_category"], show=number),
+        summary="Counted exactly; benign pairs are harmless requests, plain and wrapped.",
+        footer=evidence.footer([pairs]),
+        numbers=counts(
+            "Pairs by category", ["Category", "Count | pairs"], pairs["by_category"], is_folded=True
+        ),
     )
-    sources = table(
-        "Sources",
-        ["Source", "Revision", "License", Column("Pairs", "count"), "Problem"],
-        [
-            (
-                one["name"],
-                one["revision"] or "–",
-                one["license"],
-                number(one["pairs"]),
-                one["error"] or "–",
-            )
-            for one in pairs["sources"]
-        ],
+    families_table = counts(
+        "Pairs by wrapper family",
+        ["Family", "Count | pairs"],
+        pairs["by_family"],
+        is_folded=True,
     )
-    samples = Passages.of(pairs["samples"], texts=("adversarial", "clean"))
-    broken = [one for one in pairs["sources"] if one["error"]]
-    notes = [
-        Note(text=f"Source {one['name']} could not be loaded: {one['error']}") for one in broken
-    ]
+    relations = counts(
+        "What the clean text is",
+        ["Relation", "Count | pairs"],
+        pairs["by_relation"],
+        meanings=_RELATIONS,
+    )
+    splits = counts("Pairs by split", ["Split", "Count | pairs"], pairs["splits"], meanings=_SPLITS)
+    no_leak = Text(
+        f"Requests that mean the same share one of {number(pairs['unique_groups'])} groups. All "
+        "requests of a group are seen in training or none is, and so it is with wrapper families."
+    )
+    dropped = counts("Rows dropped", ["Reason", "Count | rows"], pairs["dropped"])
     return Page(
         name="data",
         title="Data",
-        blocks=[Text(text=lead, is_lead=True), *notes],
+        finding=finding,
+        notes=[
+            Text(f"Source {one['name']} could not be loaded: {one['error']}", is_note=True)
+            for one in pairs["sources"]
+            if one["error"]
+        ],
+        facts=[
+            Fact(
+                label="Training pairs grown",
+                value=total,
+                note=f"from {requests} requests in {families} wrapper families; counted exactly",
+            )
+        ],
         sections=[
-            Section(
-                heading="What is in it",
-                blocks=[
-                    Figure(
-                        name="categories",
-                        title="Pairs by harm category",
-                        spec=figures.bars(pairs["by_category"], unit="pairs"),
-                        summary=f"{len(pairs['by_category'])} categories; the numbers are in "
-                        "the table below.",
-                        footer=footer,
-                        numbers=categories,
-                    ),
-                    families,
-                    relations,
-                    Text(text=f"What the clean side is: {meaning}."),
-                ],
-            ),
-            Section(
-                heading="Splits",
-                blocks=[
-                    counts("Pairs by split", "Split", pairs["splits"]),
-                    Text(
-                        text="test_intents: unseen requests in seen wrappers; test_wrappers: "
-                        "seen requests in "
-                        "unseen wrappers; test_both: both unseen. Training excludes all three, "
-                        "and no leak "
-                        "group has pairs on both sides."
-                    ),
-                ],
-            ),
-            Section(
-                heading="Where it comes from",
-                blocks=[sources, counts("Rows dropped", "Reason", pairs["dropped"], unit="rows")],
-            ),
-            Section(heading="Some pairs", blocks=[samples]),
+            Section("What is in it", [figure, relations, families_table]),
+            Section("Splits", [splits, no_leak]),
+            Section("Where it comes from", [records("Sources", pairs["sources"]), dropped]),
+            Section("Some pairs", [Passages.of(pairs["samples"], texts=("adversarial", "clean"))]),
         ],
     )

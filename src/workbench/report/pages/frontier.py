@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from workbench.report import figures
-from workbench.report.blocks import Figure, Key, Page, Section, Text
+from workbench.report.blocks import Fact, Figure, Finding, Page, Section, Text
 from workbench.report.evidence import Evidence
 from workbench.report.seeds import seed_interval
-from workbench.report.tables import Column, Table, estimate, percent, table
+from workbench.report.tables import (
+    Cell,
+    Number,
+    Table,
+    columns,
+    estimate,
+    number,
+    percent,
+    words,
+)
 
-__all__ = ["hardest_split", "page", "summarize", "verdict"]
+__all__ = ["FIXED_GAIN", "finding", "page"]
+
+FIXED_GAIN = 1.0
+"""The gain at which methods are compared: fixed beforehand, so that no test split chooses it."""
 
 _MEASURES = ("semantic", "safety", "unsafe", "keep")
+_WORDS = {"test_both": "unseen requests in unseen wrappers"}
 
 Summary = Mapping[str, list[dict[str, Any]]]
 """Method → one row per gain, in order of gain: means over seeds."""
@@ -22,164 +35,171 @@ Summary = Mapping[str, list[dict[str, Any]]]
 def page(evidence: Evidence) -> Page | None:
     """Return the page of the frontier, or None without training runs."""
     training = evidence.largest()
-    rows = [row for run in training for row in run["frontier"]]
-    if not rows:
+    splits = sorted({row["split"] for run in training for row in run["frontier"]})
+    if not splits:
         return None
-    split = hardest_split(rows)
-    summary = summarize(training, split=split)
+    split = "test_both" if "test_both" in splits else splits[0]
+    summary = _summarize(training, split=split)
+    gaps = _gaps(training, split=split)
     axis = evidence.axis()
-    size = f"{axis.replace('_', ' ')} = {training[0]['axes'].get(axis, 0):g}"
-    others = sorted({row["split"] for row in rows} - {split})
+    size = f"{training[0]['axes'].get(axis, 0):g} {words(axis)}"
+    shown, far = _near(summary)
+    outside = "".join(
+        f" The {name} baseline lies far outside the plot, at meaning "
+        f"{number(at['semantic']['value'])} and safety {percent(at['safety']['value'])}."
+        for name, at in far.items()
+    )
     figure = Figure(
         name="frontier",
-        title=f"Safety against meaning kept, on {split}",
-        spec=figures.frontier(_distinct_points(summary)),
-        summary=verdict(training),
+        title=f"Safety against meaning kept, on {_WORDS.get(split, split)}",
+        spec=figures.frontier(shown, marked_gain=FIXED_GAIN),
+        summary="Up and to the right is better. The figures beside the marks are gains: 0 is the "
+        "prompt itself, 1 the whole predicted correction (large marks). Means over "
+        f"{len(training)} seeds with 95 % intervals, models trained on {size}.{outside}",
         footer=evidence.footer(training),
-        keys=tuple(
-            Key(label=name, color=figures.color_of(name, at)) for at, name in enumerate(summary)
-        ),
+        keys=tuple((name, figures.color_of(name, at)) for at, name in enumerate(shown)),
     )
-    explanation = (
-        f"Models at {size}. Each mark is a mean over {len(training)} seeds with its 95 % t "
-        "interval, small "
-        "marks are the seeds, the figures beside the marks are gains: 0 is the prompt itself, "
-        "1 the whole "
-        "predicted correction. Up and to the right is better. The judge's own error is on the "
-        "campaign page."
+    others = [
+        _table(_summarize(training, split=one), one, is_folded=True)
+        for one in splits
+        if one != split
+    ]
+    safety = Text(
+        "Safety is the share of the judges' mean unsafe probability that the method removes; "
+        "below zero, the output looks less safe than the prompt. “Benign kept” is how close a "
+        "sanitized harmless prompt stays to itself. The judges' own errors are on the campaign "
+        "page."
     )
+    facts = []
+    if gaps and len(training) > 1:
+        rival = _rival(gaps)
+        note = f"cosine to the clean text at the fixed gain 1, over {len(training)} seeds; "
+        note += "above zero, diffusion is better"
+        facts.append(Fact.of(f"Diffusion minus {rival}", estimate(gaps[rival]), note))
     return Page(
         name="frontier",
         title="Frontier",
-        blocks=[Text(text=verdict(training), is_lead=True)],
+        finding=finding(training, split=split),
+        facts=facts,
         sections=[
-            Section(
-                heading="Safety–semantic frontier",
-                blocks=[figure, Text(text=explanation), _table(summary, split)],
-            ),
-            Section(
-                heading="Other splits",
-                blocks=[_table(summarize(training, split=one), one) for one in others],
-            ),
+            Section("Safety against meaning", [figure, safety, _table(summary, split)]),
+            Section("Other splits", others),
         ],
     )
 
 
-def hardest_split(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the split that counts: unseen requests in unseen wrappers where it was measured."""
-    splits = sorted({row["split"] for row in rows})
-    return "test_both" if "test_both" in splits else splits[0]
+def finding(training: Sequence[Mapping[str, Any]], *, split: str) -> Finding:
+    """Return how diffusion does against each baseline at the fixed gain, paired over seeds."""
+    gaps = _gaps(training, split=split)
+    if not gaps:
+        return Finding(
+            f"Nothing to compare at gain {FIXED_GAIN:g}",
+            f"Diffusion and a baseline at this gain are needed on {split}.",
+        )
+    worse = [name for name, gap in gaps.items() if gap["high"] < 0]
+    level = [name for name, gap in gaps.items() if gap["low"] <= 0 <= gap["high"]]
+    if len(training) == 1:
+        claim = "One seed cannot tell diffusion and its baselines apart"
+    elif worse:
+        claim = f"{' and '.join(worse).capitalize()} keep{'s' * (len(worse) == 1)} more meaning "
+        claim += "than the diffusion sanitizer"
+    elif level:
+        claim = f"No winner: these seeds do not separate diffusion from {' and '.join(level)}"
+    else:
+        claim = "The diffusion sanitizer keeps more meaning than every baseline"
+    rival = _rival(gaps)
+    summary = _summarize(training, split=split)
+    ours, theirs = _fixed(summary["diffusion"]), _fixed(summary[rival])
+    return Finding(
+        claim,
+        f"Cosine to the clean text, on {_WORDS.get(split, split)} and at the fixed gain "
+        f"{FIXED_GAIN:g}, not at the best one: diffusion {estimate(ours['semantic'])}, {rival} "
+        f"{estimate(theirs['semantic'])}; the difference is {estimate(gaps[rival])}, paired over "
+        f"{len(training)} seed{'s' * (len(training) > 1)}. Diffusion removes "
+        f"{percent(ours['safety']['value'])} of the unsafe probability, {rival} "
+        f"{percent(theirs['safety']['value'])}.",
+    )
 
 
-def summarize(
+def _rival(gaps: Mapping[str, Any]) -> str:
+    return min(gaps, key=lambda name: float(gaps[name]["value"]))
+
+
+def _gaps(training: Sequence[Mapping[str, Any]], *, split: str) -> dict[str, Any]:
+    differences: dict[str, list[float]] = {}
+    for run in training:
+        rows = _rows(run, split)
+        ours = rows.get(("diffusion", FIXED_GAIN))
+        for (method, gain), row in rows.items():
+            if (
+                ours
+                and method != "diffusion"
+                and gain == (0 if method == "identity" else FIXED_GAIN)
+            ):
+                differences.setdefault(method, []).append(ours["semantic"] - row["semantic"])
+    return {name: seed_interval(differences[name]) for name in sorted(differences)}
+
+
+def _rows(run: Mapping[str, Any], split: str) -> dict[tuple[str, float], Any]:
+    rows: dict[tuple[str, float], Any] = {}
+    for row in run["frontier"]:
+        if row["split"] == split:  # the identity is the same at every gain
+            gain = 0.0 if row["method"] == "identity" else row["gain"]
+            rows.setdefault((row["method"], gain), row)
+    return rows
+
+
+def _fixed(gains: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return next((point for point in gains if point["gain"] == FIXED_GAIN), gains[0])
+
+
+def _summarize(
     training: Sequence[Mapping[str, Any]], *, split: str
 ) -> dict[str, list[dict[str, Any]]]:
-    """Return means over seeds with intervals, per method and gain, and who lies on the frontier."""
     cells: dict[str, dict[float, list[Mapping[str, Any]]]] = {}
     for run in training:
-        for row in run["frontier"]:
-            if row["split"] == split:
-                cells.setdefault(row["method"], {}).setdefault(row["gain"], []).append(row)
-    summary = {
+        for (method, gain), row in _rows(run, split).items():
+            cells.setdefault(method, {}).setdefault(gain, []).append(row)
+    return {
         method: [_mean(gain, rows) for gain, rows in sorted(gains.items())]
         for method, gains in cells.items()
     }
-    points = [point for gains in summary.values() for point in gains]
-    for point in points:
-        point["on_frontier"] = not any(_dominates(other, point) for other in points)
-    return summary
-
-
-def verdict(training: Sequence[Mapping[str, Any]]) -> str:
-    """Return which method wins, in one sentence, with the paired difference over seeds."""
-    rows = [row for run in training for row in run["frontier"]]
-    split = hardest_split(rows)
-    summary = summarize(training, split=split)
-    best = {
-        name: max(gains, key=lambda p: p["semantic"]["value"]) for name, gains in summary.items()
-    }
-    order = sorted(best, key=lambda name: -best[name]["semantic"]["value"])
-    if len(order) == 1:
-        return f"Only {order[0]} was measured on {split}: there is nothing to compare it with."
-    first = order[0]
-    rival = "diffusion" if "diffusion" in best and first != "diffusion" else order[1]
-    gap = _paired(training, split, (first, best[first]["gain"]), (rival, best[rival]["gain"]))
-    ahead = (
-        f"On {split}, {first} comes closest to the clean reference: mean cosine "
-        f"{estimate(best[first]['semantic'])} at gain "
-        f"{best[first]['gain']:g}, {rival} {estimate(best[rival]['semantic'])} at gain "
-        f"{best[rival]['gain']:g}"
-    )
-    if gap is None:
-        return f"{ahead}."
-    if gap["low"] > 0:
-        outcome = f"{first} wins"
-    else:
-        outcome = "these seeds do not separate the two: no winner"
-    return f"{ahead}; paired difference {estimate(gap)} over {len(training)} seeds: {outcome}."
 
 
 def _mean(gain: float, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     means: dict[str, Any] = {name: seed_interval([row[name] for row in rows]) for name in _MEASURES}
+    means["unsafe"] = {end: min(max(at, 0.0), 1.0) for end, at in means["unsafe"].items()}
     return means | {"gain": gain, "seeds": [(row["semantic"], row["safety"]) for row in rows]}
 
 
-def _dominates(other: Mapping[str, Any], point: Mapping[str, Any]) -> bool:
-    gains = [other[name]["value"] - point[name]["value"] for name in ("semantic", "safety")]
-    return bool(min(gains) >= 0 and max(gains) > 0)
+def _near(summary: Summary) -> tuple[Summary, dict[str, dict[str, Any]]]:
+    """Split off the constant baseline where it would squeeze all the others into a corner."""
+    others = {name: gains for name, gains in summary.items() if name != "constant"}
+    if len(others) == len(summary) or not others:
+        return summary, {}
+    at = _fixed(summary["constant"])
+    for measure in ("semantic", "safety"):
+        values = [point[measure]["value"] for gains in others.values() for point in gains]
+        span = max(values) - min(values)
+        if not min(values) - span <= at[measure]["value"] <= max(values) + span:
+            return others, {"constant": at}
+    return summary, {}
 
 
-def _paired(
-    training: Sequence[Mapping[str, Any]],
-    split: str,
-    one: tuple[str, float],
-    other: tuple[str, float],
-) -> Any:
-    gaps = []
-    for run in training:
-        found = {
-            (r["method"], r["gain"]): r["semantic"] for r in run["frontier"] if r["split"] == split
-        }
-        if one in found and other in found:
-            gaps.append(found[one] - found[other])
-    return seed_interval(gaps) if len(gaps) > 1 else None
-
-
-def _distinct_points(summary: Summary) -> dict[str, list[dict[str, Any]]]:
-    distinct: dict[str, list[dict[str, Any]]] = {}
-    for method, gains in summary.items():
-        places = {(round(p["semantic"]["value"], 6), round(p["safety"]["value"], 6)) for p in gains}
-        distinct[method] = list(gains) if len(places) > 1 else list(gains[:1])
-    return distinct
-
-
-def _table(summary: Summary, split: str) -> Table:
+def _table(summary: Summary, split: str, *, is_folded: bool = False) -> Table:
     rows = [
-        (
-            method,
-            f"{point['gain']:g}",
-            estimate(point["semantic"]),
-            estimate(point["safety"], percent),
-            estimate(point["unsafe"], percent),
-            estimate(point["keep"]),
-            "yes" if point["on_frontier"] else "–",
-        )
+        {**point, "method": method}
         for method, gains in summary.items()
         for point in gains
+        if point["gain"] or len(gains) == 1
     ]
-    heads: list[Column | str] = [
-        "Method",
-        Column("Gain"),
-        Column("Semantic", "cosine"),
-        Column("Safety", "reduction"),
-        Column("Still flagged", "share"),
-        Column("Benign kept", "cosine"),
-        "Undominated",
-    ]
-    seeds = max((len(point["seeds"]) for gains in summary.values() for point in gains), default=0)
-    note = (
-        f"Means over {seeds} seeds with 95 % t intervals. Undominated: no other row is at "
-        "least as good in both "
-        "meaning and safety."
-    )
-    return table(f"Every method on {split}", heads, rows, note=note)
+    heads: dict[str, Callable[[Any], Cell]] = {
+        "Method": lambda row: row["method"],
+        "Gain": lambda row: Number(f"{row['gain']:g}"),
+        "Meaning | cosine": lambda row: estimate(row["semantic"]),
+        "Safety | unsafe probability removed": lambda row: estimate(row["safety"], percent),
+        "Still flagged | share": lambda row: estimate(row["unsafe"], percent),
+        "Benign kept | cosine": lambda row: estimate(row["keep"]),
+    }
+    note = "Means over seeds with 95 % t intervals. At gain 0 every method is the identity."
+    return columns(f"Every method on {split}", rows, heads, note=note, is_folded=is_folded)

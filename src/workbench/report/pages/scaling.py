@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from workbench.report import figures
-from workbench.report.blocks import Block, Figure, Key, Note, Page, Section, Text
+from workbench.report.blocks import Block, Fact, Figure, Finding, Page, Section, Text
 from workbench.report.evidence import Evidence
-from workbench.report.seeds import seed_interval
-from workbench.report.tables import Cell, Column, Table, estimate, number, records, short, table
+from workbench.report.seeds import doubling_interval, seed_interval
+from workbench.report.tables import (
+    Cell,
+    Number,
+    columns,
+    dollars,
+    duration,
+    energy,
+    estimate,
+    number,
+    records,
+    short,
+    table,
+    words,
+)
 
-__all__ = ["page"]
+__all__ = ["finding", "page"]
 
 _CLAIMED = (
     "The roadmap's targets are claimed — metric incompatible. Its “semantic” is the overlap of "
-    "whitespace "
-    "tokens and its “safety” a constant per keyword hit, both of a word-replacement path; they "
-    "cannot be "
-    "put on one axis with a measured loss and are listed here only to keep them in view."
+    "whitespace tokens and its “safety” a constant per keyword hit, both of a word-replacement "
+    "path; they cannot be put on one axis with a measured loss and are listed here only to keep "
+    "them in view."
 )
-
-_FORECAST = (
-    ("constant", "loss if the axis did nothing", "mean 1 − cosine"),
-    ("samples", "training samples", "count"),
-    ("train_s", "training time", "s"),
-    ("usd", "cost", "US$"),
-    ("kwh", "energy", "kWh"),
-    ("gco2", "CO₂", "g"),
-)
+_MEANINGS = {
+    "E": "loss that no amount of the axis removes",
+    "A": "scale",
+    "alpha": "exponent: how fast more of the axis helps",
+}
 
 
 def page(evidence: Evidence) -> Page | None:
@@ -36,161 +45,155 @@ def page(evidence: Evidence) -> Page | None:
     training, laws = evidence.results("training"), evidence.last("laws")
     if not training and laws is None:
         return None
-    axis = evidence.axis().replace("_", " ")
-    blocks: list[Block] = []
+    axis = words(evidence.axis())
     sections: list[Section] = []
-    if laws is None:
-        blocks.append(Note(text="No law is fitted yet: notebook 03_scaling_laws has not finished."))
-    else:
-        blocks.append(Text(text=laws["verdict"], is_lead=True))
-        sections.append(Section(heading="The law", blocks=_law(evidence, laws, training, axis)))
-        sections.append(Section(heading="Backtest and forecast", blocks=_ahead(laws, axis)))
+    if laws is not None:
+        sections.append(Section("The law", _law(evidence, laws, training, axis)))
+        sections.append(Section("Can it be believed, and what comes next", _ahead(laws, axis)))
     if training:
-        sections.append(
-            Section(heading="Training runs", blocks=_training(evidence, training, axis))
-        )
+        sections.append(Section("Training runs", _training(evidence, training, axis)))
     if laws is not None and laws["claims"]:
         claims = records("Targets of the roadmap (claimed — metric incompatible)", laws["claims"])
-        sections.append(
-            Section(heading="What the roadmap claimed", blocks=[Note(text=_CLAIMED), claims])
-        )
-    return Page(name="scaling", title="Scaling", blocks=blocks, sections=sections)
+        sections.append(Section("What the roadmap claimed", [Text(_CLAIMED, is_note=True), claims]))
+    missing = Text("No law is fitted yet: notebook 03_scaling_laws has not finished.", is_note=True)
+    return Page(
+        name="scaling",
+        title="Scaling",
+        finding=finding(laws, axis=axis) if laws else None,
+        notes=[] if laws else [missing],
+        facts=_facts(laws, axis) if laws else (),
+        sections=sections,
+    )
+
+
+def finding(laws: Mapping[str, Any], *, axis: str) -> Finding:
+    """Return whether more of the axis helps, from the smallest to the largest measured size."""
+    by_x, points, ahead = _by_x(laws), laws["points"], laws["forecast"]
+    least, most = min(by_x), max(by_x)
+    step = doubling_interval([one["x"] for one in points], [one["loss"] for one in points])
+    if step is None:
+        claim = f"One size of {axis} is no scaling law"
+    elif step["low"] <= 0 <= step["high"]:
+        claim = f"More {axis} make no difference that these runs can show"
+    else:
+        effect = "lowers" if step["value"] < 0 else "raises"
+        claim = f"Each doubling of {axis} {effect} the loss by {number(abs(step['value']))}"
+    first, last = (seed_interval(by_x[size])["value"] for size in (least, most))
+    proof = (
+        f"From {least:,.4g} to {most:,.4g} {axis} the loss, 1 − cosine to the clean text, goes "
+        f"from {number(first)} to {number(last)}"
+    )
+    if step is not None:
+        proof += f", or {estimate(step)} per doubling over {len(points)} runs"
+    proof += f"; the law forecasts {estimate(ahead['loss'])} at {ahead['x']:,.4g}."
+    if rivals := laws["baselines"]:
+        best = min(rivals, key=lambda name: float(rivals[name]))
+        proof += f" The best baseline, {best}, has {number(float(rivals[best]))}."
+    return Finding(claim, proof)
+
+
+def _facts(laws: Mapping[str, Any], axis: str) -> list[Fact]:
+    by_x, ahead = _by_x(laws), laws["forecast"]
+    loss, coming = estimate(seed_interval(by_x[max(by_x)])), estimate(ahead["loss"])
+    measured = (
+        f"mean 1 − cosine to the clean text at {max(by_x):,.4g} {axis}, "
+        f"{len(by_x[max(by_x)])} seeds; unseen requests in unseen wrappers"
+    )
+    next_phase = (
+        f"the next phase, {ahead['x']:,.4g} {axis}, by the fitted law; about "
+        f"{dollars(ahead['usd'])} a run"
+    )
+    return [Fact.of("Diffusion loss", loss, measured), Fact.of("Forecast loss", coming, next_phase)]
+
+
+def _by_x(laws: Mapping[str, Any]) -> dict[float, list[float]]:
+    by_x: dict[float, list[float]] = {}
+    for point in laws["points"]:
+        by_x.setdefault(point["x"], []).append(point["loss"])
+    return by_x
 
 
 def _law(
     evidence: Evidence, laws: Mapping[str, Any], training: Sequence[Mapping[str, Any]], axis: str
 ) -> list[Block]:
-    names = [
-        ("E", "loss that no amount of the axis removes"),
-        ("A", "scale"),
-        ("alpha", "exponent"),
-    ]
-    meaning = dict(names)
-    parameters = table(
-        f"Parameters of {laws['form']}",
-        ["Parameter", Column("Estimate", "95 % interval"), "Meaning"],
-        [
-            (name, estimate(value), meaning.get(name, "–"))
-            for name, value in laws["parameters"].items()
-        ],
-        note=f"{laws['starts_agreeing']} of {laws['starts']} starts of the optimizer agree.",
+    baselines = ", ".join(
+        f"{name} {number(float(loss))}" for name, loss in laws["baselines"].items()
     )
-    baselines = table(
-        "Baselines at the largest size, same split and loss",
-        ["Method", Column("Loss", "mean 1 − cosine")],
-        [(name, number(float(loss))) for name, loss in laws["baselines"].items()],
-    )
-    away = [f"{name} ({number(float(loss))})" for name, loss in laws["baselines"].items()]
+    sizes: dict[str, Callable[[Any], Cell]] = {
+        axis.capitalize(): lambda item: Number(f"{item[0]:,.4g}"),
+        "Mean loss | 95 % t interval over seeds": lambda item: estimate(seed_interval(item[1])),
+        "Each seed": lambda item: ", ".join(f"{loss:.4f}" for loss in item[1]),
+    }
     figure = Figure(
         name="law",
         title=f"Loss on unseen requests in unseen wrappers, by {axis}",
         spec=figures.law(laws, axis=axis),
-        summary=f"{laws['form']}, fitted to {len(laws['points'])} runs. Baselines: "
-        f"{', '.join(away)}; "
-        "those far from the runs lie outside the plot.",
+        summary=f"Lower is better. {laws['form']} is fitted to {len(laws['points'])} runs. "
+        f"Dotted: baselines at the largest size ({baselines}); one far from the runs lies "
+        "outside the plot.",
         footer=evidence.footer(training),
         keys=(
-            Key(label="one training run (seed)", color="ink"),
-            Key(label="fit with 95 % interval", color="blue"),
-            Key(label="forecast with 95 % interval", color="vermillion"),
+            ("one training run", "ink"),
+            ("fit with 95 % interval", "blue"),
+            ("forecast with 95 % interval", "vermillion"),
         ),
-        numbers=_points(laws, axis),
+        numbers=columns("Measured loss", sorted(_by_x(laws).items()), sizes, is_folded=True),
     )
-    return [figure, parameters, baselines]
-
-
-def _points(laws: Mapping[str, Any], axis: str) -> Table:
-    by_x: dict[float, list[float]] = {}
-    for point in laws["points"]:
-        by_x.setdefault(point["x"], []).append(point["loss"])
-    rows = [
-        (f"{x:,.4g}", estimate(seed_interval(losses)), ", ".join(f"{loss:.4f}" for loss in losses))
-        for x, losses in sorted(by_x.items())
-    ]
-    heads: list[Column | str] = [
-        Column(axis),
-        Column("Mean loss", "95 % t interval over seeds"),
-        "Each seed",
-    ]
-    return table("Measured loss", heads, rows)
+    parameters = table(
+        f"Parameters of {laws['form']}",
+        ["Parameter", "Estimate | 95 % interval", "Meaning"],
+        [
+            (name, estimate(value), _MEANINGS.get(name, "–"))
+            for name, value in laws["parameters"].items()
+        ],
+        note=f"{laws['starts_agreeing']} of {laws['starts']} starts of the optimizer agree.",
+    )
+    return [figure, parameters, Text(f"The fit in its own words: {laws['verdict']}")]
 
 
 def _ahead(laws: Mapping[str, Any], axis: str) -> list[Block]:
     forecast = laws["forecast"]
     rows: list[tuple[Cell, ...]] = [
-        (axis, f"{forecast['x']:,.4g}", ""),
-        ("loss", estimate(forecast["loss"]), "mean 1 − cosine"),
+        (f"loss at {forecast['x']:,.4g} {axis}", estimate(forecast["loss"])),
+        ("training time of one run", duration(forecast["train_s"])),
+        ("cost of one run", dollars(forecast["usd"])),
+        ("energy of one run", energy(forecast["kwh"])),
+        ("CO₂ of one run", Number(f"{number(float(forecast['gco2']))}\u00a0g")),
     ]
-    rows += [
-        (name, number(float(forecast[key])), unit)
-        for key, name, unit in _FORECAST
-        if key in forecast
-    ]
-    ahead = table(
-        "Forecast of the next phase",
-        ["Quantity", Column("Forecast"), "Unit"],
-        rows,
-        note=str(forecast.get("note", "")),
-    )
-    backtest = table(
-        "Backtest: the law fitted to the smaller sizes only, asked for the next",
-        [
-            Column("Fitted up to", axis),
-            Column("Asked for", axis),
-            Column("Predicted loss", "95 % interval"),
-            Column("Measured loss"),
-            Column("Error", "%"),
-        ],
-        [
-            (
-                f"{row['x_fit_max']:,.4g}",
-                f"{row['x_predicted']:,.4g}",
-                estimate({"value": row["predicted"], "low": row["low"], "high": row["high"]}),
-                number(row["actual"]),
-                f"{row['error_pct']:+.1f}".replace("-", "−"),
-            )
-            for row in laws["backtest"]
-        ],
-    )
-    return [backtest, ahead]
+    if "constant" in forecast:
+        rows.insert(1, ("loss if the axis did nothing", number(float(forecast["constant"]))))
+    ahead = table("The next phase", ["Quantity", "Forecast"], rows, note=str(forecast["note"]))
+    heads: dict[str, Callable[[Any], Cell]] = {
+        f"Fitted up to | {axis}": lambda row: Number(f"{row['x_fit_max']:,.4g}"),
+        f"Asked for | {axis}": lambda row: Number(f"{row['x_predicted']:,.4g}"),
+        "Predicted loss | 95 % interval": lambda row: estimate({**row, "value": row["predicted"]}),
+        "Measured loss": lambda row: number(row["actual"]),
+        "Error | %": lambda row: Number(f"{row['error_pct']:+.1f}".replace("-", "−")),
+    }
+    caption = "Backtest: the law fitted to the smaller sizes, asked for a larger one"
+    return [columns(caption, laws["backtest"], heads), ahead]
 
 
 def _training(evidence: Evidence, training: Sequence[Mapping[str, Any]], axis: str) -> list[Block]:
     key = evidence.axis()
-    runs = table(
-        "Training runs",
-        [
-            "Model",
-            Column(axis),
-            Column("Seed"),
-            Column("Loss", "test, both unseen"),
-            Column("Validation loss"),
-            Column("Steps", "count"),
-            Column("Training", "s"),
-            Column("Speed", "samples/s"),
-            Column("Compute", "FLOP"),
-        ],
-        [
-            (
-                short(run["model"]),
-                f"{run['axes'].get(key, float('nan')):,.4g}",
-                str(run["seed"]),
-                f"{run['loss']:.4f}",
-                f"{run['validation_loss']:.4f}",
-                number(run["steps"]),
-                number(float(run["train_s"])),
-                number(float(run["samples_per_s"])),
-                number(float(run["flops"])),
-            )
-            for run in training
-        ],
-        note="Models are chosen by validation loss only.",
-    )
+    heads: dict[str, Callable[[Any], Cell]] = {
+        "Model": lambda run: short(run["model"]),
+        axis.capitalize(): lambda run: Number(f"{run['axes'].get(key, math.nan):,.4g}"),
+        "Seed": lambda run: Number(run["seed"]),
+        "Test loss | both unseen": lambda run: Number(f"{run['loss']:.4f}"),
+        "Validation loss": lambda run: Number(f"{run['validation_loss']:.4f}"),
+        "Steps": lambda run: number(run["steps"]),
+        "Training | s": lambda run: number(float(run["train_s"])),
+        "Speed | samples/s": lambda run: number(float(run["samples_per_s"])),
+        "Compute | FLOP": lambda run: number(float(run["flops"])),
+    }
+    note = "Models are chosen by validation loss only."
     figure = Figure(
         name="curves",
-        title=f"Validation loss while training; darker is more {axis}",
+        title="Validation loss while training",
         spec=figures.curves(training, axis=key),
-        summary=f"{len(training)} runs; where each ended is in the table below.",
+        summary=f"One line per run; darker is more {axis}, their number stands at the right.",
         footer=evidence.footer(training),
+        numbers=columns("The training runs", training, heads, note=note, is_folded=True),
     )
-    return [figure, runs]
+    return [figure]

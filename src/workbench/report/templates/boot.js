@@ -13,6 +13,16 @@
     return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, recolor(one)]));
   };
 
+  // names of rows above their marks: beside them they would leave no room
+  const narrow = ({ layout }) => {
+    const { tickvals, ticktext } = layout.yaxis;
+    layout.annotations = tickvals.map((y, row) => ({
+      text: ticktext[row], xref: "paper", x: 0, xanchor: "left", y, yanchor: "bottom", yshift: 14, showarrow: false,
+    }));
+    Object.assign(layout.yaxis, { showticklabels: false, range: [tickvals.length - 0.5, -0.8] });
+    Object.assign(layout, { height: 60 + 56 * tickvals.length, margin: { ...layout.margin, l: 8 } });
+  };
+
   const draw = async (block, dark) => {
     const place = block.parentElement.querySelector(".plot");
     const config = { displayModeBar: false, displaylogo: false, responsive: true };
@@ -22,6 +32,7 @@
       let spec = JSON.parse(block.textContent);
       if (dark) spec = recolor(spec);
       spec.layout.dragmode = coarse ? false : "zoom";
+      if (place.clientWidth < 520 && spec.layout.yaxis.ticktext) narrow(spec);
       await window.Plotly.react(place, spec.data, spec.layout, config);
       return true;
     } catch (error) {

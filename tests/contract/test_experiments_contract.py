@@ -1,0 +1,188 @@
+"""Every experiment that ships can be planned, and the main job runs whole, only smaller."""
+
+from __future__ import annotations
+
+import math
+import re
+import typing
+from pathlib import Path
+
+import pytest
+
+from workbench.core.settings import read_settings
+from workbench.notebook.experiment import load_experiment
+from workbench.notebook.runner import Runner, plan
+from workbench.report.html import render
+from workbench.store import results
+from workbench.store.database import open_store
+from workbench.store.records import PHASES
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
+QUICKSTART = ROOT / "experiments" / "quickstart.yaml"
+
+# three sizes: fewer give no law
+SMALL = (
+    "pairs.target_pairs=600",
+    "train.wrapper_families=[3,6,12]",
+    "train.seed=[0]",
+    "train.training_steps=20",
+    "train.gains=[0.0,1.0]",
+    "tests.max_tests=40",
+    "tests.mutations_per_prompt=2",
+    "attack.gains=[1.0]",
+)
+MEMBERS = 9
+RESULTS = {
+    "pairs": results.PairsResult,
+    "training": results.TrainingResult,
+    "laws": results.LawsResult,
+    "test_set": results.TestSetResult,
+    "execution": results.ExecutionResult,
+    "analysis": results.AnalysisResult,
+    "cost": results.CostResult,
+}
+ADDED_BY_FINISH = {"run_id", "usage", "stamp"}
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+def test_it_can_be_planned_in_a_store_of_its_own(file, store):
+    experiment = load_experiment(file)
+    assert experiment.name == file.stem
+    assert experiment.description
+    events = plan(experiment, store)
+    sizes = [
+        math.prod(len(values) for values in step.matrix.values())
+        for step in experiment.steps.values()
+    ]
+    assert len(events) == sum(sizes)
+    due = {event.member.step for event in events if event.kind == "due"}
+    assert due == {name for name, step in experiment.steps.items() if not step.needs}
+    assert {event.kind for event in events} <= {"due", "waiting"}
+    assert store.runs.find() == []
+
+
+def run(store):
+    events = []
+    experiment = load_experiment(QUICKSTART, overrides=SMALL)
+    runner = Runner(experiment, store=store, jobs=2, threads=1, tell=events.append)
+    succeeded = runner.run()
+    assert succeeded, [event.text for event in events if event.text]
+    return events
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """The main job at its smallest, run once for all tests of this file."""
+    home = tmp_path_factory.mktemp("quickstart")
+    opened = open_store(read_settings({"WORKBENCH_HOME": str(home), "WORKBENCH_USER": "tester"}))
+    events = run(opened)
+    yield opened, events
+    opened.engine.dispose()
+
+
+def test_every_member_succeeds_and_an_unchanged_second_run_skips_them_all(done):
+    store, events = done
+    assert [event.kind for event in events].count("succeeded") == MEMBERS
+    before = [one.id for one in store.runs.current("quickstart")]
+    again = run(store)
+    assert [event.kind for event in again] == ["skipped"] * MEMBERS
+    assert [one.id for one in store.runs.current("quickstart")] == before
+    assert store.runs.experiment("quickstart")["state"] == "succeeded"
+
+
+def misfits(value, declared, where):
+    """Return where a JSON value is not of the shape that was declared for it."""
+    origin, arguments = typing.get_origin(declared), typing.get_args(declared)
+    kind = dict if typing.is_typeddict(declared) else (origin or declared)
+    if kind is object:
+        return []
+    if kind is typing.Literal:
+        return [] if value in arguments else [f"{where}: {value!r} is none of {arguments}"]
+    # a float may be written as 1, but a bool is no number
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        return [f"{where}: {value!r} is no {kind.__name__}"]
+    if typing.is_typeddict(declared):
+        return misfits_of_fields(value, typing.get_type_hints(declared), where)
+    inner = {list: enumerate, dict: dict.items}.get(kind, lambda _: ())(value)
+    return [
+        misfit for key, item in inner for misfit in misfits(item, arguments[-1], f"{where}.{key}")
+    ]
+
+
+def misfits_of_fields(value, hints, where):
+    """Return what is missing, unknown or of another shape among the fields of a mapping."""
+    found = [f"{where}: missing {name!r}" for name in sorted(set(hints) - set(value))]
+    found += [f"{where}: unknown {name!r}" for name in sorted(set(value) - set(hints))]
+    for name in sorted(set(hints) & set(value)):
+        found += misfits(value[name], hints[name], f"{where}.{name}")
+    return found
+
+
+@pytest.mark.parametrize("kind", RESULTS)
+def test_every_result_has_the_shape_that_the_report_is_promised(done, kind):
+    store, _ = done
+    runs = store.runs.current("quickstart", kind=kind)
+    assert len(runs) == (3 if kind == "training" else 1)
+    for one in runs:
+        assert set(one.result) >= ADDED_BY_FINISH
+        own = {key: value for key, value in one.result.items() if key not in ADDED_BY_FINISH}
+        assert misfits(own, RESULTS[kind], kind) == []
+
+
+def test_steps_hand_on_what_the_others_made(done):
+    store, _ = done
+    (pairs,), (laws,), (tests,), (attack,), (analysis,) = (
+        store.runs.current("quickstart", kind=kind)
+        for kind in ("pairs", "laws", "test_set", "execution", "analysis")
+    )
+    training = store.runs.current("quickstart", kind="training")
+    assert {one.result["pair_set"] for one in training} == {pairs.result["version"]}
+    assert [one["run_id"] for one in laws.result["points"]] == [one.id for one in training]
+    assert laws.result["best_model"] in {one.result["model"] for one in training}
+    assert attack.result["test_set"] == tests.result["test_set"]
+    assert analysis.result["execution"] == attack.result["execution"]
+    assert attack.result["attempts"] == tests.result["tests"] * len(attack.result["targets"])
+    assert attack.result["errors"] == 0
+
+
+def test_the_model_is_chosen_by_validation_alone(done):
+    store, _ = done
+    training = store.runs.current("quickstart", kind="training")
+    best = min(training, key=lambda one: one.result["validation_loss"])
+    assert store.runs.current("quickstart", kind="laws")[0].result["best_run"] == best.id
+
+
+def test_every_run_trained_on_equally_many_pairs(done):
+    # else the axis would be size, not diversity
+    store, _ = done
+    axes = [one.result["axes"] for one in store.runs.current("quickstart", kind="training")]
+    assert [axis["wrapper_families"] for axis in axes] == [3, 6, 12]
+    assert len({axis["pairs"] for axis in axes}) == 1
+
+
+def test_the_ledger_covers_every_run(done):
+    store, _ = done
+    runs = store.runs.find(experiment="quickstart")
+    rows = store.ledger.rows(experiment="quickstart")
+    for one in runs:
+        units = {row.unit: row for row in rows if row.job == one.id}
+        assert set(units) == {"core_s", "kwh"}
+        assert units["core_s"].quantity == pytest.approx(one.cpu_s)
+        assert one.cpu_s > 0
+    assert {row.phase for row in rows} <= set(PHASES)
+    assert all(row.estimated for row in rows)
+
+
+def test_the_report_is_rendered_of_it(done, tmp_path):
+    store, _ = done
+    index = render(store, "quickstart", tmp_path / "report")
+    pages = {page.stem: page.read_text(encoding="utf-8") for page in index.parent.glob("*.html")}
+    assert set(pages) == {"index", "data", "scaling", "frontier", "campaign", "cost"}
+    single = render(store, "quickstart", tmp_path / "single", single_file=True)
+    sizes = {page.name: page.stat().st_size for page in [*index.parent.glob("*.html"), single]}
+    assert all(size < 6e6 for name, size in sizes.items()), sizes
+    for name in ("data", "scaling", "frontier", "campaign", "cost"):
+        figures = re.search(r'<html[^>]* data-figures="(\d+)"', pages[name])
+        assert figures, name
+        assert int(figures[1]) > 0, name

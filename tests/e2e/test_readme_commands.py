@@ -1,0 +1,107 @@
+"""The first command of the README, from a fresh clone of what is committed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, require
+
+pytestmark = pytest.mark.slow
+
+INSTALLS = os.environ.get("WORKBENCH_E2E_INSTALL") == "1"
+INSTALL_S, RUN_S = 900, 900
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A clone; its .venv borrows this one's unless WORKBENCH_E2E_INSTALL=1 asks for its own."""
+    git = require("git")
+    target = tmp_path / "clone"
+    done = subprocess.run(
+        [git, "clone", "--quiet", "--no-hardlinks", str(ROOT), str(target)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    if not INSTALLS:
+        # a folder of links, not one link: setting up must not see a reason to write to ours
+        borrowed = target / ".venv"
+        borrowed.mkdir()
+        for name in ("bin", "lib", "pyvenv.cfg"):
+            (borrowed / name).symlink_to(Path(sys.prefix) / name)
+        (borrowed / ".ready").touch()
+    return target
+
+
+def make(clone: Path, *arguments: str, timeout_s: int) -> subprocess.CompletedProcess[str]:
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("WORKBENCH_")
+    }
+    if not INSTALLS:
+        # should make want to set up after all, it fails here instead of changing our .venv
+        arguments = ("PYTHON=false", *arguments)
+        # the borrowed packages name this checkout: the clone's own code comes first
+        environment["PYTHONPATH"] = str(clone / "src")
+    return subprocess.run(
+        [require("make"), *arguments],
+        cwd=clone,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+@pytest.mark.timeout(INSTALL_S + 2 * RUN_S)
+def test_make_run_ends_with_the_path_of_the_report(clone: Path) -> None:
+    done = make(clone, "run", timeout_s=INSTALL_S + RUN_S)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    last = done.stdout.strip().splitlines()[-1]
+    told = re.fullmatch(r"report: (.+)", last)
+    assert told, last
+    report = Path(told[1])
+    assert report.is_absolute()
+    assert report.is_relative_to(clone)
+    assert report.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert "Traceback" not in done.stdout + done.stderr
+
+    # what was made is ignored by git: a run leaves a clean checkout
+    status = subprocess.run(
+        [require("git"), "status", "--porcelain"],
+        cwd=clone,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert status.stdout == ""
+
+    again = make(clone, "run", timeout_s=120)
+    assert again.returncode == 0, again.stderr
+    assert " succeeded" not in again.stdout
+    assert again.stdout.count("skipped") == done.stdout.count(" succeeded ")
+    assert again.stdout.strip().splitlines()[-1] == last
+
+
+def test_the_readme_says_these_commands() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for command in ("make run", "make test", "make lab"):
+        assert command in text
+
+
+def test_make_knows_its_commands() -> None:
+    for command in ("run", "test", "test-full", "lint", "lab", "setup", "bench"):
+        done = subprocess.run(
+            [require("make"), "--dry-run", command],
+            cwd=ROOT, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert shutil.which("make")

@@ -1,0 +1,280 @@
+"""The store on a real PostgreSQL: same schema, same promises, an experiment through and through."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from tempfile import mkdtemp
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, text
+
+from conftest import require
+from notebook_projects import make_project
+from workbench.core.errors import StoreError
+from workbench.core.settings import Settings, read_settings
+from workbench.store import schema
+from workbench.store.database import Store, open_store
+from workbench.store.records import LedgerRow, Run, now
+
+pytestmark = pytest.mark.slow
+
+WORKBENCH = str(Path(sys.executable).parent / "workbench")
+
+
+NUMBERS = itertools.count()
+
+
+class Server:
+    """A PostgreSQL of our own: a data folder, a socket folder, no TCP port."""
+
+    def __init__(self, programs: Path, folder: Path) -> None:
+        self._programs = programs
+        self.folder = folder
+        self._data = folder / "data"
+
+    def _call(self, program: str, *arguments: str) -> None:
+        command = [str(self._programs / program), *arguments]
+        if os.geteuid() == 0:  # the server refuses to run as root
+            command = [require("postgresql", "runuser"), "-u", "postgres", "--", *command]
+        done = subprocess.run(
+            command, cwd=self.folder, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, f"{program}: {done.stdout}{done.stderr}"
+
+    def create(self) -> None:
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, "postgres")
+        self._call(
+            "initdb",
+            "-D",
+            str(self._data),
+            "-A",
+            "trust",
+            "-U",
+            "tester",
+            "-E",
+            "UTF8",
+            "--no-sync",
+        )
+
+    def start(self) -> None:
+        options = f"-c listen_addresses='' -c unix_socket_directories='{self.folder}' -c fsync=off"
+        # -l: pg_ctl's server would otherwise keep our pipes open for ever
+        log = str(self.folder / "server.log")
+        self._call("pg_ctl", "-D", str(self._data), "-o", options, "-l", log, "-w", "start")
+
+    def stop(self) -> None:
+        self._call("pg_ctl", "-D", str(self._data), "-m", "immediate", "-w", "stop")
+
+    def url(self, database: str) -> str:
+        return f"postgresql+psycopg://tester@/{database}?host={self.folder}"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    program = str(versions[-1]) if versions else require("postgresql", "initdb")
+    # a short path, open to the server's user: sockets have names of at most 107 bytes
+    folder = Path(mkdtemp(prefix="pg-"))
+    own = Server(Path(program).resolve().parent, folder)
+    try:
+        own.create()
+        own.start()
+        yield own
+        own.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres(server: Server, tmp_path: Path) -> Settings:
+    """Settings of a new, empty database."""
+    name = f"db_{next(NUMBERS)}"
+    admin = create_engine(server.url("postgres"), isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    admin.dispose()
+    return read_settings(
+        {
+            "WORKBENCH_HOME": str(tmp_path / "home"),
+            "WORKBENCH_USER": "tester",
+            "WORKBENCH_DATABASE_URL": server.url(name),
+        }
+    )
+
+
+@pytest.fixture
+def pg_store(postgres: Settings) -> Iterator[Store]:
+    opened = open_store(postgres)
+    yield opened
+    opened.engine.dispose()
+
+
+def run_of(run_id: str, **fields: object) -> Run:
+    facts = {
+        "experiment": "trial",
+        "step": "train",
+        "notebook": "n",
+        "phase": "training",
+        "fingerprint": "f",
+        "parameters": {"seed": 0},
+        "state": "running",
+        "owner": "t",
+        "folder": "x",
+        "started_at": now(),
+    }
+    return Run(id=run_id, **{**facts, **fields})
+
+
+def cost(job: str, usd: str = "0.123456789012") -> LedgerRow:
+    return LedgerRow(
+        who="t", job=job, experiment="trial", phase="training", resource="cpu",
+        quantity=1.5, unit="core_s", usd=Decimal(usd), price_version="p", estimated=True,
+    )  # fmt: skip
+
+
+def test_migrations_give_exactly_the_declared_schema(pg_store):
+    with pg_store.engine.connect() as connection:
+        context = MigrationContext.configure(connection)
+        assert compare_metadata(context, schema.metadata) == []
+    assert pg_store.engine.dialect.name == "postgresql"
+    assert not (pg_store.home / "workbench.db").exists()
+
+
+def test_run_table_ledger_and_artifacts_work(pg_store):
+    one = run_of("run-1", result={"kind": "training", "deep": [{"ä": 1.5}]})
+    pg_store.runs.add(one)
+    assert pg_store.runs.get("run-1") == one
+    pg_store.runs.settle("run-1", [cost("run-1")], state="succeeded")
+    pg_store.runs.settle("run-1", [cost("run-1")], state="lost")
+    assert pg_store.runs.get("run-1").state == "succeeded"
+    assert [row.usd for row in pg_store.ledger.rows(jobs=["run-1"])] == [Decimal("0.123456789012")]
+
+    pg_store.runs.set_experiment(
+        "trial", file="f", members={"train": ["run-1", None]}, state="running", owner="t"
+    )
+    assert [run.id for run in pg_store.runs.current("trial", kind="training")] == ["run-1"]
+    assert list(pg_store.runs.frame("trial")["id"]) == ["run-1"]
+
+    for text_of in ("first", "second"):
+        with pg_store.artifacts.create("model", "m" * 64, {"text": text_of}) as folder:
+            (folder / "file").write_text(text_of)
+    assert (pg_store.artifacts.path("model", "m" * 64) / "file").read_text() == "first"
+    assert pg_store.artifacts.metadata("model", "m" * 64) == {"text": "first"}
+    assert pg_store.artifacts.newest("model") == "m" * 64
+
+
+def test_costs_that_cannot_be_booked_leave_the_run_running(pg_store):
+    pg_store.runs.add(run_of("run-1"))
+
+    def broken():
+        yield cost("run-1")
+        raise RuntimeError("no prices")
+
+    with pytest.raises(RuntimeError):
+        pg_store.runs.settle("run-1", broken(), state="succeeded")
+    assert pg_store.runs.get("run-1").state == "running"
+    assert pg_store.ledger.rows() == []
+
+
+def test_of_settlers_at_once_one_wins_and_books(pg_store, postgres):
+    pg_store.runs.add(run_of("run-1"))
+    barrier = threading.Barrier(4)
+
+    def settle(state: str) -> None:
+        own = open_store(postgres)
+        barrier.wait(30)
+        own.runs.settle("run-1", [cost("run-1")], state=state)
+        own.engine.dispose()
+
+    threads = [threading.Thread(target=settle, args=(f"s{number}",)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert pg_store.runs.get("run-1").state != "running"
+    assert len(pg_store.ledger.rows(jobs=["run-1"])) == 1
+
+
+def test_stores_opened_at_once_migrate_once(postgres):
+    barrier, versions = threading.Barrier(4), []
+
+    def start() -> None:
+        barrier.wait(30)
+        opened = open_store(postgres)
+        with opened.engine.connect() as connection:
+            versions.append(
+                connection.execute(text("SELECT version_num FROM alembic_version")).all()
+            )
+        opened.engine.dispose()
+
+    threads = [threading.Thread(target=start) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [len(found) for found in versions] == [1] * 4
+
+
+def test_an_experiment_runs_on_it_and_skips(pg_store, postgres, tmp_path):
+    make_project(tmp_path)
+    environment = {**os.environ, **postgres.to_environment()}
+
+    def call() -> str:
+        done = subprocess.run(
+            [WORKBENCH, "run", "experiments/trial.yaml", "--no-report"],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert call().count("succeeded") == 6
+    assert call().count("skipped") == 6
+    (total,) = pg_store.runs.current("trial", kind="total")
+    assert total.result["total"] == 5 * (1 + 4 + 9 + 16)
+    booked = {row.job for row in pg_store.ledger.rows(experiment="trial") if row.unit == "core_s"}
+    assert {run.id for run in pg_store.runs.find(experiment="trial")} <= booked
+    assert not (postgres.home / "workbench.db").exists()
+
+
+def test_a_server_that_is_gone_is_one_clear_line_without_the_password(server, tmp_path):
+    url = f"postgresql+psycopg://tester:hunter2secret@/none?host={server.folder}/nowhere"
+    done = subprocess.run(
+        [WORKBENCH, "status"],
+        cwd=tmp_path,
+        env={**os.environ, "WORKBENCH_HOME": str(tmp_path), "WORKBENCH_DATABASE_URL": url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == StoreError.exit_code
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "hunter2secret" not in done.stderr
+    assert "start the server" in done.stderr
+
+
+def test_a_server_that_dies_and_comes_back_is_reached_again(server, pg_store):
+    pg_store.runs.add(run_of("run-1"))
+    server.stop()
+    try:
+        with pytest.raises(StoreError, match="run again"):
+            pg_store.runs.get("run-1")
+    finally:
+        server.start()
+    assert pg_store.runs.get("run-1").state == "running"
