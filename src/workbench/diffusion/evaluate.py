@@ -77,7 +77,8 @@ def evaluate(
         splits: Splits to report.
 
     Raises:
-        DataError: If a split has no attacks, or none with a harmful request.
+        DataError: If a split has no attacks, or no split has a harmful one. A split that lacks
+            only the harmful ones is left out: there is nothing to measure safety on.
     """
     judge = bench.embedding
     benign = encoder.encode(harmless(frame[frame["split"].isin(TEST_SPLITS)]))
@@ -89,6 +90,8 @@ def evaluate(
     rows: list[FrontierRow] = []
     for split in splits:
         attacks = _attacks(frame, split=split, encoder=encoder)
+        if not attacks.harmful.size:
+            continue
         before = float(np.mean(judge.score_vectors(attacks.harmful)))
         for method in methods:
             for gain in gains:
@@ -105,6 +108,8 @@ def evaluate(
                         "keep": keep[method.name, gain],
                     }
                 )
+    if not rows:
+        raise DataError(f"no harmful requests in {', '.join(splits)} to measure safety on")
     return rows
 
 
@@ -114,6 +119,4 @@ def _attacks(frame: pd.DataFrame, *, split: str, encoder: Encoder) -> _Attacks:
         raise DataError(f"split {split} has no attacks to measure on; grow the pair set")
     adversarial, clean = encode_pairs(rows, encoder=encoder)
     is_harmful = (rows["category"] != "benign").to_numpy()
-    if not is_harmful.any():
-        raise DataError(f"split {split} has no harmful requests to measure safety on")
     return _Attacks(adversarial=adversarial, clean=clean, harmful=adversarial[is_harmful])
