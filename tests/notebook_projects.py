@@ -16,7 +16,9 @@ session = begin()
 """
 
 
-def write_notebook(root: Path, name: str, *, parameters: str = "", body: str = "", result: str = "{'kind': 'test'}") -> Path:
+def write_notebook(
+    root: Path, name: str, *, parameters: str = "", body: str = "", result: str = "{'kind': 'test'}"
+) -> Path:
     """Write a notebook with a parameters cell, a body, and a last cell that finishes."""
     cells = [
         nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
@@ -25,14 +27,18 @@ def write_notebook(root: Path, name: str, *, parameters: str = "", body: str = "
         nbformat.v4.new_code_cell(f"session.finish({result})" if result else ""),
     ]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    notebook = nbformat.v4.new_notebook(cells=cells, metadata={**kernel, "workbench": {"phase": "training"}})
+    notebook = nbformat.v4.new_notebook(
+        cells=cells, metadata={**kernel, "workbench": {"phase": "training"}}
+    )
     path = root / "notebooks" / f"{name}.ipynb"
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, path)
     return path
 
 
-def write_experiment(root: Path, steps: dict[str, Any], *, name: str = "trial", **fields: Any) -> Path:
+def write_experiment(
+    root: Path, steps: dict[str, Any], *, name: str = "trial", **fields: Any
+) -> Path:
     """Write an experiment file."""
     path = root / "experiments" / f"{name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,9 +47,15 @@ def write_experiment(root: Path, steps: dict[str, Any], *, name: str = "trial", 
 
 
 def make_project(root: Path, *, seconds: float = 0.0) -> Path:
-    """Write a project of six runs: make → square (matrix of 4) → total; return the experiment file."""
+    """Write a project of six runs, make → square (matrix of 4) → total; return its file."""
     wait = f"import time; time.sleep({seconds})"
-    write_notebook(root, "make", parameters="size: int = 3  # how many", body=wait, result="{'kind': 'make', 'size': size}")
+    write_notebook(
+        root,
+        "make",
+        parameters="size: int = 3  # how many",
+        body=wait,
+        result="{'kind': 'make', 'size': size}",
+    )
     write_notebook(
         root,
         "square",
@@ -51,7 +63,13 @@ def make_project(root: Path, *, seconds: float = 0.0) -> Path:
         body=wait,
         result="{'kind': 'square', 'value': size * factor ** 2}",
     )
-    write_notebook(root, "total", parameters="values: list = []  # to add", body=wait, result="{'kind': 'total', 'total': sum(values)}")
+    write_notebook(
+        root,
+        "total",
+        parameters="values: list = []  # to add",
+        body=wait,
+        result="{'kind': 'total', 'total': sum(values)}",
+    )
     return write_experiment(
         root,
         {
@@ -62,6 +80,10 @@ def make_project(root: Path, *, seconds: float = 0.0) -> Path:
                 "matrix": {"factor": [1, 2, 3, 4]},
                 "parameters": {"size": "${steps.make.size}"},
             },
-            "total": {"notebook": "total", "needs": ["square"], "parameters": {"values": "${steps.square.value}"}},
+            "total": {
+                "notebook": "total",
+                "needs": ["square"],
+                "parameters": {"values": "${steps.square.value}"},
+            },
         },
     )

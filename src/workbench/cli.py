@@ -112,7 +112,7 @@ def run(
         experiment,
         store=store,
         jobs=width,
-        threads=max(1, cores // width),
+        cores=cores,
         force=force,
         tell=printer.show,
     )

@@ -66,13 +66,17 @@ def test_each_library_comes_in_through_its_door(library):
     assert [user for user in users if not user.startswith(owners)] == []
 
 
-@pytest.mark.parametrize("arguments", [["-c", "import workbench"], ["-m", "workbench.cli", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["-c", "import workbench"], ["-m", "workbench.cli", "--help"]]
+)
 def test_a_cold_start_loads_nothing_heavy(arguments):
+    is_import = arguments[0] == "-c"
+    cold_start = "import workbench" if is_import else "from workbench.cli import main; main()"
     probe = (
         "import sys, runpy\n"
         f"sys.argv = {arguments[1:] if arguments[0] == '-m' else ['x']!r}\n"
         "try:\n"
-        f"    {'import workbench' if arguments[0] == '-c' else 'from workbench.cli import main; main()'}\n"
+        f"    {cold_start}\n"
         "except SystemExit: pass\n"
         f"print('LOADED', [m for m in {HEAVY!r} if m in sys.modules])\n"
     )
@@ -81,7 +85,8 @@ def test_a_cold_start_loads_nothing_heavy(arguments):
 
 
 def test_results_are_read_without_torch_or_pandas():
-    probe = "import sys, workbench.report.html; print([m for m in ('torch','pandas','scipy') if m in sys.modules])"
+    heavy = ("torch", "pandas", "scipy")
+    probe = f"import sys, workbench.report.html; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -134,19 +139,21 @@ def test_only_settings_reads_the_environment():
 
 
 def test_every_error_is_in_the_tree():
-    strays = []
-    for path in MODULES:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ClassDef) and any(
-                ast.unparse(base) in {"Exception", "RuntimeError", "ValueError"} for base in node.bases
-            ):
-                strays.append(f"{name_of(path)}:{node.name}")
+    builtin = {"Exception", "RuntimeError", "ValueError"}
+    strays = [
+        f"{name_of(path)}:{node.name}"
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and builtin & {ast.unparse(base) for base in node.bases}
+    ]
     assert strays == ["core/errors.py:WorkbenchError"]
     assert {error.exit_code for error in WorkbenchError.__subclasses__()} == {1, 2, 3, 4}
 
 
 def test_no_dumping_grounds():
-    assert [name_of(p) for p in MODULES if p.stem in {"utils", "common", "helpers", "manager"}] == []
+    assert [
+        name_of(p) for p in MODULES if p.stem in {"utils", "common", "helpers", "manager"}
+    ] == []
 
 
 def test_the_package_stays_small():

@@ -72,7 +72,7 @@ def test_it_can_be_planned_in_a_store_of_its_own(file, store):
 def run(store):
     events = []
     experiment = load_experiment(QUICKSTART, overrides=SMALL)
-    runner = Runner(experiment, store=store, jobs=2, threads=1, tell=events.append)
+    runner = Runner(experiment, store=store, jobs=2, cores=2, tell=events.append)
     succeeded = runner.run()
     assert succeeded, [event.text for event in events if event.text]
     return events

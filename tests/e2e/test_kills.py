@@ -18,8 +18,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from notebook_projects import make_project
 
+from notebook_projects import make_project
 from workbench.core.settings import read_settings
 from workbench.store.database import open_store
 
@@ -76,7 +76,7 @@ def check_truth(store) -> dict[str, str]:
 
 @pytest.mark.parametrize("victim", ["kernel", "runner", "both"])
 def test_any_kill_resumes_and_tells_the_truth(tmp_path, victim):
-    dice = random.Random(f"kills of {victim}")  # noqa: S311
+    dice = random.Random(f"kills of {victim}")
     struck = Counter()
     for moment in range(MOMENTS):
         root = tmp_path / str(moment)

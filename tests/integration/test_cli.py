@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from notebook_projects import make_project, write_experiment, write_notebook
 
 WORKBENCH = str(Path(sys.executable).parent / "workbench")

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 from filelock import FileLock
-from notebook_projects import make_project, write_experiment, write_notebook
 
+from notebook_projects import make_project, write_experiment, write_notebook
 from workbench.core.errors import BudgetError, ConfigError
 from workbench.core.money import usd
 from workbench.notebook.experiment import load_experiment
@@ -19,12 +19,16 @@ from workbench.notebook.runner import Runner, plan
 from workbench.store.records import LedgerRow
 
 MEMBERS = 6
+PLANTED = """\
+session.folder.mkdir(exist_ok=True)
+(session.folder / "result.json").write_text('{"run_id": "other"}')
+"""
 
 
 def run(file: Path, store, *, overrides=(), force=False, jobs=2):
     events = []
     experiment = load_experiment(file, overrides=overrides)
-    runner = Runner(experiment, store=store, jobs=jobs, threads=1, force=force, tell=events.append)
+    runner = Runner(experiment, store=store, jobs=jobs, cores=1, force=force, tell=events.append)
     return runner.run(), events
 
 
@@ -54,7 +58,13 @@ def test_an_experiment_runs_skips_and_reruns_what_changed(tmp_path, store):
     assert store.runs.current("trial", kind="total")[0].result["total"] == 5 * 55
 
     # a changed notebook: it and what needs it, though its result may be equal
-    write_notebook(tmp_path, "make", parameters="size: int = 3  # how many", body="1 + 1", result="{'kind': 'make', 'size': size}")
+    write_notebook(
+        tmp_path,
+        "make",
+        parameters="size: int = 3  # how many",
+        body="1 + 1",
+        result="{'kind': 'make', 'size': size}",
+    )
     dry = plan(load_experiment(file), store)
     assert [e.kind for e in dry] == ["due"] + ["waiting"] * 5
     _, events = run(file, store)
@@ -113,8 +123,7 @@ def test_a_failing_notebook_blocks_what_needs_it_and_keeps_the_rest(tmp_path, st
         ("import time; time.sleep(60)", "{'kind': 'x'}", "ran longer than 1 s"),
         # a result of another run, planted: not believed
         (
-            "import json; session.folder.mkdir(exist_ok=True);"
-            "(session.folder / 'result.json').write_text(json.dumps({'run_id': 'other', 'kind': 'x'}))",
+            PLANTED,
             "",
             "belongs to another run, 'other'",
         ),
@@ -122,7 +131,9 @@ def test_a_failing_notebook_blocks_what_needs_it_and_keeps_the_rest(tmp_path, st
 )
 def test_no_false_success(tmp_path, store, body, result, error):
     write_notebook(tmp_path, "odd", body=body, result=result)
-    file = write_experiment(tmp_path, {"odd": {"notebook": "odd", "timeout_s": 1 if "sleep" in body else 60}})
+    file = write_experiment(
+        tmp_path, {"odd": {"notebook": "odd", "timeout_s": 1 if "sleep" in body else 60}}
+    )
     succeeded, events = run(file, store)
     assert not succeeded
     assert error in events[-1].text
@@ -151,32 +162,55 @@ def test_an_interrupt_stops_kernels_and_keeps_what_is_done(tmp_path, store):
             threading.Timer(1.5, signal.pthread_kill, (main, signal.SIGINT)).start()
 
     with pytest.raises(KeyboardInterrupt):
-        Runner(experiment, store=store, jobs=1, threads=1, tell=tell).run()
+        Runner(experiment, store=store, jobs=1, cores=1, tell=tell).run()
     states = {r.step: (r.state, r.error) for r in store.runs.find(experiment="trial")}
     assert states == {"fast": ("succeeded", ""), "slow": ("failed", "interrupted")}
-    assert [p for p in psutil.Process().children(recursive=True) if "ipykernel" in " ".join(p.cmdline())] == []
+    assert [
+        p for p in psutil.Process().children(recursive=True) if "ipykernel" in " ".join(p.cmdline())
+    ] == []
 
 
 def test_two_runners_of_one_experiment_do_not_meet(tmp_path, store):
     file = make_project(tmp_path)
-    with FileLock(store.home / "trial.lock"), pytest.raises(ConfigError, match="is running already"):
+    with (
+        FileLock(store.home / "trial.lock"),
+        pytest.raises(ConfigError, match="is running already"),
+    ):
         run(file, store)
 
 
 def test_a_missing_input_is_found_before_anything_starts(tmp_path, store):
     write_notebook(tmp_path, "first")
-    write_notebook(tmp_path, "read", parameters="from pathlib import Path\nsource: Path = ''\nsources: list = []")
-    steps = {"first": {"notebook": "first"}, "read": {"notebook": "read", "needs": ["first"], "parameters": {"sources": [{"path": "data/none.csv"}]}}}
+    write_notebook(
+        tmp_path,
+        "read",
+        parameters="from pathlib import Path\nsource: Path = ''\nsources: list = []",
+    )
+    steps = {
+        "first": {"notebook": "first"},
+        "read": {
+            "notebook": "read",
+            "needs": ["first"],
+            "parameters": {"sources": [{"path": "data/none.csv"}]},
+        },
+    }
     with pytest.raises(ConfigError, match=r"steps\.read: input 'data/none\.csv' does not exist"):
         run(write_experiment(tmp_path, steps), store)
     assert store.runs.find() == []
 
 
 def test_a_changed_input_file_runs_again(tmp_path, store):
-    write_notebook(tmp_path, "read", parameters="from pathlib import Path\nsource: Path = ''  # file", result="{'kind': 'x', 'text': open(source).read()}")
+    write_notebook(
+        tmp_path,
+        "read",
+        parameters="from pathlib import Path\nsource: Path = ''  # file",
+        result="{'kind': 'x', 'text': open(source).read()}",
+    )
     data = tmp_path / "data.txt"
     data.write_text("one")
-    file = write_experiment(tmp_path, {"read": {"notebook": "read", "parameters": {"source": "data.txt"}}})
+    file = write_experiment(
+        tmp_path, {"read": {"notebook": "read", "parameters": {"source": "data.txt"}}}
+    )
     run(file, store)
     assert kinds(run(file, store)[1], "skipped") == [("read", "")]
     data.write_text("two")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from workbench.campaign import testsets
+from workbench.campaign.interop import promptfoo_id, promptfoo_tests
 from workbench.campaign.plugins.catalog import PLUGINS, Plugin
 from workbench.campaign.plugins.goals import GoalPool, load_goals
 from workbench.campaign.strategies.catalog import (
@@ -21,6 +22,7 @@ from workbench.core.errors import ConfigError, DataError
 from workbench.core.identity import canonical_json, text_id
 from workbench.store.database import Store
 from workbench.store.records import TestCase, TestSet
+from workbench.store.results import TestSetResult
 
 __all__ = ["CPU_S_PER_CALL", "GenerateConfig", "Preview", "generate", "preview"]
 
@@ -79,6 +81,30 @@ class Preview:
         """Return what executing it against one local target takes: calls, cpu_s, usd."""
         calls = len(self.test_set.cases)
         return {"calls": calls, "cpu_s": round(calls * CPU_S_PER_CALL, 3), "usd": 0.0}
+
+    def result(self) -> TestSetResult:
+        """Return what the test set is, with some dozen samples."""
+        cases = self.test_set.cases
+        return {
+            "kind": "test_set",
+            "test_set": self.test_set.id,
+            "promptfoo_id": promptfoo_id(promptfoo_tests(self.test_set)),
+            "tests": len(cases),
+            "controls": sum(case.is_control for case in cases),
+            "by_plugin": Counter(case.plugin for case in cases),
+            "by_strategy": Counter(chain_name(case.strategies) for case in cases),
+            "by_category": Counter(case.category for case in cases),
+            "estimate": self.estimate(),
+            "samples": [
+                {
+                    "plugin": case.plugin,
+                    "strategy": chain_name(case.strategies),
+                    "goal": case.goal,
+                    "prompt": case.prompt[:400],
+                }
+                for case in cases[:: max(1, len(cases) // 12)]
+            ],
+        }
 
 
 def generate(store: Store, config: GenerateConfig) -> TestSet:

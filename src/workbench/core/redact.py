@@ -8,7 +8,8 @@ __all__ = ["PATTERNS", "redact"]
 
 PATTERNS: dict[str, re.Pattern[str]] = {
     "private-key": re.compile(
-        r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:(?!-----)[\s\S]){0,10000}-----END [A-Z ]*PRIVATE KEY-----"
+        r"-----BEGIN [A-Z ]*PRIVATE KEY-----"
+        r"(?:(?!-----)[\s\S]){0,10000}-----END [A-Z ]*PRIVATE KEY-----"
     ),
     "api-key": re.compile(
         r"\b(?:sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[0-9A-Z]{16}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from workbench.core.errors import ConfigError
 from workbench.core.money import show_usd, usd
@@ -17,7 +17,16 @@ from workbench.cost.prices import Price, price
 from workbench.scaling.energy import FACTOR_SOURCE, KWH_PER_CORE_HOUR
 from workbench.store.results import Interval, SpendRow
 
-__all__ = ["Assumption", "Roi", "assume", "compute", "cost_claims", "measured_latency", "replaced"]
+__all__ = [
+    "Assumption",
+    "Latency",
+    "Roi",
+    "assume",
+    "compute",
+    "cost_claims",
+    "measured_latency",
+    "replaced",
+]
 
 _TABLE = Path(__file__).with_name("assumptions.json")
 Kind = Literal["measured", "assumed"]
@@ -41,6 +50,21 @@ class Assumption:
     kind: Kind
 
 
+class Latency(NamedTuple):
+    """Milliseconds of one core per prompt, and where they come from."""
+
+    interval: Interval
+    """Median with 5th and 95th percentile."""
+    source: str
+    kind: Kind = "measured"
+
+    @classmethod
+    def given(cls, latency_ms: float) -> Latency:
+        """Return what a person says it is."""
+        same: Interval = {"value": latency_ms, "low": latency_ms, "high": latency_ms}
+        return cls(same, "given by the user", "assumed")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Roi:
     """The outcome for one set of assumptions."""
@@ -61,12 +85,13 @@ class Roi:
 
 
 def measured_latency(
-    results: Iterable[Mapping[str, Any]], *, target: str = ""
-) -> tuple[str, Interval]:
-    """Return (target, latency in ms) of the newest analysis that measured a sanitizer.
+    results: Iterable[Mapping[str, Any]], *, experiment: str, target: str = ""
+) -> Latency:
+    """Return the latency that the newest analysis of a sanitizer measured.
 
     Args:
         results: Results of kind ``analysis``, oldest first.
+        experiment: Where they are from, for the source.
         target: Which target; empty for the first whose name starts with ``sanitizer``.
 
     Raises:
@@ -78,7 +103,8 @@ def measured_latency(
         seen |= set(latencies)
         for name, interval in latencies.items():
             if name == target or (not target and name.startswith("sanitizer")):
-                return name, interval
+                source = f"campaign of {experiment}, {name}: median, 5th, 95th percentile"
+                return Latency(interval, source)
     wanted = repr(target) if target else "a sanitizer"
     measured = ", ".join(sorted(seen)) or "none"
     raise ConfigError(
@@ -87,26 +113,18 @@ def measured_latency(
     )
 
 
-def assume(
-    *,
-    prompts_per_day: int,
-    latency_ms: Interval,
-    latency_source: str,
-    latency_kind: Kind = "measured",
-    spent_usd: float,
-) -> list[Assumption]:
+def assume(*, prompts_per_day: int, latency: Latency, spent_usd: float) -> list[Assumption]:
     """Return the assumptions, those measured here and those that no run can measure.
 
     Args:
         prompts_per_day: Prompts to serve, > 0.
-        latency_ms: One prompt on one core: median with 5th and 95th percentile.
-        latency_source: Where the latency was measured.
-        latency_kind: ``assumed`` where a person gave the latency.
+        latency: Of one prompt on one core.
         spent_usd: What the experiment cost so far.
 
     Raises:
         ConfigError: If ``prompts_per_day`` or the latency is not above 0.
     """
+    latency_ms, source, kind = latency
     if prompts_per_day <= 0 or latency_ms["value"] <= 0:
         raise ConfigError(
             f"prompts_per_day={prompts_per_day}, latency_ms={latency_ms['value']}: must be above 0"
@@ -117,7 +135,7 @@ def assume(
     metered = "ledger of this experiment: metered seconds at list prices"
     rows: list[tuple[str, Interval, str, str, Kind]] = [
         ("prompts_per_day", _around(volume, 0.1, 1), "prompts", "what was asked", "assumed"),
-        ("latency_ms", latency_ms, "ms of one core per prompt", latency_source, latency_kind),
+        ("latency_ms", latency_ms, "ms of one core per prompt", source, kind),
         ("core_hour_usd", _around(core_usd, 0.5, 2), "USD", _dated(core), "assumed"),
         ("guard_usd_per_mtok", _around(guard_usd, 0.1, 1), "USD", _dated(guard), "assumed"),
         ("kwh_per_core_hour", _around(kwh, 0.5, 2), "kWh", FACTOR_SOURCE, "assumed"),

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from decimal import Decimal
-from typing import Literal
+from typing import Any, Literal
 
 from workbench.core.money import ZERO
 from workbench.cost.prices import price
-from workbench.scaling.energy import FACTOR_SOURCE, estimate
+from workbench.scaling.energy import FACTOR_SOURCE, METHOD, estimate
 from workbench.store.database import Store
 from workbench.store.records import LedgerRow, Phase
 from workbench.store.results import SpendRow
 
-__all__ = ["compute_rows", "spend", "spend_rows", "total"]
+__all__ = ["compute_rows", "spend", "spend_rows", "spent", "total"]
 
 By = Literal["phase", "step", "who", "resource"]
 
@@ -107,6 +107,14 @@ def spend_rows(
         )
         for group, (cpu_s, kwh, dollars) in ordered
     ]
+
+
+def spent(store: Store, experiment: str) -> dict[str, Any]:
+    """Return what an experiment cost, as ``store.results.CostResult`` tells it."""
+    by_phase, by_step = (spend(store, experiment, by=by) for by in ("phase", "step"))
+    whole = total(by_phase)
+    energy = {"gco2": estimate(whole["cpu_s"]).gco2, "energy_method": METHOD}
+    return {"by_phase": by_phase, "by_step": by_step, "total": whole, **energy}
 
 
 def total(rows: Iterable[SpendRow]) -> SpendRow:

@@ -87,7 +87,7 @@ class Runner:
         experiment: The checked experiment.
         store: Where runs, results and costs go.
         jobs: Notebooks at a time.
-        threads: Threads that numeric libraries may use in each kernel.
+        cores: Cores to use: shared by kernels side by side, all for one that runs alone.
         force: Run every member, also unchanged ones.
         tell: Called with every event, in the caller's thread.
     """
@@ -98,14 +98,14 @@ class Runner:
         *,
         store: Store,
         jobs: int,
-        threads: int,
+        cores: int,
         force: bool = False,
         tell: Callable[[Event], None],
     ) -> None:
         self._experiment = experiment
         self._store = store
         self._jobs = jobs
-        self._threads = threads
+        self._cores = cores
         self._force = force
         self._tell = tell
         self._members = [member for step in experiment.steps.values() for member in step.members()]
@@ -211,9 +211,11 @@ class Runner:
         run = self._new_run(prepared)
         self._store.runs.add(run)
         self._tell(self._event("started", member, run=run))
-        running[pool.submit(self._execute, prepared, run)] = prepared
+        is_alone = sum(1 for _ in self._ready()) == 1
+        threads = self._cores if is_alone else max(1, self._cores // self._jobs)
+        running[pool.submit(self._execute, prepared, run, threads)] = prepared
 
-    def _execute(self, prepared: Prepared, run: Run) -> Run:
+    def _execute(self, prepared: Prepared, run: Run, threads: int) -> Run:
         """Run one notebook in a worker thread and settle its row."""
         step = self._experiment.steps[prepared.member.step]
         try:
@@ -228,7 +230,7 @@ class Runner:
                 ),
                 folder=Path(run.folder),
                 cwd=self._experiment.root,
-                threads=self._threads,
+                threads=threads,
                 timeout_s=step.timeout_s,
                 heartbeat=_Heartbeat(self._store, run.id),
                 cancelled=self._cancelled,

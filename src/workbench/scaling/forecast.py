@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from workbench.core.errors import ConfigError
 from workbench.scaling.energy import estimate
 from workbench.scaling.law import PowerLaw, fit_power_law
+from workbench.scaling.runs import best_run, mean_baselines
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["backtest", "fit_axis", "forecast", "grid", "verdict"]
+__all__ = ["backtest", "describe", "fit_axis", "forecast", "verdict"]
+
+_CURVE_POINTS = 40
 
 
 def fit_axis(frame: pd.DataFrame, *, axis: str, seed: int = 0, bootstrap: int = 400) -> PowerLaw:
@@ -110,10 +113,31 @@ def forecast(
     }
 
 
-def grid(law: PowerLaw, *, until: float, points: int = 40) -> list[float]:
-    """Return sizes, even in log, from the smallest fitted one to ``until`` or the largest."""
-    last = max(until, law.x_high[0])
-    return [float(x) for x in np.geomspace(law.x_low[0], last, points)]
+def describe(
+    law: PowerLaw, frame: pd.DataFrame, *, axis: str, x: float, usd_per_core_hour: float, seed: int
+) -> dict[str, Any]:
+    """Return all that a law and its runs tell, as ``store.results.LawsResult`` has it.
+
+    Args as :func:`forecast`; ``seed`` is that of the backtest.
+    """
+    best, baselines = best_run(frame), mean_baselines(frame, axis=axis)
+    points = frame.rename(columns={axis: "x"})[["run_id", "x", "loss", "seed"]]
+    sizes = np.geomspace(law.x_low[0], max(x, law.x_high[0]), _CURVE_POINTS)
+    return {
+        "axis": axis,
+        "form": law.form,
+        "parameters": law.parameters(),
+        "starts": law.starts,
+        "starts_agreeing": law.starts_agreeing,
+        "points": points.to_dict("records"),
+        "curve": law.curve(sizes),
+        "backtest": backtest(frame, axis=axis, seed=seed),
+        "forecast": forecast(law, frame, axis=axis, x=x, usd_per_core_hour=usd_per_core_hour),
+        "baselines": baselines,
+        "best_model": best["model"],
+        "best_run": best["run_id"],
+        "verdict": verdict(frame, law, axis=axis, baselines=baselines),
+    }
 
 
 def verdict(frame: pd.DataFrame, law: PowerLaw, *, axis: str, baselines: dict[str, float]) -> str:

@@ -240,7 +240,7 @@ class AnalysisResult(TypedDict):
     by_strategy: list[RateRow]
     by_category: list[RateRow]
     delivered: list[RateRow]
-    """Attacks whose request came through intact, also inside an intact disguise; no judge involved."""
+    """Attacks whose request came through intact, plain or disguised; no judge involved."""
     controls: list[RateRow]
     """Controls spoilt per target (over-refusal)."""
     latency_ms: dict[str, Interval]

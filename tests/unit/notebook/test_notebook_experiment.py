@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from notebook_projects import make_project, write_experiment, write_notebook
 
+from notebook_projects import make_project, write_experiment, write_notebook
 from workbench.core.errors import ConfigError, DataError, InputError
 from workbench.notebook.experiment import load_experiment, resolve
 from workbench.notebook.parameters import read_notebook
@@ -13,7 +13,10 @@ def root(tmp_path):
     write_notebook(
         tmp_path,
         "grow",
-        parameters="size: int = 3  # how many\nrate: float = 0.5\nname: str = ''\nrows: list = []\nfile: Path = ''\non: bool = False",
+        parameters=(
+            "size: int = 3  # how many\nrate: float = 0.5\nname: str = ''\n"
+            "rows: list = []\nfile: Path = ''\non: bool = False"
+        ),
     )
     write_notebook(tmp_path, "train", parameters="pairs: str = ''  # version\nseed: int = 0")
     return tmp_path
@@ -26,31 +29,65 @@ def load(root, steps, **fields):
 GROW = {"notebook": "grow"}
 
 BAD = {
-    "misspelt parameter": ({"a": {**GROW, "parameters": {"sise": 1}}}, r"steps\.a\.parameters\.sise.*did you mean 'size'"),
-    "string for int": ({"a": {**GROW, "parameters": {"size": "7"}}}, r"parameters\.size: '7' is a str; write a int such as 3"),
+    "misspelt parameter": (
+        {"a": {**GROW, "parameters": {"sise": 1}}},
+        r"steps\.a\.parameters\.sise.*did you mean 'size'",
+    ),
+    "string for int": (
+        {"a": {**GROW, "parameters": {"size": "7"}}},
+        r"parameters\.size: '7' is a str; write a int such as 3",
+    ),
     "bool for int": ({"a": {**GROW, "parameters": {"size": True}}}, r"size: True is a bool"),
     "float for int": ({"a": {**GROW, "parameters": {"size": 1.5}}}, r"size: 1.5 is a float"),
-    "scalar for list": ({"a": {**GROW, "parameters": {"rows": "x"}}}, r"rows: 'x' is a str; write a list"),
-    "unknown notebook": ({"a": {"notebook": "gorw"}}, r"gorw\.ipynb: no such notebook; there are: grow, train"),
+    "scalar for list": (
+        {"a": {**GROW, "parameters": {"rows": "x"}}},
+        r"rows: 'x' is a str; write a list",
+    ),
+    "unknown notebook": (
+        {"a": {"notebook": "gorw"}},
+        r"gorw\.ipynb: no such notebook; there are: grow, train",
+    ),
     "no notebook": ({"a": {}}, r"steps\.a: needs `notebook"),
-    "unknown field": ({"a": {**GROW, "matrx": {}}}, r"steps\.a: unknown field 'matrx'; did you mean 'matrix'"),
+    "unknown field": (
+        {"a": {**GROW, "matrx": {}}},
+        r"steps\.a: unknown field 'matrx'; did you mean 'matrix'",
+    ),
     "unknown need": ({"a": {**GROW, "needs": ["b"]}}, r"steps\.a\.needs: unknown step 'b'"),
     "needs as text": ({"a": {**GROW, "needs": "b"}}, r"needs: 'b'; write a list"),
     "circle": (
-        {"a": {**GROW, "needs": ["b"]}, "b": {**GROW, "needs": ["c"]}, "c": {**GROW, "needs": ["a"]}},
+        {
+            "a": {**GROW, "needs": ["b"]},
+            "b": {**GROW, "needs": ["c"]},
+            "c": {**GROW, "needs": ["a"]},
+        },
         r"needs go in a circle: .*→.*→.*→",
     ),
     "matrix scalar": ({"a": {**GROW, "matrix": {"size": 3}}}, r"matrix\.size: 3; write a list"),
-    "matrix misspelt": ({"a": {**GROW, "matrix": {"siez": [3]}}}, r"matrix\.siez.*did you mean 'size'"),
+    "matrix misspelt": (
+        {"a": {**GROW, "matrix": {"siez": [3]}}},
+        r"matrix\.siez.*did you mean 'size'",
+    ),
     "matrix type": ({"a": {**GROW, "matrix": {"size": [1, "2"]}}}, r"matrix\.size: '2' is a str"),
-    "matrix twice": ({"a": {**GROW, "matrix": {"size": [1, 1]}}}, r"matrix\.size: a value is written twice"),
-    "both": ({"a": {**GROW, "matrix": {"size": [1]}, "parameters": {"size": 2}}}, r"'size' stands in matrix and in parameters"),
-    "reference to nobody": ({"a": {**GROW, "parameters": {"name": "${steps.b.version}"}}}, r"unknown step 'b'"),
+    "matrix twice": (
+        {"a": {**GROW, "matrix": {"size": [1, 1]}}},
+        r"matrix\.size: a value is written twice",
+    ),
+    "both": (
+        {"a": {**GROW, "matrix": {"size": [1]}, "parameters": {"size": 2}}},
+        r"'size' stands in matrix and in parameters",
+    ),
+    "reference to nobody": (
+        {"a": {**GROW, "parameters": {"name": "${steps.b.version}"}}},
+        r"unknown step 'b'",
+    ),
     "reference without need": (
         {"a": GROW, "b": {**GROW, "parameters": {"name": "${steps.a.version}"}}},
         r"uses step 'a'; add it to needs of 'b'",
     ),
-    "broken reference": ({"a": {**GROW, "parameters": {"name": "${stps.a.version}"}}}, r"write a reference as"),
+    "broken reference": (
+        {"a": {**GROW, "parameters": {"name": "${stps.a.version}"}}},
+        r"write a reference as",
+    ),
     "timeout": ({"a": {**GROW, "timeout_s": 0}}, r"timeout_s: 0; write seconds > 0"),
     "no steps": ({}, r"steps: missing"),
     "bad step name": ({"a b": GROW}, r"a step's name is letters"),
@@ -92,7 +129,16 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_matrix_is_a_grid_in_file_order(root):
-    step = load(root, {"a": {**GROW, "matrix": {"size": [1, 2], "rate": [0.1, 0.2]}, "parameters": {"name": "n"}}}).steps["a"]
+    step = load(
+        root,
+        {
+            "a": {
+                **GROW,
+                "matrix": {"size": [1, 2], "rate": [0.1, 0.2]},
+                "parameters": {"name": "n"},
+            }
+        },
+    ).steps["a"]
     assert [m.label for m in step.members()] == [
         "size=1,rate=0.1",
         "size=1,rate=0.2",

@@ -1,0 +1,39 @@
+"""How notebooks show results: the report's figures and records, in the report's look."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+from pandas.io.formats.style import Styler
+
+from workbench.report.tables import records, words
+
+__all__ = ["figure", "table"]
+
+_TITLE_PX = 48
+
+
+def figure(spec: Mapping[str, Any], *, title: str) -> go.Figure:
+    """Return a figure of ``report.figures`` under a title."""
+    shown = go.Figure(spec)
+    top = spec["layout"]["margin"]["t"] + _TITLE_PX
+    return shown.update_layout(title={"text": title, "x": 0.01}, margin={"t": top})
+
+
+def table(rows: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> Styler:
+    """Return records as a table of readable numbers; one mapping stands upright.
+
+    Texts may be hostile: markup and formulas in them are shown, not obeyed.
+    """
+    if isinstance(rows, Mapping):
+        rows = [{"": words(name), "value": value} for name, value in rows.items()]
+    made = records("", rows)
+    cells = [[str(cell) for cell in row] for row in made.rows]
+    frame = pd.DataFrame(cells, columns=[column.name for column in made.columns])
+    texts = [column.name for column in made.columns if not column.is_number]
+    styled = frame.style.format(escape="html").hide(axis="index")
+    styled = styled.set_properties(subset=texts, **{"text-align": "left"})
+    return styled.set_table_attributes('class="tex2jax_ignore mathjax_ignore"')
