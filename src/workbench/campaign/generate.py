@@ -91,9 +91,9 @@ class Preview:
             "promptfoo_id": promptfoo_id(promptfoo_tests(self.test_set)),
             "tests": len(cases),
             "controls": sum(case.is_control for case in cases),
-            "by_plugin": Counter(case.plugin for case in cases),
-            "by_strategy": Counter(chain_name(case.strategies) for case in cases),
-            "by_category": Counter(case.category for case in cases),
+            "by_plugin": dict(Counter(case.plugin for case in cases)),
+            "by_strategy": dict(Counter(chain_name(case.strategies) for case in cases)),
+            "by_category": dict(Counter(case.category for case in cases)),
             "estimate": self.estimate(),
             "samples": [
                 {

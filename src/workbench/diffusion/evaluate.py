@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from workbench.core.errors import DataError
-from workbench.diffusion.baselines import Translator, mean_loss
-from workbench.diffusion.datamodule import encode_pairs, harmless
+from workbench.diffusion.baselines import Constant, Identity, Ridge, Translator, mean_loss
+from workbench.diffusion.datamodule import TrainingArrays, encode_pairs, harmless
 from workbench.embedding.encoder import Encoder
 from workbench.judge.probe import Bench
 from workbench.store.results import FrontierRow
@@ -19,7 +19,7 @@ from workbench.store.results import FrontierRow
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TEST_SPLITS", "attack_loss", "evaluate", "relative_reduction"]
+__all__ = ["TEST_SPLITS", "evaluate", "measure", "relative_reduction"]
 
 Vectors = npt.NDArray[np.float32]
 TEST_SPLITS = ("test_intents", "test_wrappers", "test_both")
@@ -43,14 +43,34 @@ def relative_reduction(before: float, after: float) -> float:
     return (before - after) / before if before > 0 else 0.0
 
 
-def attack_loss(method: Translator, frame: pd.DataFrame, *, split: str, encoder: Encoder) -> float:
-    """Return the mean 1 − cosine to the clean reference over the attacks of a split, at gain 1.
+def measure(
+    model: Translator,
+    arrays: TrainingArrays,
+    frame: pd.DataFrame,
+    *,
+    encoder: Encoder,
+    bench: Bench,
+    gains: Sequence[float],
+) -> dict[str, Any]:
+    """Return what a model is worth beside baselines fitted to the same rows.
+
+    Returns:
+        loss, baselines, frontier and judges, as ``store.results.TrainingResult`` has them.
 
     Raises:
-        DataError: If the split has no attacks.
+        DataError: As :func:`evaluate`.
     """
-    attacks = _attacks(frame, split=split, encoder=encoder)
-    return mean_loss(method.vectors(attacks.adversarial), attacks.clean)
+    validation = arrays.validation_adversarial, arrays.validation_clean
+    ridge = Ridge.fit(arrays.adversarial, arrays.clean, validation=validation)
+    methods = [Identity(), Constant.fit(arrays.clean), ridge, model]
+    both = _attacks(frame, split="test_both", encoder=encoder)
+    losses = {one.name: mean_loss(one.vectors(both.adversarial), both.clean) for one in methods}
+    return {
+        "loss": losses.pop(model.name),
+        "baselines": losses,
+        "frontier": evaluate(methods, frame, encoder, bench, gains),
+        "judges": bench.reports,
+    }
 
 
 def evaluate(

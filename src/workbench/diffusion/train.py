@@ -40,7 +40,6 @@ class TrainingMetrics(TypedDict):
     curve: list[dict[str, float]]
     """step, train_loss (squared error), validation_loss (1 − cosine)."""
     steps: int
-    parameters: int
     train_s: float
     """Wall seconds of the loop in this process."""
     samples_per_s: float
@@ -123,7 +122,6 @@ def train(
         "validation_loss": curve.rows[-1]["validation_loss"],
         "curve": curve.rows,
         "steps": config.training_steps,
-        "parameters": model.parameters,
         "train_s": train_s,
         "samples_per_s": steps_left * config.batch_size / train_s,
         "flops": flops_per_step * config.training_steps,

@@ -13,14 +13,10 @@ from workbench.report.tables import records, words
 
 __all__ = ["figure", "table"]
 
-_TITLE_PX = 48
-
 
 def figure(spec: Mapping[str, Any], *, title: str) -> go.Figure:
     """Return a figure of ``report.figures`` under a title."""
-    shown = go.Figure(spec)
-    top = spec["layout"]["margin"]["t"] + _TITLE_PX
-    return shown.update_layout(title={"text": title, "x": 0.01}, margin={"t": top})
+    return go.Figure(spec).update_layout(title={"text": title, "x": 0.01}, margin={"t": 48})
 
 
 def table(rows: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> Styler:

@@ -28,7 +28,7 @@ __all__ = ["compared", "finding", "page"]
 _FIXED = ("@1.0", "@1")
 _MEASURES = {
     "totals": "attacks that succeed",
-    "delivered": "requests arriving verbatim",
+    "delivered": "requests arriving intact",
     "controls": "harmless prompts spoilt",
 }
 
@@ -98,7 +98,7 @@ def finding(analysis: Mapping[str, Any]) -> Finding:
         proof += " The intervals overlap: this campaign alone does not settle the difference."
     through, spoilt = (_total(analysis[name], second) for name in ("delivered", "controls"))
     if through:
-        proof += f" {estimate(through['rate'], percent)} of the requests still arrive word for word"
+        proof += f" {estimate(through['rate'], percent)} of the requests still arrive intact, plain or disguised"
         proof += f", against {percent(_total(analysis['delivered'], first)['rate']['value'])}."
     if spoilt:
         claim += f", at the price of {percent(spoilt['rate']['value'])} of harmless prompts"
