@@ -17,14 +17,6 @@ ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MOST_LOGIC_LINES = 30
 
-# Longer than wanted, mostly one call laid out over many lines. Numbers may only shrink.
-TOO_LONG = {
-    "02_train_phase": 76,
-    "03_scaling_laws": 59,
-    "04_generate_tests": 42,
-    "08_cost_and_roi": 48,
-}
-
 pytestmark = pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
 
 
@@ -109,11 +101,7 @@ def logic_lines(file: Path) -> int:
 
 
 def test_it_is_a_story_not_a_program(file):
-    lines = logic_lines(file)
-    allowed = TOO_LONG.get(file.stem, MOST_LOGIC_LINES)
-    assert lines <= allowed
-    if file.stem in TOO_LONG:
-        assert lines > MOST_LOGIC_LINES, "short enough now: remove it from TOO_LONG"
+    assert logic_lines(file) <= MOST_LOGIC_LINES
 
 
 def test_it_reads_no_environment_and_no_clock(file):

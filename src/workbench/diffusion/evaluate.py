@@ -62,7 +62,7 @@ def measure(
     """
     validation = arrays.validation_adversarial, arrays.validation_clean
     ridge = Ridge.fit(arrays.adversarial, arrays.clean, validation=validation)
-    methods = [Identity(), Constant.fit(arrays.clean), ridge, model]
+    methods: list[Translator] = [Identity(), Constant.fit(arrays.clean), ridge, model]
     both = _attacks(frame, split="test_both", encoder=encoder)
     losses = {one.name: mean_loss(one.vectors(both.adversarial), both.clean) for one in methods}
     return {

@@ -29,7 +29,8 @@ def table(rows: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> Styler:
     made = records("", rows)
     cells = [[str(cell) for cell in row] for row in made.rows]
     frame = pd.DataFrame(cells, columns=[column.name for column in made.columns])
-    texts = [column.name for column in made.columns if not column.is_number]
-    styled = frame.style.format(escape="html").hide(axis="index")
-    styled = styled.set_properties(subset=texts, **{"text-align": "left"})
+    left = [{"selector": "", "props": "text-align: left"}]
+    texts = {column.name: left for column in made.columns if not column.is_number}
+    safe = frame.style.format(escape="html").format_index(escape="html", axis="columns")
+    styled = safe.hide(axis="index").set_table_styles(texts)  # type: ignore[arg-type]  # stub: no key fits
     return styled.set_table_attributes('class="tex2jax_ignore mathjax_ignore"')

@@ -117,6 +117,17 @@ def test_generate_saves_what_preview_shows(seeded_store: Store) -> None:
     assert made.recipe["pair_set"] == load_goals(seeded_store).pair_set
 
 
+def test_a_result_counts_every_case_once(seeded_store: Store) -> None:
+    plan = preview(seeded_store, GenerateConfig(max_tests=50))
+    result = plan.result()
+    assert result["test_set"] == plan.test_set.id
+    for name in ("by_plugin", "by_strategy", "by_category"):
+        assert sum(result[name].values()) == result["tests"] == 50
+        assert type(result[name]) is dict  # a Counter does not survive dataclasses.asdict
+    assert 0 < result["controls"] < 50
+    assert len(result["samples"]) == 13
+
+
 def test_estimate_counts_cases(seeded_store: Store) -> None:
     plan = preview(seeded_store, GenerateConfig(max_tests=10))
     assert plan.estimate() == {"calls": 10, "cpu_s": pytest.approx(10 * CPU_S_PER_CALL), "usd": 0}

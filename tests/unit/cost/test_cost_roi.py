@@ -8,16 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.core.errors import ConfigError
-from workbench.cost.roi import assume, compute, cost_claims, measured_latency, replaced
+from workbench.cost.roi import Latency, assume, compute, cost_claims, measured_latency, replaced
 
 LATENCY = {"value": 30.0, "low": 15.0, "high": 90.0}
 SPENT = {"group": "total", "cpu_s": 216.0, "kwh": 0.00024, "usd": 0.00255, "share": 1.0}
 
 
 def assumptions(**values):
-    listed = assume(
-        prompts_per_day=10_000_000, latency_ms=LATENCY, latency_source="test", spent_usd=0.00255
-    )
+    latency = Latency(LATENCY, "test")
+    listed = assume(prompts_per_day=10_000_000, latency=latency, spent_usd=0.00255)
     return replaced(listed, values)
 
 
@@ -72,6 +71,13 @@ def test_values_given_by_hand_are_no_longer_measured():
     assert (latency.kind, latency.source, latency.low) == ("assumed", "given by the user", 5.0)
 
 
+def test_a_latency_given_by_hand_is_assumed():
+    listed = assume(prompts_per_day=1, latency=Latency.given(7.0), spent_usd=0)
+    (latency,) = [one for one in listed if one.name == "latency_ms"]
+    assert (latency.low, latency.value, latency.high) == (7.0, 7.0, 7.0)
+    assert (latency.kind, latency.source) == ("assumed", "given by the user")
+
+
 def test_mistaken_assumptions_are_named():
     with pytest.raises(ConfigError, match="no ROI assumption 'wage'"):
         assumptions(wage=1)
@@ -85,18 +91,21 @@ def test_mistaken_assumptions_are_named():
     with pytest.raises(ConfigError, match="'guard_tokens'"):
         compute([replace(one) for one in assumptions() if one.name != "guard_tokens"])
     with pytest.raises(ConfigError, match="above 0"):
-        assume(prompts_per_day=0, latency_ms=LATENCY, latency_source="", spent_usd=0)
+        assume(prompts_per_day=0, latency=Latency(LATENCY, ""), spent_usd=0)
 
 
 def test_latency_of_the_newest_analysis_of_a_sanitizer():
     newer = {"latency_ms": {"bare": {"value": 0.0}, "sanitizer@1.0": LATENCY, "sanitizer@1.5": {}}}
     older = {"latency_ms": {"sanitizer@9": {"value": 1.0}}}
-    assert measured_latency([older, newer]) == ("sanitizer@1.0", LATENCY)
-    assert measured_latency([older, newer], target="sanitizer@9")[0] == "sanitizer@9"
+    found = measured_latency([older, newer], experiment="sweep")
+    assert (found.interval, found.kind) == (LATENCY, "measured")
+    assert found.source.startswith("campaign of sweep, sanitizer@1.0:")
+    named = measured_latency([older, newer], experiment="sweep", target="sanitizer@9")
+    assert named.interval == {"value": 1.0}
     with pytest.raises(ConfigError, match=r"bare, sanitizer@1\.0"):
-        measured_latency([newer], target="nobody")
+        measured_latency([newer], experiment="sweep", target="nobody")
     with pytest.raises(ConfigError, match="run the analysis step"):
-        measured_latency([])
+        measured_latency([], experiment="sweep")
 
 
 def test_claims_stand_beside_what_was_measured():

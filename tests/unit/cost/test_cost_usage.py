@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from workbench.core.errors import ConfigError
 from workbench.cost.prices import price, prices
-from workbench.cost.usage import compute_rows, spend, spend_rows, total
+from workbench.cost.usage import compute_rows, spend, spend_rows, spent, total
 from workbench.scaling.energy import estimate
 
 WHO = {"who": "tester", "job": "run-1", "experiment": "sweep"}
@@ -72,3 +72,12 @@ def test_spend_by_step_names_steps():
 def test_nothing_spent_is_an_empty_table(store):
     assert spend(store, "sweep") == []
     assert total([])["usd"] == 0
+
+
+def test_a_bill_adds_up_by_phase_and_by_step(store):
+    store.ledger.add(compute_rows(cpu_s=3600.0, phase="training", **WHO))
+    bill = spent(store, WHO["experiment"])
+    assert bill["by_phase"][0] | {"group": "total"} == bill["total"]
+    assert [row["group"] for row in bill["by_step"]] == ["other"]
+    assert bill["total"]["cpu_s"] == 3600
+    assert bill["gco2"] == pytest.approx(bill["total"]["kwh"] * 436)

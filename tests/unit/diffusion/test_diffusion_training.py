@@ -20,13 +20,14 @@ from workbench.diffusion.datamodule import (
     shared_pairs,
     training_arrays,
 )
-from workbench.diffusion.evaluate import TEST_SPLITS, evaluate, relative_reduction
+from workbench.diffusion.evaluate import TEST_SPLITS, evaluate, measure, relative_reduction
 from workbench.diffusion.train import train
 
 
 class Bench:
     def __init__(self, embedding: object) -> None:
         self.embedding = embedding
+        self.reports: list[object] = []
 
 
 @pytest.fixture
@@ -205,14 +206,10 @@ def test_frontier_has_every_point_and_honest_identity(
 ) -> None:
     direction = arrays.adversarial.mean(axis=0) - arrays.clean.mean(axis=0)
     bench = Bench(axis_judge(3 * direction))
-    ridge = Ridge.fit(
-        arrays.adversarial,
-        arrays.clean,
-        validation=(arrays.validation_adversarial, arrays.validation_clean),
-    )
-    methods = [Identity(), Constant.fit(arrays.clean), ridge]
-    rows = evaluate(methods, frame, encoder, bench, [0.0, 1.0])
-    assert len(rows) == 3 * 2 * len(TEST_SPLITS)
+    model = Constant(arrays.clean[0], name="first")
+    worth = measure(model, arrays, frame, encoder=encoder, bench=bench, gains=[0.0, 1.0])
+    rows = worth["frontier"]
+    assert len(rows) == 4 * 2 * len(TEST_SPLITS)
     points = {(row["method"], row["gain"], row["split"]): row for row in rows}
     identity = points["identity", 1.0, "test_both"]
     assert (identity["safety"], identity["keep"]) == (0, pytest.approx(1, abs=1e-6))
@@ -227,6 +224,10 @@ def test_frontier_has_every_point_and_honest_identity(
         1
     )
     assert identity["semantic"] == pytest.approx(cosines.mean(), abs=1e-6)
+    losses = {"first": worth["loss"], **worth["baselines"]}
+    assert set(losses) == {"first", "identity", "constant", "ridge"}
+    for method, loss in losses.items():
+        assert loss == pytest.approx(1 - points[method, 1.0, "test_both"]["semantic"])
 
 
 def test_frontier_needs_attacks_with_harm_in_them(frame: pd.DataFrame, encoder, axis_judge) -> None:

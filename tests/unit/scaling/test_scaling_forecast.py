@@ -8,7 +8,7 @@ import pytest
 from workbench.core.errors import ConfigError, DataError
 from workbench.scaling.claims import NOTE, roadmap_claims
 from workbench.scaling.energy import METHOD, estimate
-from workbench.scaling.forecast import backtest, fit_axis, forecast, grid, verdict
+from workbench.scaling.forecast import backtest, describe, fit_axis, forecast, verdict
 from workbench.scaling.runs import best_run, mean_baselines, training_frame
 from workbench.store.records import Run
 
@@ -199,12 +199,18 @@ def test_methods_are_compared_run_by_run(store):
     assert "cannot be told apart" in verdict(frame, law, axis=AXIS, baselines=baselines)
 
 
-def test_grid_reaches_the_forecast(store):
+def test_a_law_is_described_over_its_runs_and_up_to_the_forecast(store):
     fill(store, loss=falling)
-    law = fit_axis(training_frame(store, experiment="sweep"), axis=AXIS)
-    sizes = grid(law, until=60)
-    assert (sizes[0], sizes[-1]) == (pytest.approx(3), pytest.approx(60))
-    assert grid(law, until=1)[-1] == pytest.approx(20)
+    frame = training_frame(store, experiment="sweep")
+    law = fit_axis(frame, axis=AXIS)
+    for x, end in ((60, 60), (1, 20)):
+        said = describe(law, frame, axis=AXIS, x=x, usd_per_core_hour=0.04, seed=0)
+        ends = said["curve"][0]["x"], said["curve"][-1]["x"]
+        assert ends == (pytest.approx(3), pytest.approx(end))
+        assert said["forecast"]["x"] == x
+    assert [point["run_id"] for point in said["points"]] == list(frame["run_id"])
+    assert said["best_run"] == best_run(frame)["run_id"]
+    assert said["form"] == law.form
 
 
 def test_energy_of_one_core_hour_by_hand():

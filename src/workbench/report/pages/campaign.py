@@ -98,8 +98,9 @@ def finding(analysis: Mapping[str, Any]) -> Finding:
         proof += " The intervals overlap: this campaign alone does not settle the difference."
     through, spoilt = (_total(analysis[name], second) for name in ("delivered", "controls"))
     if through:
-        proof += f" {estimate(through['rate'], percent)} of the requests still arrive intact, plain or disguised"
-        proof += f", against {percent(_total(analysis['delivered'], first)['rate']['value'])}."
+        proof += f" {estimate(through['rate'], percent)} of the requests still arrive intact,"
+        reached = _total(analysis["delivered"], first)["rate"]["value"]
+        proof += f" plain or disguised, against {percent(reached)}."
     if spoilt:
         claim += f", at the price of {percent(spoilt['rate']['value'])} of harmless prompts"
         proof += f" {estimate(spoilt['rate'], percent)} of harmless prompts are spoilt, against "
