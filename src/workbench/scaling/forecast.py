@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -169,7 +170,12 @@ def verdict(frame: pd.DataFrame, law: PowerLaw, *, axis: str, baselines: dict[st
 
 def _trust(law: PowerLaw, *, axis: str) -> str:
     name = axis.replace("_", " ")
-    evidence = f"AICc gain {law.aicc_gain:+.1f} on {law.effective_runs:.1f} effective runs"
+    runs = f"{law.effective_runs:.1f} effective runs"
+    evidence = (
+        f"AICc gain {law.aicc_gain:+.1f} on {runs}"
+        if math.isfinite(law.aicc_gain)
+        else f"{runs}, too few to prefer a law of three parameters"
+    )
     if not law.beats_constant:
         return (
             f"the runs do not show that more {name} helps: a constant loss of {law.constant:.4f} "
