@@ -101,19 +101,8 @@ def train(
     started = time.perf_counter()
     steps_left = config.training_steps - module.first_step
     with _quiet_lightning():
-        trainer = pl.Trainer(
-            accelerator="cpu",
-            devices=1,
-            precision="32-true",
-            max_steps=steps_left,
-            callbacks=callbacks,
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-        )
         if steps_left:
-            trainer.fit(module, loader)
+            _trainer(max_steps=steps_left, callbacks=callbacks).fit(module, loader)
     train_s = time.perf_counter() - started
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
@@ -126,6 +115,20 @@ def train(
         "samples_per_s": steps_left * config.batch_size / train_s,
         "flops": flops_per_step * config.training_steps,
     }, model
+
+
+def _trainer(*, max_steps: int, callbacks: list[pl.Callback]) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator="cpu",
+        devices=1,
+        precision="32-true",
+        max_steps=max_steps,
+        callbacks=callbacks,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
 
 
 class _Checkpoint(pl.Callback):  # type: ignore[misc]  # Lightning is skipped
