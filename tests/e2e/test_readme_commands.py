@@ -42,8 +42,11 @@ def clone(tmp_path: Path) -> Path:
 
 
 def make(clone: Path, *arguments: str, timeout_s: int) -> subprocess.CompletedProcess[str]:
+    # nothing of ours: no settings, and no MAKEFLAGS where the tests themselves were made
     environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("WORKBENCH_")
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("WORKBENCH_") and name not in {"MAKEFLAGS", "MFLAGS", "MAKELEVEL"}
     }
     if not INSTALLS:
         # should make want to set up after all, it fails here instead of changing our .venv
