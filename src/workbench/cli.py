@@ -33,7 +33,7 @@ class _Commands(click.Group):
             ctx.exit(error.exit_code)
         except BrokenPipeError:  # the reader of our output went away, e.g. `| head`
             sys.stdout = None
-            ctx.exit(0)
+            ctx.exit(1)
 
 
 @click.group(
@@ -91,14 +91,14 @@ def run(
     Examples:
       workbench run experiments/quickstart.yaml --dry-run
       workbench run experiments/quickstart.yaml --set pairs.target_pairs=5000
-      workbench run experiments/quickstart.yaml --set train.seed=[0,1,2,3,4] --jobs 4
+      workbench run experiments/quickstart.yaml --set 'train.seed=[0,1,2,3,4]' --jobs 4
     """  # noqa: D301 - \b keeps click from wrapping
     from workbench.notebook.experiment import load_experiment
     from workbench.notebook.progress import Printer
     from workbench.notebook.runner import Runner, plan
 
     experiment = load_experiment(file, overrides=overrides)
-    store = _open_store()
+    store = _open_store(experiment.root)
     printer = Printer(as_json=as_json)
     if dry_run:
         for event in plan(experiment, store, force=force):
@@ -208,7 +208,10 @@ def sanitize(prompts: tuple[str, ...], *, model: str, gain: float, as_json: bool
     if not texts:
         raise ConfigError("no prompts; give some as arguments, or one per line on standard input")
     store = _open_store()
-    path = store.artifacts.path("model", model or store.artifacts.newest("model"))
+    model = model or store.artifacts.newest("model")
+    if not model:
+        raise ConfigError(f"no model in {store.home} yet; run experiments/quickstart.yaml first")
+    path = store.artifacts.path("model", model)
     sanitizer = Sanitizer.load(path, encoder=open_encoder(store))
     for result in sanitizer(texts, gain=gain):
         click.echo(json.dumps(asdict(result), ensure_ascii=False) if as_json else result.text)
@@ -249,11 +252,11 @@ def doctor(*, as_json: bool) -> None:
         sys.exit(1)
 
 
-def _open_store() -> Store:
+def _open_store(root: Path | None = None) -> Store:
     from workbench.core.settings import read_settings
     from workbench.store.database import open_store
 
-    return open_store(read_settings())
+    return open_store(read_settings(root=root))
 
 
 def _render(store: Store, experiment: str, folder: Path, *, single_file: bool = False) -> Path:

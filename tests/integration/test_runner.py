@@ -12,7 +12,7 @@ import pytest
 from filelock import FileLock
 
 from notebook_projects import make_project, write_experiment, write_notebook
-from workbench.core.errors import BudgetError, ConfigError
+from workbench.core.errors import BudgetError, ConfigError, StoreError
 from workbench.core.money import usd
 from workbench.notebook.experiment import load_experiment
 from workbench.notebook.runner import Runner, plan
@@ -253,3 +253,58 @@ def test_the_run_table_is_a_frame_in_notebooks(tmp_path, store):
     frame = store.runs.frame("trial")
     assert len(frame) == MEMBERS
     assert {"step", "member", "state", "cpu_s", "result"} <= set(frame.columns)
+
+
+def test_a_notebook_sees_its_experiment_as_it_stands_though_all_before_it_was_skipped(
+    tmp_path, store
+):
+    write_notebook(tmp_path, "first")
+    write_notebook(
+        tmp_path,
+        "look",
+        parameters="extra: int = 0  # changes the fingerprint",
+        result="{'kind': 'look', 'seen': len(session.store.runs.current('trial'))}",
+    )
+    steps = {"first": {"notebook": "first"}, "look": {"notebook": "look", "needs": ["first"]}}
+    file = write_experiment(tmp_path, steps)
+    run(file, store)
+    _, events = run(file, store, overrides=("look.extra=1",))
+    assert kinds(events, "skipped") == [("first", "")]
+    assert store.runs.current("trial", kind="look")[0].result["seen"] == 1
+
+
+def test_a_reference_that_does_not_fit_fails_its_step_and_stops_nothing_else(tmp_path, store):
+    write_notebook(tmp_path, "first")
+    write_notebook(tmp_path, "next", parameters="version: str = ''  # of first")
+    steps = {
+        "first": {"notebook": "first"},
+        "bad": {
+            "notebook": "next",
+            "needs": ["first"],
+            "parameters": {"version": "${steps.first.nope}"},
+        },
+        "aside": {"notebook": "first"},
+    }
+    succeeded, events = run(write_experiment(tmp_path, steps), store)
+    assert not succeeded
+    assert kinds(events, "failed") == [("bad", "")]
+    assert "step 'first' gave no 'nope'" in next(e.text for e in events if e.kind == "failed")
+    assert sorted(kinds(events, "succeeded")) == [("aside", ""), ("first", "")]
+
+
+def test_a_heartbeat_that_fails_leaves_the_kernel_under_control(tmp_path, store, monkeypatch):
+    def full(*_, **__):
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(store.runs, "update", full)
+    succeeded, events = run(make_project(tmp_path), store)
+    assert succeeded
+    assert all(event.cpu_s > 0 for event in events if event.kind == "succeeded")
+
+
+def test_a_notebook_without_kernelspec_runs_with_this_python(tmp_path, store):
+    path = write_notebook(tmp_path, "plain")
+    document = json.loads(path.read_text())
+    document["metadata"] = {"kernelspec": {"name": "elsewhere", "display_name": "Elsewhere"}}
+    path.write_text(json.dumps(document))
+    assert run(write_experiment(tmp_path, {"plain": {"notebook": "plain"}}), store)[0]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from workbench.core.identity import content_id, file_sha256
 
-__all__ = ["code_hash", "git_commit", "library_versions", "stamp"]
+__all__ = ["code_hash", "git_commit", "library_versions", "stamp", "without_magics"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _LIBRARIES = ("numpy", "pandas", "torch", "lightning", "transformers", "scikit-learn", "scipy")
@@ -62,15 +62,17 @@ def code_hash(source: str) -> str:
         source: Python source, e.g. the code cells of a notebook. Magics are ignored.
 
     Returns:
-        Hex sha256 over the paths and contents of the modules reached.
+        Hex sha256 over the paths and contents of the modules reached and of the data files beside
+        them, e.g. price tables.
     """
     reached: dict[str, str] = {}
-    pending = list(_imported_files(_without_magics(source)))
+    pending = list(_imported_files(without_magics(source)))
     while pending:
         file = pending.pop()
         name = str(file.relative_to(_PACKAGE))
         if name not in reached:
             reached[name], imports = _file_facts(file)
+            reached.update(_data_beside(file.parent))
             pending.extend(imports)
     return content_id(reached)
 
@@ -80,7 +82,15 @@ def _file_facts(file: Path) -> tuple[str, tuple[Path, ...]]:
     return file_sha256(file), tuple(_imported_files(file.read_text(encoding="utf-8")))
 
 
-def _without_magics(source: str) -> str:
+@cache
+def _data_beside(folder: Path) -> dict[str, str]:
+    return {str(file.relative_to(_PACKAGE)): file_sha256(file) for file in folder.glob("*.json")}
+
+
+def without_magics(source: str) -> str:
+    """Return a cell's Python: lines of magics are blank, a cell of another language is empty."""
+    if source.lstrip().startswith("%%"):
+        return ""
     return "\n".join(
         "" if line.lstrip().startswith(("%", "!")) else line for line in source.splitlines()
     )

@@ -59,17 +59,21 @@ class Settings:
         return variables
 
 
-def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
+def read_settings(
+    environment: Mapping[str, str] | None = None, *, root: Path | None = None
+) -> Settings:
     """Return the settings that the environment says.
 
     Args:
         environment: Variables to read instead of the process's own.
+        root: Folder of the project; the one around the working folder if not given.
 
     Raises:
         ConfigError: If a variable has a value that makes no sense.
     """
     env = os.environ if environment is None else environment
-    home = Path(env.get("WORKBENCH_HOME") or project_root() / "experiments" / "runs").resolve()
+    home = Path(env.get("WORKBENCH_HOME") or (root or project_root()) / "experiments" / "runs")
+    home = home.resolve()
     offline = env.get("WORKBENCH_OFFLINE", "1")
     if offline not in {"0", "1"}:
         raise ConfigError(f"WORKBENCH_OFFLINE is {offline!r}; set it to 0 or 1")

@@ -123,7 +123,8 @@ def kill_kernel(pid: int, run_id: str) -> bool:
             return False
         family = [*process.children(recursive=True), process]
         for member in family:
-            member.kill()
+            with suppress(psutil.NoSuchProcess):  # it ended meanwhile
+                member.kill()
         psutil.wait_procs(family, timeout=10)
     except psutil.Error:
         return False
@@ -141,6 +142,8 @@ def _papermill(notebook: Path, output: Path, *, execution_timeout: int, **option
             str(notebook),
             str(output),
             engine_name=_ENGINE,
+            kernel_name="python3",  # of this environment, whatever the notebook was saved with
+            language="python",
             progress_bar=False,
             execution_timeout=execution_timeout,
             **options,
@@ -226,8 +229,8 @@ class _Watch:
     def follow(self, pid: int) -> None:
         """Start sampling the kernel with this pid."""
         self.usage.pid = pid
-        self._heartbeat(self.usage)
         self._thread.start()
+        self._heartbeat(self.usage)
 
     def sample(self, **_: Any) -> None:
         """Note what the kernel used so far; also called after every cell."""

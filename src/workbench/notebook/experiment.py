@@ -23,6 +23,7 @@ __all__ = ["Experiment", "Member", "Step", "load_experiment", "resolve"]
 
 _REFERENCE = re.compile(r"\$\{steps\.([A-Za-z_]\w*)\.([A-Za-z_]\w*)\}")
 _NAME = re.compile(r"[A-Za-z_]\w*")
+Results = dict[str, Any] | list[dict[str, Any]]
 _STEP_KEYS = ("notebook", "needs", "matrix", "parameters", "timeout_s")
 _TOP_KEYS = ("name", "description", "budget_usd", "steps")
 
@@ -110,7 +111,7 @@ def load_experiment(file: Path, *, overrides: tuple[str, ...] = ()) -> Experimen
     )
 
 
-def resolve(value: Any, results: Mapping[str, list[dict[str, Any]]], *, where: str) -> Any:
+def resolve(value: Any, results: Mapping[str, Results], *, where: str) -> Any:
     """Return a parameter value with its ``${steps.<name>.<field>}`` references filled in.
 
     A value that is one reference keeps the type of what it refers to; a step with a matrix gives
@@ -118,7 +119,7 @@ def resolve(value: Any, results: Mapping[str, list[dict[str, Any]]], *, where: s
 
     Args:
         value: Any parameter value; lists and dicts are searched.
-        results: Step → results of its members.
+        results: Step → its result; of a step with a matrix, the list of its members' results.
         where: File and field for messages.
 
     Raises:
@@ -135,17 +136,18 @@ def resolve(value: Any, results: Mapping[str, list[dict[str, Any]]], *, where: s
     return _REFERENCE.sub(lambda match: str(_look_up(match, results, where)), value)
 
 
-def _look_up(match: re.Match[str], results: Mapping[str, list[dict[str, Any]]], where: str) -> Any:
+def _look_up(match: re.Match[str], results: Mapping[str, Results], where: str) -> Any:
     step, name = match.groups()
+    given = results[step]
     found = []
-    for result in results[step]:
+    for result in given if isinstance(given, list) else [given]:
         if name not in result:
             known = ", ".join(sorted(result))
             raise ConfigError(
                 f"{where}: {match.group()}: step {step!r} gave no {name!r}; it gave: {known}"
             )
         found.append(result[name])
-    return found[0] if len(found) == 1 else found
+    return found if isinstance(given, list) else found[0]
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -154,6 +156,10 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key must be a plain word", key.start_mark
+                )
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"{key.value!r} is written twice", key.start_mark
@@ -197,11 +203,11 @@ def _step(name: Any, value: Any, file: Path, root: Path) -> Step:
     _refuse_unknown(value, _STEP_KEYS, where)
     needs, matrix = value.get("needs", []), value.get("matrix", {})
     parameters, timeout_s = value.get("parameters", {}), value.get("timeout_s", 3600)
-    if not isinstance(needs, list):
+    if not isinstance(needs, list) or not all(isinstance(need, str) for need in needs):
         raise ConfigError(f"{where}.needs: {needs!r}; write a list of step names")
     if not isinstance(matrix, dict) or not isinstance(parameters, dict):
         raise ConfigError(f"{where}: matrix and parameters are mappings of parameter to value")
-    if not isinstance(timeout_s, int) or timeout_s <= 0:
+    if type(timeout_s) is not int or timeout_s <= 0:
         raise ConfigError(f"{where}.timeout_s: {timeout_s!r}; write seconds > 0")
     return Step(
         name=name,
@@ -248,6 +254,7 @@ def _check_step(step: Step, steps: dict[str, Step], file: Path) -> None:
             raise ConfigError(f"{where}.matrix.{axis}: a value is written twice")
         for value in values:
             check_parameters(step.notebook, {axis: value}, where=f"{where}.matrix")
+            _check_references(value, step, steps, f"{where}.matrix.{axis}")
     check_parameters(step.notebook, step.parameters, where=f"{where}.parameters")
     for name, value in step.parameters.items():
         _check_references(value, step, steps, f"{where}.parameters.{name}")

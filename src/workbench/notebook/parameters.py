@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from workbench.core.errors import ConfigError, DataError
+from workbench.core.provenance import without_magics
+from workbench.store.records import PHASES
 
 __all__ = ["Notebook", "Parameter", "check_parameters", "input_files", "read_notebook"]
 
@@ -67,17 +69,29 @@ def read_notebook(path: Path) -> Notebook:
             for cell, source in zip(cells, sources, strict=True)
             if "parameters" in cell.get("metadata", {}).get("tags", [])
         ]
-    except (ValueError, KeyError, TypeError) as error:
+        phase = document["metadata"].get("workbench", {}).get("phase", "assessment")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path}: not a notebook ({error}); save it again from JupyterLab"
         ) from error
     if len(tagged) > 1:
         raise ConfigError(f"{path}: {len(tagged)} cells are tagged 'parameters'; keep one")
+    for number, source in enumerate(sources, 1):
+        try:
+            ast.parse(without_magics(source))
+        except SyntaxError as error:
+            raise ConfigError(
+                f"{path}: code cell {number} is not Python, line {error.lineno}: {error.msg}"
+            ) from error
+    if phase not in PHASES:
+        raise ConfigError(
+            f"{path}: metadata.workbench.phase is {phase!r}; use one of {', '.join(PHASES)}"
+        )
     return Notebook(
         path=path,
-        code="\n\n".join(sources),
+        code="\n\n".join(map(without_magics, sources)),
         parameters=_parse(tagged[0], path) if tagged else {},
-        phase=document.get("metadata", {}).get("workbench", {}).get("phase", "assessment"),
+        phase=phase,
     )
 
 

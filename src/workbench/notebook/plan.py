@@ -12,7 +12,7 @@ from workbench.core.errors import ConfigError, DataError
 from workbench.core.identity import content_id, file_sha256
 from workbench.core.provenance import code_hash, library_versions
 from workbench.core.settings import seeds_folder
-from workbench.notebook.experiment import Experiment, Member, Step, resolve
+from workbench.notebook.experiment import Experiment, Member, Results, Step, resolve
 from workbench.notebook.parameters import check_parameters, input_files
 from workbench.notebook.result import RESULT_FILE
 from workbench.store.records import Run
@@ -60,7 +60,10 @@ def prepare(experiment: Experiment, member: Member, finished: Mapping[str, list[
     """
     step = experiment.steps[member.step]
     where = f"{experiment.file}: steps.{step.name}.parameters"
-    results = {need: [run.result for run in finished[need]] for need in step.needs}
+    results: dict[str, Results] = {}
+    for need in step.needs:
+        given = [run.result for run in finished[need]]
+        results[need] = given if experiment.steps[need].matrix else given[0]
     parameters = {
         name: resolve(value, results, where=f"{where}.{name}")
         for name, value in member.parameters.items()

@@ -7,14 +7,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from filelock import FileLock, Timeout
 
-from workbench.core.errors import BudgetError, ConfigError, WorkbenchError
+from workbench.core.errors import BudgetError, ConfigError, InputError, StoreError, WorkbenchError
 from workbench.core.identity import new_id
 from workbench.core.money import ZERO, show_usd
 from workbench.cost.usage import compute_rows
@@ -197,7 +197,11 @@ class Runner:
     ) -> None:
         if any(prepared.member == member for prepared in running.values()):
             return
-        prepared = prepare(self._experiment, member, self._finished())
+        try:
+            prepared = prepare(self._experiment, member, self._finished())
+        except InputError as error:  # known only now: what a step gave does not fit
+            self._end(member, "failed", text=str(error))
+            return
         old = (
             None
             if self._force
@@ -208,6 +212,7 @@ class Runner:
             self._end(member, "skipped", run=old)
             return
         self._check_budget()
+        self._write_state("running")  # what a notebook reads of its experiment is as of now
         run = self._new_run(prepared)
         self._store.runs.add(run)
         self._tell(self._event("started", member, run=run))
@@ -235,8 +240,12 @@ class Runner:
                 heartbeat=_Heartbeat(self._store, run.id),
                 cancelled=self._cancelled,
             )
-        except (WorkbenchError, OSError) as error:
-            outcome = Outcome(error=str(error), result={}, usage=KernelUsage(), wall_s=0.0)
+        except Exception as error:  # noqa: BLE001 - a run must be closed whatever the libraries raise
+            seen = self._store.runs.get(run.id)
+            usage = KernelUsage(cpu_s=seen.cpu_s, peak_rss_mb=seen.peak_rss_mb)
+            text = f"{type(error).__name__}: " if not isinstance(error, WorkbenchError) else ""
+            text += " ".join(str(error).split())
+            outcome = Outcome(error=text, result={}, usage=usage, wall_s=0.0)
         return self._settle(run, outcome)
 
     def _settle(self, run: Run, outcome: Outcome) -> Run:
@@ -359,12 +368,14 @@ class _Heartbeat:
     def __call__(self, usage: KernelUsage) -> None:
         if time.monotonic() - self._last >= _HEARTBEAT_S:
             self._last = time.monotonic()
-            self._store.runs.update(
-                self._run_id,
-                kernel_pid=usage.pid,
-                cpu_s=usage.cpu_s,
-                peak_rss_mb=usage.peak_rss_mb,
-            )
+            # a missed beat is no harm; the end of the run says it if the store stays full
+            with suppress(StoreError):
+                self._store.runs.update(
+                    self._run_id,
+                    kernel_pid=usage.pid,
+                    cpu_s=usage.cpu_s,
+                    peak_rss_mb=usage.peak_rss_mb,
+                )
 
 
 class _Eta:

@@ -8,9 +8,10 @@ from typing import Any
 
 from filelock import FileLock
 from sqlalchemy import Engine, create_engine, event, inspect, text
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from workbench.core.errors import StoreError
+from workbench.core.errors import ConfigError, StoreError
 from workbench.core.settings import Settings
 from workbench.store.artifacts import Artifacts, clear_disk_errors
 from workbench.store.ledger import Ledger
@@ -60,7 +61,12 @@ def open_store(settings: Settings) -> Store:
 
 
 def _engine(url: str) -> Engine:
-    engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+    try:
+        engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+    except (ArgumentError, ImportError) as error:
+        raise ConfigError(
+            f"WORKBENCH_DATABASE_URL: {error}; write sqlite:///file or postgresql+psycopg://…"
+        ) from error
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
     return engine

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from workbench.core.errors import StoreError
 
@@ -18,14 +18,16 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     """Give a connection inside a transaction: all of the block is kept, or none of it.
 
     Raises:
-        StoreError: If the database is full, locked for too long, or gone.
+        StoreError: If the database is full, locked for too long, damaged, or gone.
     """
     try:
         with engine.begin() as connection:
             yield connection
-    except OperationalError as error:
+    except IntegrityError:  # of the rows, not of the database: the caller knows what it means
+        raise
+    except DatabaseError as error:
         reason = " ".join(str(error.orig).split())  # PostgreSQL's reasons have several lines
         raise StoreError(
-            f"{engine.url!r}: {reason}; mend that (free disk space, start the server) and run"
-            " again, finished steps are kept"
+            f"{engine.url!r}: {reason}; mend that (free disk space, start the server, restore a"
+            " damaged file) and run again, finished steps are kept"
         ) from error

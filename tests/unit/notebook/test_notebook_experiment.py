@@ -89,6 +89,12 @@ BAD = {
         r"write a reference as",
     ),
     "timeout": ({"a": {**GROW, "timeout_s": 0}}, r"timeout_s: 0; write seconds > 0"),
+    "reference in a matrix": (
+        {"a": {**GROW, "matrix": {"name": ["${steps.b.version}"]}}},
+        r"matrix\.name: unknown step 'b'",
+    ),
+    "needs of lists": ({"a": {**GROW, "needs": [["b"]]}}, r"needs: .*write a list of step names"),
+    "timeout as bool": ({"a": {**GROW, "timeout_s": True}}, r"timeout_s: True; write seconds"),
     "no steps": ({}, r"steps: missing"),
     "bad step name": ({"a b": GROW}, r"a step's name is letters"),
 }
@@ -110,6 +116,7 @@ def test_bad_experiments_are_refused_in_one_line_that_names_the_place(root, case
         (b"- a\n", "empty or not a mapping"),
         (b"name: x\nsteps: {a: {notebook: grow}}\nname: y\n", "'name' is written twice"),
         (b"steps: [\n", "not YAML"),
+        (b"steps: {{a}: 1}\n", "not YAML: .*a key must be a plain word"),
         (b"name: \xff\xfe", "not UTF-8 at byte 6"),
         (b"name: a/b\nsteps: {a: {notebook: grow}}", "name: 'a/b'; use letters"),
         (b"budget_usd: lots\nsteps: {a: {notebook: grow}}", "not an amount of dollars"),
@@ -171,9 +178,10 @@ def test_bad_overrides_are_refused(tmp_path, override, message):
 
 
 def test_references_keep_types_and_fan_in(root):
-    results = {"a": [{"n": 3}], "b": [{"n": 1}, {"n": 2}]}
+    results = {"a": {"n": 3}, "b": [{"n": 1}, {"n": 2}], "c": [{"n": 4}]}
     assert resolve("${steps.a.n}", results, where="w") == 3
     assert resolve({"x": ["${steps.b.n}"]}, results, where="w") == {"x": [[1, 2]]}
+    assert resolve("${steps.c.n}", results, where="w") == [4]  # a matrix of one is still a list
     assert resolve("v${steps.a.n}!", results, where="w") == "v3!"
     with pytest.raises(ConfigError, match=r"w: .*step 'a' gave no 'm'; it gave: n"):
         resolve("${steps.a.m}", results, where="w")
@@ -206,3 +214,13 @@ def test_parameters_carry_type_default_and_help(root):
     assert parameters["size"].help == "how many"
     assert (parameters["size"].type, parameters["size"].default) == ("int", 3)
     assert parameters["file"].type == "Path"
+
+
+def test_a_cell_that_is_not_python_is_named(tmp_path):
+    path = write_notebook(tmp_path, "broken", body="def f(:")
+    with pytest.raises(ConfigError, match=r"code cell 3 is not Python, line 1"):
+        read_notebook(path)
+
+
+def test_a_cell_of_another_language_is_left_alone(tmp_path):
+    assert "echo" not in read_notebook(write_notebook(tmp_path, "sh", body="%%bash\necho {")).code

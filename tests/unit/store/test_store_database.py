@@ -9,7 +9,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 
-from workbench.core.errors import StoreError
+from workbench.core.errors import ConfigError, StoreError
 from workbench.core.settings import read_settings
 from workbench.store import schema
 from workbench.store.database import SCHEMA_VERSION, open_store
@@ -51,3 +51,17 @@ def test_an_unwritable_home_is_named(tmp_path):
     locked.mkdir(mode=0o500)
     with pytest.raises(StoreError, match="not writable"):
         open_store(read_settings({"WORKBENCH_HOME": str(locked / "home")}))
+
+
+@pytest.mark.parametrize("url", ["foo", "foo://x"])
+def test_a_url_that_means_nothing_is_named(tmp_path, url):
+    settings = read_settings({"WORKBENCH_HOME": str(tmp_path), "WORKBENCH_DATABASE_URL": url})
+    with pytest.raises(ConfigError, match="WORKBENCH_DATABASE_URL"):
+        open_store(settings)
+
+
+def test_a_damaged_database_is_named(settings):
+    settings.home.mkdir()
+    (settings.home / "workbench.db").write_bytes(b"not a database at all, " * 100)
+    with pytest.raises(StoreError, match=r"workbench\.db.*not a database.*restore"):
+        open_store(settings)
