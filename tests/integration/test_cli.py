@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from ledger_rows import hit_row, model_row
 from notebook_projects import make_project, write_experiment, write_notebook
+from workbench.core.settings import read_settings
+from workbench.store.database import open_store
 
 WORKBENCH = str(Path(sys.executable).parent / "workbench")
 
@@ -58,6 +61,9 @@ def test_dry_run_starts_nothing(tmp_path):
         (["status", "nothing"], "never ran here"),
         (["report", "nothing"], "never ran here"),
         (["sanitize", "--model", "none", "x"], "no model 'none'"),
+        (["cost", "show", "nothing"], "never ran here"),
+        (["cost", "reprice", "--price-file", "none.json"], "price file none.json"),
+        (["cost", "show", "--prometheus", "none/x.prom"], "none/x.prom"),
     ],
 )
 def test_bad_input_exits_2_with_one_line(tmp_path, arguments, message):
@@ -85,6 +91,81 @@ def test_a_nonsense_setting_is_named(tmp_path):
 
 
 def test_help_has_examples_for_every_command(tmp_path):
-    for command in ("run", "status", "report", "sanitize"):
-        text = call(tmp_path, command, "--help").stdout
+    commands = ("run", "status", "report", "sanitize", "cost", "cost show", "cost alerts")
+    for command in (*commands, "cost reprice"):
+        text = call(tmp_path, *command.split(), "--help").stdout
         assert f"workbench {command}" in text.partition("Examples:")[2]
+
+
+@pytest.fixture
+def spent(tmp_path):
+    """Return a project whose ledger has model calls."""
+    make_project(tmp_path)
+    store = open_store(read_settings({"WORKBENCH_HOME": str(tmp_path / "home")}))
+    rows = [
+        model_row(usd="0.25", at="2026-11-20T01:00:00.000000Z"),
+        model_row(usd="0.50", phase="generation", who="ada"),
+        hit_row(calls=3, saved_usd="0.75"),
+    ]
+    store.ledger.add(rows)
+    store.calls.add_estimate(
+        {"calls": 1, "usd": ["0.1", "0.2", "0.3"]},
+        work="w", job="run-1", experiment="sweep", phase="execution",
+    )  # fmt: skip
+    store.engine.dispose()
+    return tmp_path
+
+
+def test_cost_show_as_json_and_as_a_table(spent):
+    shown = json.loads(call(spent, "cost", "show", "sweep", "--by", "person", "--json").stdout)
+    assert {row["group"]: row["usd"] for row in shown["groups"]} == {"ada": 0.5, "tester": 0.25}
+    assert (shown["total"]["hits"], shown["total"]["saved_usd"]) == (3, 0.75)
+    assert shown["estimates"][0]["verdict"] == "below"
+    done = call(spent, "cost", "show", "sweep")
+    assert done.returncode == 0, done.stderr
+    for text in ("generation", "$0.50", "$0.75", "not at hand: absent 2", "expected_usd"):
+        assert text in done.stdout
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 160
+    assert not any("…" in line for line in lines)
+
+
+def test_cost_show_writes_metrics(spent):
+    done = call(spent, "cost", "show", "--prometheus", "workbench.prom", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "workbench_llm_dollars_total" in (spent / "workbench.prom").read_text()
+
+
+def test_cost_alerts_warn_and_exit_3_where_they_abort(spent):
+    done = call(spent, "cost", "alerts")
+    assert done.returncode == 0, done.stderr
+    assert "storage_growth_mb" in done.stdout
+    file = spent / "alerts.yaml"
+    file.write_text("alerts: [{metric: calls, window: hour, limit: 0, action: warn}]")
+    done = call(spent, "cost", "alerts", "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)[0]["state"] == "warn"
+    assert "warning: calls of the last hour: 1, limit 0" in done.stderr
+    file.write_text("alerts: [{metric: calls, window: hour, limit: 0, action: abort}]")
+    done = call(spent, "cost", "alerts")
+    assert done.returncode == 3
+    assert "error: calls of the last hour: 1, limit 0" in done.stderr
+    assert "abort" in done.stdout
+    file.write_text("alerts: [{metrik: calls}]")
+    done = call(spent, "cost", "alerts")
+    assert done.returncode == 2
+    assert "did you mean 'metric'" in done.stderr
+
+
+def test_cost_reprice_shows_both_and_keeps_the_ledger(spent):
+    entry = {"input": 1000, "output": 0, "source": "s", "checked": "2026-11-21"}
+    table = {"version": "1", "models": {"claude-haiku-5-5": entry}}
+    (spent / "own.json").write_text(json.dumps(table))
+    arguments = ("cost", "reprice", "sweep", "--price-file", "own.json")
+    shown = json.loads(call(spent, *arguments, "--json").stdout)
+    assert shown["prices"].startswith("own.json/1+genai-prices/")
+    total = shown["models"][-1]
+    assert (total["booked_usd"], total["today_usd"]) == (0.75, 2.5)
+    assert "$2.50" in call(spent, *arguments).stdout
+    again = json.loads(call(spent, "cost", "show", "sweep", "--json").stdout)
+    assert again["total"]["usd"] == 0.75

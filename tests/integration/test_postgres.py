@@ -19,11 +19,22 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, text
 
 from conftest import require
+from model_calls import (
+    answer,
+    bill,
+    check_a_killed_process_is_charged_once,
+    check_two_processes_share_a_budget,
+    flight,
+    settlement,
+)
 from notebook_projects import make_project
 from workbench.core.errors import StoreError
 from workbench.core.settings import Settings, read_settings
 from workbench.store import schema
+from workbench.store.budgets import Budgets
+from workbench.store.calls import Calls
 from workbench.store.database import Store, open_store
+from workbench.store.ledger import insert_rows, take_turn
 from workbench.store.records import LedgerRow, Run, now
 
 pytestmark = pytest.mark.slow
@@ -204,6 +215,52 @@ def test_of_settlers_at_once_one_wins_and_books(pg_store, postgres):
         thread.join(60)
     assert pg_store.runs.get("run-1").state != "running"
     assert len(pg_store.ledger.rows(jobs=["run-1"])) == 1
+
+
+def test_model_calls_are_claimed_settled_and_read(pg_store):
+    budgets = Budgets(run=Decimal(2))
+    one, equal, more = flight(), flight(key="k"), flight(key="k")
+    verdicts = pg_store.calls.commit(budgets=budgets, claims=[one, equal, more, flight()])
+    assert [verdict.state for verdict in verdicts] == ["granted", "granted", "taken", "waiting"]
+    pg_store.calls.commit(budgets=budgets, settlements=[settlement(one, text="ä \x00 \ud800")])
+    pg_store.calls.commit(budgets=budgets, settlements=[settlement(one, "0.5", text="2")])
+    assert pg_store.calls.read(one.key) == answer(one.key, "2")
+    assert [row.details for row in pg_store.ledger.rows()] == [{"calls": 1, "outcome": "sent"}] * 2
+    (verdict,) = pg_store.calls.commit(budgets=budgets, claims=[flight()])
+    assert verdict.state == "denied"
+
+
+def test_a_row_that_is_committed_late_is_not_missed(pg_store, postgres):
+    """Ids are given before rows become visible: without turns a reader would skip the late one."""
+    budgets = Budgets(run=Decimal(3))
+    calls = Calls(pg_store.engine)
+    late = threading.Event()
+
+    def slow() -> None:
+        with pg_store.engine.begin() as connection:
+            take_turn(connection)
+            insert_rows(connection, [bill("1")])
+            late.set()
+            connection.execute(text("SELECT pg_sleep(0.2)"))
+
+    thread = threading.Thread(target=slow)
+    thread.start()
+    assert late.wait(10)
+    pg_store.ledger.add([bill("1")])
+    seen = calls.commit(budgets=budgets, claims=[flight("1.5")])
+    thread.join(30)
+    assert [verdict.state for verdict in seen] == ["denied"]
+    assert [verdict.state for verdict in calls.commit(budgets=budgets, claims=[flight()])] == [
+        "granted"
+    ]
+
+
+def test_two_processes_never_exceed_one_budget(pg_store, postgres):
+    check_two_processes_share_a_budget(postgres.to_environment(), pg_store)
+
+
+def test_the_flights_of_a_killed_process_are_charged_once(pg_store, postgres):
+    check_a_killed_process_is_charged_once(postgres.to_environment(), pg_store)
 
 
 def test_stores_opened_at_once_migrate_once(postgres):

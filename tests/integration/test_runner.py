@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import pstats
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -15,6 +17,7 @@ from notebook_projects import make_project, write_experiment, write_notebook
 from workbench.core.errors import BudgetError, ConfigError, StoreError
 from workbench.core.money import usd
 from workbench.notebook.experiment import load_experiment
+from workbench.notebook.plan import check_costs
 from workbench.notebook.runner import Runner, plan
 from workbench.store.records import LedgerRow
 
@@ -308,3 +311,124 @@ def test_a_notebook_without_kernelspec_runs_with_this_python(tmp_path, store):
     document["metadata"] = {"kernelspec": {"name": "elsewhere", "display_name": "Elsewhere"}}
     path.write_text(json.dumps(document))
     assert run(write_experiment(tmp_path, {"plain": {"notebook": "plain"}}), store)[0]
+
+
+SPENT = "from workbench.core.errors import BudgetError\nraise BudgetError('day: $5 <b>\\nof $5')"
+
+
+def test_a_notebook_that_runs_out_of_budget_ends_the_experiment_and_keeps_what_is_done(
+    tmp_path, store
+):
+    write_notebook(tmp_path, "fine")
+    write_notebook(tmp_path, "spend", body=SPENT)
+    steps = {
+        "one": {"notebook": "fine"},
+        "two": {"notebook": "spend", "needs": ["one"]},
+        "three": {"notebook": "fine", "needs": ["one"]},
+        "four": {"notebook": "fine", "needs": ["two"]},
+    }
+    events = []
+    experiment = load_experiment(write_experiment(tmp_path, steps))
+    runner = Runner(experiment, store=store, jobs=1, cores=1, tell=events.append)
+    with pytest.raises(BudgetError, match=r"^day: \$5 <b> of \$5$"):
+        runner.run()
+    assert kinds(events, "succeeded") == [("one", "")]
+    assert kinds(events, "failed") == [("two", "")]
+    assert kinds(events, "blocked") == [("three", ""), ("four", "")]
+    assert {event.text for event in events if event.kind == "blocked"} == {"day: $5 <b> of $5"}
+    assert store.runs.experiment("trial")["state"] == "failed"
+    assert store.runs.find(state="running") == []
+
+
+def test_a_notebook_that_runs_beside_the_one_that_spent_it_all_comes_to_its_end(tmp_path, store):
+    write_notebook(tmp_path, "spend", body=SPENT)
+    write_notebook(tmp_path, "slow", body="import time; time.sleep(2)")
+    steps = {"spend": {"notebook": "spend"}, "slow": {"notebook": "slow"}}
+    with pytest.raises(BudgetError):
+        run(write_experiment(tmp_path, steps), store)
+    assert [r.step for r in store.runs.find(state="succeeded")] == ["slow"]
+
+
+@pytest.mark.parametrize(
+    ("row", "is_billed"),
+    [
+        ({"estimated": True}, False),  # compute, by a price table
+        ({"estimated": True, "details": {"outcome": "lost"}}, True),
+        ({"estimated": False, "details": {"outcome": "sent"}}, True),
+    ],
+)
+def test_what_is_billed_counts_against_the_budget(tmp_path, store, row, is_billed):
+    file = make_project(tmp_path)
+    file.write_text("budget_usd: 1\n" + file.read_text())
+    store.ledger.add(
+        [
+            LedgerRow(
+                who="t", job="j", experiment="trial", phase="training", resource="model",
+                quantity=1, unit="token", usd=usd("1.01"), price_version="p", **row,
+            )
+        ]
+    )  # fmt: skip
+    experiment = load_experiment(file)
+    if is_billed:
+        with pytest.raises(BudgetError, match=r"\$1.01 is billed"):
+            check_costs(experiment, store)
+    else:
+        check_costs(experiment, store)
+
+
+def test_a_threshold_that_aborts_lets_nothing_start_and_one_that_warns_says_so_once(
+    tmp_path, store, caplog
+):
+    write_notebook(tmp_path, "fine", parameters="seed: int = 0")
+    step = {"notebook": "fine", "matrix": {"seed": [1, 2, 3]}}
+    file = write_experiment(tmp_path, {"one": step})
+    alert = "alerts: [{{metric: runs, window: hour, limit: {}, action: {}}}]"
+    (tmp_path / "alerts.yaml").write_text(alert.format(0, "warn"))
+    assert run(file, store, jobs=1)[0]
+    assert [record.message for record in caplog.records] == ["runs of the last hour: 1, limit 0"]
+    (tmp_path / "alerts.yaml").write_text(alert.format(2, "abort"))
+    assert run(file, store)[0]  # all of it is unchanged: nothing has to start
+    with pytest.raises(BudgetError, match=r"runs of the last hour: 3, limit 2"):
+        run(file, store, force=True)
+    assert len(store.runs.find()) == 3
+
+
+def test_kernels_get_the_llm_section_and_the_fingerprint_of_their_run(tmp_path, store):
+    write_notebook(
+        tmp_path,
+        "ask",
+        body="from workbench.llm.config import read_config\nconfig = read_config(session.settings)",
+        result=(
+            "{'kind': 'ask', 'work': session.settings.fingerprint, 'model': config.models['cheap'],"
+            " 'budget': str(config.budgets.experiment), 'run': session.run_id}"
+        ),
+    )
+    file = write_experiment(
+        tmp_path,
+        {"ask": {"notebook": "ask"}},
+        budget_usd=3,
+        llm={"models": {"cheap": "local"}, "budgets": {"experiment": 5}},
+    )
+    assert run(file, store)[0]
+    row = store.runs.current("trial", kind="ask")[0]
+    assert row.result["work"] == row.fingerprint != ""
+    assert row.result["model"] == "local"
+    assert row.result["budget"] == "3"
+
+
+def test_a_profile_says_where_kernels_and_runner_spent_their_time(tmp_path, store):
+    write_notebook(tmp_path, "sum", body="def add_up():\n    return sum(range(10**7))\nadd_up()")
+    experiment = load_experiment(write_experiment(tmp_path, {"sum": {"notebook": "sum"}}))
+    for is_wanted in (False, True):
+        profiled = replace(store, settings=replace(store.settings, profile=is_wanted))
+        runner = Runner(
+            experiment, store=profiled, jobs=1, cores=1, force=True, tell=lambda event: None
+        )
+        assert runner.run()
+        if not is_wanted:
+            assert runner.profiles() == []
+    own, kernel = runner.profiles()
+    assert "_run_all" in own.read_text()
+    assert "add_up" in kernel.read_text()
+    assert kernel.parent == Path(store.runs.current("trial")[0].folder)
+    assert pstats.Stats(str(kernel.with_suffix(".pstats"))).total_calls > 0

@@ -8,6 +8,7 @@
     │   └── DataError              exit 2   a data file or its contents
     ├── BudgetError                exit 3   a limit on spending was reached
     ├── GateError                  exit 4   a quality gate was not met
+    ├── ModelError                 exit 1   a model's service gave no usable answer
     ├── StoreError                 exit 1   the store cannot be read or written
     └── StepError                  exit 1   a notebook or its kernel failed
 
@@ -22,6 +23,7 @@ __all__ = [
     "DataError",
     "GateError",
     "InputError",
+    "ModelError",
     "StepError",
     "StoreError",
     "WorkbenchError",
@@ -58,6 +60,10 @@ class GateError(WorkbenchError):
     """A quality gate was not met."""
 
     exit_code = 4
+
+
+class ModelError(WorkbenchError):
+    """A model's service gave no usable answer, however often it was asked."""
 
 
 class StoreError(WorkbenchError):

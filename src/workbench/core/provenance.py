@@ -12,7 +12,9 @@ from pathlib import Path
 
 from workbench.core.identity import content_id, file_sha256
 
-__all__ = ["code_hash", "git_commit", "library_versions", "stamp", "without_magics"]
+__all__ = [
+    "code_hash", "git_commit", "library_versions", "reached_files", "stamp", "without_magics",
+]  # fmt: skip
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _LIBRARIES = ("numpy", "pandas", "torch", "lightning", "transformers", "scikit-learn", "scipy")
@@ -53,7 +55,12 @@ def stamp(*, seed: int | None = None) -> dict[str, object]:
 
 
 def code_hash(source: str) -> str:
-    """Return the hash of all of this package's code that a piece of Python can reach.
+    """Return the hash of all of this package's code that a piece of Python can reach."""
+    return content_id(reached_files(source))
+
+
+def reached_files(source: str) -> dict[str, str]:
+    """Return path → hash of all of this package's files that a piece of Python can reach.
 
     Imports are followed as text, also those inside functions, so a change in a room that the
     source never imports leaves the hash alone.
@@ -62,8 +69,8 @@ def code_hash(source: str) -> str:
         source: Python source, e.g. the code cells of a notebook. Magics are ignored.
 
     Returns:
-        Hex sha256 over the paths and contents of the modules reached and of the data files beside
-        them, e.g. price tables.
+        Paths inside the package, e.g. ``llm/gateway.py``, of the modules reached and of the data
+        files beside them, e.g. price tables.
     """
     reached: dict[str, str] = {}
     pending = list(_imported_files(without_magics(source)))
@@ -74,7 +81,7 @@ def code_hash(source: str) -> str:
             reached[name], imports = _file_facts(file)
             reached.update(_data_beside(file.parent))
             pending.extend(imports)
-    return content_id(reached)
+    return reached
 
 
 @cache

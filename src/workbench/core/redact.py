@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["PATTERNS", "redact"]
+__all__ = ["PATTERNS", "hide_password", "redact"]
 
 PATTERNS: dict[str, re.Pattern[str]] = {
     "private-key": re.compile(
@@ -34,3 +34,8 @@ def redact(text: str) -> str:
     for name, pattern in PATTERNS.items():
         text = pattern.sub(f"[{name}]", text)
     return text
+
+
+def hide_password(url: str) -> str:
+    """Return an address without what may be secret in it: user, password and query."""
+    return re.sub(r"(?s)^([a-z+]+://)?.*@", r"\1***@", url).partition("?")[0]

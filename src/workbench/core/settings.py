@@ -7,17 +7,44 @@ through the variables that :meth:`Settings.to_environment` returns.
 from __future__ import annotations
 
 import getpass
+import ipaddress
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import NoReturn
+from urllib.parse import urlsplit
 
 from workbench.core.errors import ConfigError
 
-__all__ = ["Settings", "project_root", "read_settings", "seeds_folder"]
+__all__ = ["Secret", "Settings", "project_root", "read_keys", "read_settings", "seeds_folder"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+_KEY_VARIABLES = {
+    "anthropic": ("WORKBENCH_ANTHROPIC_KEYS", "ANTHROPIC_API_KEY"),
+    "openai": ("WORKBENCH_OPENAI_KEYS", "OPENAI_API_KEY"),
+}
+"""Provider → variables of its keys, the first that is set counts."""
+
+
+class Secret:
+    """A key that shows itself to nobody who does not ask for it by name."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the key itself, to be sent and never to be kept."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Secret is never pickled")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +65,20 @@ class Settings:
     """Experiment of that run; empty in a notebook opened by hand (``WORKBENCH_EXPERIMENT``)."""
     offline: bool = True
     """Open no connection beyond loopback (``WORKBENCH_OFFLINE``; ``0`` allows it)."""
+    fingerprint: str = ""
+    """Fingerprint of that run: the piece of work it resumes (``WORKBENCH_FINGERPRINT``)."""
+    llm: str = ""
+    """JSON of how model calls are made, see ``llm.config`` (``WORKBENCH_LLM``)."""
+    cache_url: str = field(default="", repr=False)
+    """Redis of shared answers, ``redis://…``; may hold a password (``WORKBENCH_CACHE_URL``)."""
+    otlp_endpoint: str = field(default="", repr=False)
+    """Collector of spans; none without one (``OTEL_EXPORTER_OTLP_ENDPOINT``)."""
+    profile: bool = False
+    """Profile the run and its kernels (``WORKBENCH_PROFILE``; ``1`` does)."""
+
+    def may_connect(self, url: str) -> bool:
+        """Return whether a connection is allowed: every one online, else those to this machine."""
+        return not self.offline or _is_loopback(url)
 
     @property
     def is_batch(self) -> bool:
@@ -51,7 +92,13 @@ class Settings:
             "WORKBENCH_DATABASE_URL": self.database_url,
             "WORKBENCH_USER": self.user,
             "WORKBENCH_OFFLINE": "1" if self.offline else "0",
+            "WORKBENCH_FINGERPRINT": self.fingerprint,
+            "WORKBENCH_LLM": self.llm,
+            "WORKBENCH_CACHE_URL": self.cache_url,
+            "WORKBENCH_PROFILE": "1" if self.profile else "0",
         }
+        if self.otlp_endpoint:
+            variables["OTEL_EXPORTER_OTLP_ENDPOINT"] = self.otlp_endpoint
         if self.run_folder is not None:
             variables["WORKBENCH_RUN_FOLDER"] = str(self.run_folder)
             variables["WORKBENCH_RUN_ID"] = self.run_id
@@ -74,9 +121,6 @@ def read_settings(
     env = os.environ if environment is None else environment
     home = Path(env.get("WORKBENCH_HOME") or (root or project_root()) / "experiments" / "runs")
     home = home.resolve()
-    offline = env.get("WORKBENCH_OFFLINE", "1")
-    if offline not in {"0", "1"}:
-        raise ConfigError(f"WORKBENCH_OFFLINE is {offline!r}; set it to 0 or 1")
     run_folder = env.get("WORKBENCH_RUN_FOLDER")
     return Settings(
         home=home,
@@ -85,7 +129,50 @@ def read_settings(
         run_folder=Path(run_folder) if run_folder else None,
         run_id=env.get("WORKBENCH_RUN_ID", ""),
         experiment=env.get("WORKBENCH_EXPERIMENT", ""),
-        offline=offline == "1",
+        offline=_switch(env, "WORKBENCH_OFFLINE", "1"),
+        fingerprint=env.get("WORKBENCH_FINGERPRINT", ""),
+        llm=env.get("WORKBENCH_LLM", ""),
+        cache_url=env.get("WORKBENCH_CACHE_URL", ""),
+        otlp_endpoint=env.get("OTEL_EXPORTER_OTLP_ENDPOINT", ""),
+        profile=_switch(env, "WORKBENCH_PROFILE", "0"),
+    )
+
+
+def read_keys(
+    provider: str, environment: Mapping[str, str] | None = None, *, needed_by: str = ""
+) -> tuple[Secret, ...]:
+    """Return the keys of a provider, each once; never part of :class:`Settings`.
+
+    Bedrock and Vertex find credentials by themselves and local servers need none: one empty key.
+
+    Args:
+        provider: ``anthropic``, ``openai``, ``bedrock``, ``vertex`` or ``scripted``.
+        environment: Variables to read instead of the process's own.
+        needed_by: What asks, e.g. a command; the step of this run if not given.
+
+    Raises:
+        ConfigError: If there is no key, or one that cannot be a key. No message shows a key.
+    """
+    env = os.environ if environment is None else environment
+    pool, single = _KEY_VARIABLES.get(provider, ("", ""))
+    name = pool if env.get(pool) else single
+    keys = dict.fromkeys(filter(None, env.get(name, "").split(",")))  # a doubled one adds no room
+    if any(not 33 <= ord(character) <= 126 for key in keys for character in key):  # noqa: PLR2004
+        raise ConfigError(
+            f"{name} holds white space or a character that is no part of a key; set it again,"
+            " several keys with a comma and nothing else between them"
+        )
+    if keys:
+        return tuple(map(Secret, keys))
+    if provider != "anthropic":
+        return (Secret(""),)
+    step = f"step {Path(env.get('WORKBENCH_RUN_FOLDER', '')).parent.name!r}"
+    in_run = f"{step} of experiment {env.get('WORKBENCH_EXPERIMENT', '')!r}"
+    asker = needed_by or (in_run if env.get("WORKBENCH_RUN_FOLDER") else "this notebook or command")
+    raise ConfigError(
+        f"no API key: {asker} calls models of {provider}; set {single}, or {pool} for several."
+        " Without one everything in experiments/quickstart.yaml works, and a local server for"
+        " rehearsals: python -m workbench.llm.loopback"
     )
 
 
@@ -112,6 +199,23 @@ def seeds_folder() -> Path:
         if folder.is_dir():
             return folder
     raise ConfigError("the shipped seeds are missing; reinstall prompt-safety-workbench")
+
+
+def _switch(env: Mapping[str, str], name: str, default: str) -> bool:
+    value = env.get(name, default)
+    if value not in {"0", "1"}:
+        raise ConfigError(f"{name} is {value!r}; set it to 0 or 1")
+    return value == "1"
+
+
+def _is_loopback(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        if parts.scheme == "unix" or parts.hostname == "localhost":
+            return True
+        return ipaddress.ip_address(parts.hostname or "").is_loopback
+    except ValueError:  # a name, or no address at all
+        return False
 
 
 def _os_user() -> str:

@@ -20,18 +20,26 @@ from workbench.store.results import Interval, SpendRow
 __all__ = [
     "Assumption",
     "Latency",
+    "Reduction",
     "Roi",
+    "alternative_usd",
     "assume",
+    "avoided_usd",
     "compute",
     "cost_claims",
     "measured_latency",
+    "measured_reduction",
     "replaced",
+    "serving_usd",
+    "triage_usd",
 ]
 
 _TABLE = Path(__file__).with_name("assumptions.json")
 Kind = Literal["measured", "assumed"]
 
-_DAYS = 365
+_SHARE = "share of successful attacks stopped"
+_AS_GOOD = "nobody measured the alternative: taken to stop as many, so that incidents cancel out"
+_DAYS, _MONTHS = 365, 12
 _HOURS_PER_MS = 1 / 3.6e6
 
 
@@ -65,15 +73,31 @@ class Latency(NamedTuple):
         return cls(same, "given by the user", "assumed")
 
 
+class Reduction(NamedTuple):
+    """Share of successful attacks that the sanitizer stops, and where it comes from."""
+
+    interval: Interval
+    source: str
+    kind: Kind = "measured"
+
+
+_NO_REDUCTION = Reduction({"value": 0.0, "low": 0.0, "high": 0.0}, "not measured: none", "assumed")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Roi:
     """The outcome for one set of assumptions."""
 
     annual_cost_usd: float
-    """Cores that serve, and people who look after them."""
+    """Cores that serve, people who look after them, and people who triage findings."""
     annual_alternative_usd: float
-    """The same prompts through a guard model behind an API."""
+    """The same prompts through a commercial service."""
+    annual_triage_usd: float
+    """People who triage findings; part of the cost."""
+    annual_avoided_usd: float
+    """Incidents that do not happen here but would behind the alternative; below 0: the reverse."""
     annual_saving_usd: float
+    """Alternative − cost + avoided."""
     payback_days: float | None
     """Days until what was spent, people's time included, is saved; None where nothing is saved."""
     cores: float
@@ -113,13 +137,50 @@ def measured_latency(
     )
 
 
-def assume(*, prompts_per_day: int, latency: Latency, spent_usd: float) -> list[Assumption]:
+def measured_reduction(
+    results: Iterable[Mapping[str, Any]], *, experiment: str, target: str = ""
+) -> Reduction:
+    """Return by how much the newest analysis saw attacks succeed less; none if it did not look.
+
+    Args:
+        results: Results of kind ``analysis``, oldest first.
+        experiment: Where they are from, for the source.
+        target: Which target; empty for the first whose name starts with ``sanitizer``.
+    """
+    for result in reversed(list(results)):
+        rates: dict[str, Interval] = {row["target"]: row["rate"] for row in result["totals"]}
+        names = [
+            name
+            for name in rates
+            if name == target or (not target and name.startswith("sanitizer"))
+        ]
+        bare = rates.get("bare")
+        if bare and bare["low"] > 0 and names:
+            behind = rates[names[0]]
+            ends = {"value": "value", "low": "high", "high": "low"}
+            reduction: Any = {
+                end: min(max(1 - behind[other] / bare[end], 0.0), 1.0)  # type: ignore[literal-required]
+                for end, other in ends.items()
+            }
+            source = f"campaign of {experiment}: attacks that succeed, {names[0]} beside bare"
+            return Reduction(reduction, source)
+    return _NO_REDUCTION
+
+
+def assume(
+    *,
+    prompts_per_day: int,
+    latency: Latency,
+    spent_usd: float,
+    reduction: Reduction = _NO_REDUCTION,
+) -> list[Assumption]:
     """Return the assumptions, those measured here and those that no run can measure.
 
     Args:
         prompts_per_day: Prompts to serve, > 0.
         latency: Of one prompt on one core.
         spent_usd: What the experiment cost so far.
+        reduction: Share of successful attacks that the sanitizer stops, in [0, 1].
 
     Raises:
         ConfigError: If ``prompts_per_day`` or the latency is not above 0.
@@ -132,6 +193,7 @@ def assume(*, prompts_per_day: int, latency: Latency, spent_usd: float) -> list[
     volume = float(prompts_per_day)
     core, guard, kwh = price("cpu_core_hour"), price("guard_model_mtok"), KWH_PER_CORE_HOUR
     core_usd, guard_usd = float(core.usd), float(guard.usd)
+    as_good: Interval = {"value": reduction.interval["value"], "low": 0.0, "high": 1.0}
     metered = "ledger of this experiment: metered seconds at list prices"
     rows: list[tuple[str, Interval, str, str, Kind]] = [
         ("prompts_per_day", _around(volume, 0.1, 1), "prompts", "what was asked", "assumed"),
@@ -140,6 +202,8 @@ def assume(*, prompts_per_day: int, latency: Latency, spent_usd: float) -> list[
         ("guard_usd_per_mtok", _around(guard_usd, 0.1, 1), "USD", _dated(guard), "assumed"),
         ("kwh_per_core_hour", _around(kwh, 0.5, 2), "kWh", FACTOR_SOURCE, "assumed"),
         ("spent_usd", _around(spent_usd, 1, 1), "USD, once", metered, "measured"),
+        ("attack_reduction", reduction.interval, _SHARE, reduction.source, reduction.kind),
+        ("alternative_reduction", as_good, _SHARE, _AS_GOOD, "assumed"),
     ]
     return [
         *(
@@ -160,19 +224,19 @@ def compute(assumptions: list[Assumption]) -> Roi:
         ConfigError: If an assumption is missing or named twice.
 
     Source:
-        Own arithmetic: cost = prompts × latency ÷ utilization × price of a core hour +
-        maintenance; alternative = prompts × tokens × price of a token.
+        Own arithmetic, see :func:`serving_usd`, :func:`triage_usd`, :func:`alternative_usd` and
+        :func:`avoided_usd`.
     """
     by_name = {assumption.name: assumption for assumption in assumptions}
     if len(by_name) != len(assumptions):
         raise ConfigError("an ROI assumption is named twice; give each name once")
     base = {name: assumption.value for name, assumption in by_name.items()}
-    cost, alternative = _year(base)
-    saving = alternative - cost
+    cost, alternative, avoided = _year(base)
+    saving = alternative - cost + avoided
 
     def saved(name: str, value: float) -> float:
-        own, other = _year({**base, name: value})
-        return other - own
+        own, other, difference = _year({**base, name: value})
+        return other - own + difference
 
     rows: list[tuple[float, str, dict[str, object]]] = []
     for one in assumptions:
@@ -186,6 +250,8 @@ def compute(assumptions: list[Assumption]) -> Roi:
     return Roi(
         annual_cost_usd=cost,
         annual_alternative_usd=alternative,
+        annual_triage_usd=triage_usd(base),
+        annual_avoided_usd=avoided,
         annual_saving_usd=saving,
         payback_days=once / saving * _DAYS if saving > 0 else None,
         cores=base["prompts_per_day"] * core_hours / 24,
@@ -249,15 +315,47 @@ def _given(one: Assumption, value: float) -> Assumption:
     return replace(one, value=value, low=low, high=high, source="given by the user", kind="assumed")
 
 
-def _year(values: Mapping[str, float]) -> tuple[float, float]:
-    """Return a year's cost of serving here and of the alternative, in dollars."""
+def serving_usd(values: Mapping[str, float]) -> float:
+    """Return a year's dollars of serving.
+
+    prompts × ms of a core ÷ utilization × dollars of a core hour + hours of upkeep × wage.
+    """
+    prompts = values["prompts_per_day"] * _DAYS
+    hours = prompts * values["latency_ms"] * _HOURS_PER_MS / values["utilization"]
+    return hours * values["core_hour_usd"] + values["maintenance_hours"] * values["hourly_wage_usd"]
+
+
+def triage_usd(values: Mapping[str, float]) -> float:
+    """Return a year's dollars of triage: findings × minutes of a person each × wage."""
+    hours = values["findings_per_month"] * _MONTHS * values["triage_minutes"] / 60
+    return hours * values["hourly_wage_usd"]
+
+
+def alternative_usd(values: Mapping[str, float]) -> float:
+    """Return a year's dollars of the alternative.
+
+    Prompts × (tokens × dollars of a token, or for a share of them dollars per prompt).
+    """
+    by_token = values["guard_tokens"] / 1e6 * values["guard_usd_per_mtok"]
+    share = values["per_prompt_share"]
+    usd_per_prompt = (1 - share) * by_token + share * values["commercial_usd_per_prompt"]
+    return values["prompts_per_day"] * _DAYS * usd_per_prompt
+
+
+def avoided_usd(values: Mapping[str, float]) -> float:
+    """Return a year's dollars of incidents avoided beyond those that the alternative avoids.
+
+    Incidents a year without protection × dollars each × difference of the shares stopped.
+    """
+    more = values["attack_reduction"] - values["alternative_reduction"]
+    return values["incidents_per_year"] * values["incident_usd"] * more
+
+
+def _year(values: Mapping[str, float]) -> tuple[float, float, float]:
+    """Return a year's cost here, of the alternative, and of incidents avoided, in dollars."""
     try:
-        prompts = values["prompts_per_day"] * _DAYS
-        hours = prompts * values["latency_ms"] * _HOURS_PER_MS / values["utilization"]
-        people = values["maintenance_hours"] * values["hourly_wage_usd"]
-        own = hours * values["core_hour_usd"] + people
-        tokens = prompts * values["guard_tokens"]
-        return own, tokens / 1e6 * values["guard_usd_per_mtok"]
+        cost = serving_usd(values) + triage_usd(values)
+        return cost, alternative_usd(values), avoided_usd(values)
     except KeyError as error:
         raise ConfigError(f"the ROI needs the assumption {error}; see cost.roi.assume") from None
     except ZeroDivisionError:

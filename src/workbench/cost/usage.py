@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from workbench.core.money import ZERO
+from workbench.cost.calls import calls_of, estimate_vs_truth
 from workbench.cost.prices import price
 from workbench.scaling.energy import FACTOR_SOURCE, METHOD, estimate
 from workbench.store.database import Store
@@ -114,7 +115,11 @@ def spent(store: Store, experiment: str) -> dict[str, Any]:
     by_phase, by_step = (spend(store, experiment, by=by) for by in ("phase", "step"))
     whole = total(by_phase)
     energy = {"gco2": estimate(whole["cpu_s"]).gco2, "energy_method": METHOD}
-    return {"by_phase": by_phase, "by_step": by_step, "total": whole, **energy}
+    models = {
+        "calls": calls_of(store, experiment),
+        "estimates": estimate_vs_truth(store, experiment),
+    }
+    return {"by_phase": by_phase, "by_step": by_step, "total": whole, **energy, **models}
 
 
 def total(rows: Iterable[SpendRow]) -> SpendRow:

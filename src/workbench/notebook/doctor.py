@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Callable, Iterator
 from typing import TypedDict
 
-from workbench.core.errors import WorkbenchError
+from workbench.core.errors import ConfigError, WorkbenchError
 from workbench.core.provenance import library_versions
-from workbench.core.settings import read_settings, seeds_folder
+from workbench.core.redact import hide_password
+from workbench.core.settings import read_keys, read_settings, seeds_folder
 from workbench.store.database import open_store
 
 __all__ = ["Check", "run_checks"]
@@ -35,15 +37,26 @@ def run_checks() -> list[Check]:
         "store": _store,
         "disk": _disk,
         "kernel": _kernel,
+        "model prices": _prices,
     }
-    return [*(_check(name, look) for name, look in needed.items()), *_optional()]
+    wanted = {
+        "network": _network,
+        "anthropic key": _anthropic_key,
+        "openai key": _openai_key,
+        "shared cache": _cache,
+    }
+    return [
+        *(_check(name, look) for name, look in needed.items()),
+        *(_check(name, look, optional=True) for name, look in wanted.items()),
+        *_optional(),
+    ]
 
 
-def _check(name: str, look: Callable[[], str]) -> Check:
+def _check(name: str, look: Callable[[], str], *, optional: bool = False) -> Check:
     try:
-        return Check(name=name, ok=True, optional=False, detail=look())
+        return Check(name=name, ok=True, optional=optional, detail=look())
     except (WorkbenchError, ImportError, OSError) as error:
-        return Check(name=name, ok=False, optional=False, detail=str(error))
+        return Check(name=name, ok=False, optional=optional, detail=str(error))
 
 
 def _libraries() -> str:
@@ -77,6 +90,48 @@ def _kernel() -> str:
 
     spec = KernelSpecManager().get_kernel_spec("python3")
     return " ".join(spec.argv)
+
+
+def _prices() -> str:
+    from workbench.llm.prices import Prices
+
+    return Prices(None).price_version()
+
+
+def _network() -> str:
+    if read_settings().offline:
+        return "offline: no connection beyond this machine (WORKBENCH_OFFLINE=0 allows them)"
+    return "online: connections are allowed (WORKBENCH_OFFLINE=0)"
+
+
+def _anthropic_key() -> str:
+    return f"{len(read_keys('anthropic', needed_by='a step with model calls'))} present"
+
+
+def _openai_key() -> str:
+    count = sum(bool(key.reveal()) for key in read_keys("openai"))
+    return f"{count} present" if count else "absent; servers on this machine need none"
+
+
+def _cache() -> str:
+    from workbench.llm.cache import open_cache
+
+    settings = read_settings()
+    if not settings.cache_url:
+        return "none: answers are kept in the store (WORKBENCH_CACHE_URL names a Redis to share)"
+    shown = hide_password(settings.cache_url)
+    if (cache := open_cache(settings)) is None:
+        return f"{shown}: left out while offline"
+
+    async def look() -> bool:
+        try:
+            return await cache.is_reachable()
+        finally:
+            await cache.close()
+
+    if not asyncio.run(look()):
+        raise ConfigError(f"{shown} does not answer; start it, or unset WORKBENCH_CACHE_URL")
+    return shown
 
 
 def _optional() -> Iterator[Check]:

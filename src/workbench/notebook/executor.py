@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -50,6 +51,12 @@ class Outcome:
     result: dict[str, Any]
     usage: KernelUsage
     wall_s: float
+
+    @property
+    def spent_out(self) -> str:
+        """What a ``BudgetError`` that ended the notebook said; empty where none did."""
+        found = re.fullmatch(r"cell \w+: BudgetError: (.*)", self.error)
+        return found[1] if found else ""
 
 
 def execute_notebook(

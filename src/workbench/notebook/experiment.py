@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,11 @@ from typing import Any
 import yaml
 
 from workbench.core.errors import ConfigError
+from workbench.core.fields import refuse_unknown, suggest
 from workbench.core.money import usd
 from workbench.core.settings import project_root
+from workbench.llm.config import GatewayConfig, parse
+from workbench.llm.off_peak import OffPeak
 from workbench.notebook.parameters import Notebook, check_parameters, read_notebook
 
 __all__ = ["Experiment", "Member", "Step", "load_experiment", "resolve"]
@@ -25,7 +27,7 @@ _REFERENCE = re.compile(r"\$\{steps\.([A-Za-z_]\w*)\.([A-Za-z_]\w*)\}")
 _NAME = re.compile(r"[A-Za-z_]\w*")
 Results = dict[str, Any] | list[dict[str, Any]]
 _STEP_KEYS = ("notebook", "needs", "matrix", "parameters", "timeout_s")
-_TOP_KEYS = ("name", "description", "budget_usd", "steps")
+_TOP_KEYS = ("name", "description", "budget_usd", "llm", "steps")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +72,9 @@ class Experiment:
     root: Path
     """Folder that relative paths start from."""
     budget_usd: Decimal | None
-    """Most that may be billed; None without a limit."""
+    """Most that may be billed; None without a limit. Also in ``llm.budgets.experiment``."""
+    llm: GatewayConfig
+    """How its notebooks call models; the defaults where the file has no ``llm`` section."""
     steps: dict[str, Step]
     """In an order that satisfies every need."""
 
@@ -87,7 +91,7 @@ def load_experiment(file: Path, *, overrides: tuple[str, ...] = ()) -> Experimen
             names the file, the field and the fix.
     """
     document = _read_yaml(file)
-    _refuse_unknown(document, _TOP_KEYS, f"{file}")
+    refuse_unknown(document, known=_TOP_KEYS, where=f"{file}")
     name = document.get("name", file.stem)
     if not isinstance(name, str) or not re.fullmatch(r"[\w-]{1,100}", name):
         raise ConfigError(f"{file}: name: {name!r}; use letters, digits, '-' and '_'")
@@ -100,13 +104,14 @@ def load_experiment(file: Path, *, overrides: tuple[str, ...] = ()) -> Experimen
         _override(parsed, override)
     for step in parsed.values():
         _check_step(step, parsed, file)
-    budget = document.get("budget_usd")
+    llm = _llm(document, file)
     return Experiment(
         name=name,
         description=str(document.get("description", "")),
         file=file,
         root=root,
-        budget_usd=None if budget is None else usd(budget),
+        budget_usd=llm.budgets.experiment,
+        llm=llm,
         steps={step: parsed[step] for step in _order(parsed, file)},
     )
 
@@ -184,14 +189,6 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     return document
 
 
-def _refuse_unknown(mapping: dict[str, Any], known: tuple[str, ...], where: str) -> None:
-    for key in mapping:
-        if key not in known:
-            close = get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
-            raise ConfigError(f"{where}: unknown field {key!r}; {hint}")
-
-
 def _step(name: Any, value: Any, file: Path, root: Path) -> Step:
     where = f"{file}: steps.{name}"
     if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -200,7 +197,7 @@ def _step(name: Any, value: Any, file: Path, root: Path) -> Step:
         )
     if not isinstance(value, dict) or not isinstance(value.get("notebook"), str):
         raise ConfigError(f"{where}: needs `notebook: <name>`")
-    _refuse_unknown(value, _STEP_KEYS, where)
+    refuse_unknown(value, known=_STEP_KEYS, where=where)
     needs, matrix = value.get("needs", []), value.get("matrix", {})
     parameters, timeout_s = value.get("parameters", {}), value.get("timeout_s", 3600)
     if not isinstance(needs, list) or not all(isinstance(need, str) for need in needs):
@@ -219,6 +216,22 @@ def _step(name: Any, value: Any, file: Path, root: Path) -> Step:
         parameters=dict(parameters),
         timeout_s=timeout_s,
     )
+
+
+def _llm(document: Mapping[str, Any], file: Path) -> GatewayConfig:
+    """Return how models are called; the smaller of both limits on the experiment counts."""
+    section = document.get("llm")
+    config = parse({} if section is None else section, where=f"{file}: llm")
+    try:
+        if config.off_peak:
+            OffPeak.parse(config.off_peak)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: llm.{error}") from None
+    if (budget := document.get("budget_usd")) is None:
+        return config
+    own = config.budgets.experiment
+    limit = usd(budget) if own is None else min(own, usd(budget))
+    return replace(config, budgets=replace(config.budgets, experiment=limit))
 
 
 def _override(steps: dict[str, Step], override: str) -> None:
@@ -242,9 +255,7 @@ def _check_step(step: Step, steps: dict[str, Step], file: Path) -> None:
     where = f"{file}: steps.{step.name}"
     for need in step.needs:
         if need not in steps:
-            close = get_close_matches(str(need), steps, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(steps)}"
-            raise ConfigError(f"{where}.needs: unknown step {need!r}; {hint}")
+            raise ConfigError(f"{where}.needs: unknown step {need!r}; {suggest(need, steps)}")
     for axis, values in step.matrix.items():
         if not isinstance(values, list) or not values:
             raise ConfigError(f"{where}.matrix.{axis}: {values!r}; write a list of values")

@@ -1,24 +1,32 @@
-"""What has to run: fingerprints of notebook, code, parameters and inputs, against the run table."""
+"""What has to run, by fingerprints of notebook, code, parameters and inputs; what it may cost."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from workbench.core.errors import ConfigError, DataError
+from workbench.core.errors import BudgetError, ConfigError, DataError
 from workbench.core.identity import content_id, file_sha256
-from workbench.core.provenance import code_hash, library_versions
+from workbench.core.money import ZERO, show_usd
+from workbench.core.provenance import library_versions, reached_files
 from workbench.core.settings import seeds_folder
+from workbench.cost.alerts import Alert, refuse_if_exceeded
 from workbench.notebook.experiment import Experiment, Member, Results, Step, resolve
 from workbench.notebook.parameters import check_parameters, input_files
 from workbench.notebook.result import RESULT_FILE
+from workbench.store.database import Store
 from workbench.store.records import Run
 from workbench.store.runs import RunTable
 
-__all__ = ["Prepared", "check_inputs", "find_finished", "prepare"]
+__all__ = ["Eta", "Prepared", "check_costs", "check_inputs", "find_finished", "prepare"]
+
+_DECIDE_ANSWERS = ("provider", "base_url", "models", "tasks")
+"""Fields of the ``llm`` section that count in fingerprints. Budgets, rates and savings do not:
+changing how calls are paid for must not pay for them again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +52,26 @@ def check_inputs(experiment: Experiment) -> None:
                         f"{experiment.file}: steps.{step.name}: input {name!r} does not exist"
                         f" (looked in {experiment.root}); correct the path"
                     )
+
+
+def check_costs(experiment: Experiment, store: Store) -> list[Alert]:
+    """Return the exceeded thresholds that only warn.
+
+    Raises:
+        BudgetError: If more is billed than the experiment's budget, or a threshold that aborts is
+            exceeded.
+    """
+    budget = experiment.budget_usd
+    rows = store.ledger.rows(experiment=experiment.name) if budget is not None else []
+    # metered, or a call that was lost on its way and may be on the service's bill
+    counted = [row for row in rows if not row.estimated or row.details.get("outcome") == "lost"]
+    billed = sum((row.usd for row in counted), ZERO)
+    if budget is not None and billed > budget:
+        raise BudgetError(
+            f"{experiment.file}: budget_usd is {show_usd(budget)} and {show_usd(billed)} is billed;"
+            " raise it to go on, finished steps are kept"
+        )
+    return refuse_if_exceeded(store, experiment.root, now=time.time())
 
 
 def prepare(experiment: Experiment, member: Member, finished: Mapping[str, list[Run]]) -> Prepared:
@@ -85,6 +113,28 @@ def find_finished(runs: RunTable, experiment: str, prepared: Prepared) -> Run | 
     return None
 
 
+class Eta:
+    """Estimates what is left from how long steps took before."""
+
+    def __init__(self, store: Store, experiment: Experiment, jobs: int) -> None:
+        self._jobs = jobs
+        self._seconds: dict[str, list[float]] = {}
+        for run in store.runs.find(experiment=experiment.name, state="succeeded"):
+            self.learn(run)
+
+    def learn(self, run: Run) -> None:
+        """Remember how long a run took."""
+        self._seconds.setdefault(run.step, []).append(run.wall_s)
+
+    def seconds(self, steps_left: list[str]) -> float | None:
+        """Return the estimated seconds for the steps left, None while nothing is known."""
+        if not self._seconds:
+            return None
+        means = {step: sum(values) / len(values) for step, values in self._seconds.items()}
+        usual = sum(means.values()) / len(means)
+        return sum(means.get(step, usual) for step in steps_left) / self._jobs
+
+
 def _fingerprint(
     experiment: Experiment,
     step: Step,
@@ -93,17 +143,20 @@ def _fingerprint(
 ) -> str:
     defaults = {name: parameter.default for name, parameter in step.notebook.parameters.items()}
     files = input_files(step.notebook, parameters)
-    return content_id(
-        {
-            "notebook": step.notebook.code,
-            "code": code_hash(step.notebook.code),
-            "parameters": defaults | parameters,
-            "inputs": {name: _file_hash(experiment.root / name) for name in files},
-            "needs": {need: [run.fingerprint for run in finished[need]] for need in step.needs},
-            "seeds": _seeds_hash(),
-            "libraries": library_versions(),
-        }
-    )
+    code = reached_files(step.notebook.code)
+    facts: dict[str, Any] = {
+        "notebook": step.notebook.code,
+        "code": content_id(code),
+        "parameters": defaults | parameters,
+        "inputs": {name: _file_hash(experiment.root / name) for name in files},
+        "needs": {need: [run.fingerprint for run in finished[need]] for need in step.needs},
+        "seeds": _seeds_hash(),
+        "libraries": library_versions(),
+    }
+    if "llm/gateway.py" in code:  # the one way to a model
+        config = experiment.llm.to_json()
+        facts["llm"] = {name: config[name] for name in _DECIDE_ANSWERS}
+    return content_id(facts)
 
 
 def _absolute_paths(parameters: dict[str, Any], step: Step, root: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import click
 from workbench.notebook.runner import Event
 from workbench.store.records import Run
 
-__all__ = ["Printer", "show_experiments", "show_runs"]
+__all__ = ["Printer", "show_experiments", "show_runs", "show_table"]
 
 _LOOK = {
     "started": ("…", "cyan"),
@@ -81,7 +81,7 @@ def show_runs(runs: Sequence[Run], *, as_json: bool) -> None:
         click.echo(json.dumps([asdict(run) for run in runs], ensure_ascii=False, indent=1))
         return
     rows = [[_cell(getattr(run, name)) for name in _RUN_COLUMNS] for run in runs]
-    _show_table(_RUN_COLUMNS, rows)
+    show_table(_RUN_COLUMNS, rows)
 
 
 def show_experiments(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
@@ -95,18 +95,20 @@ def show_experiments(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> Non
         ids = [run_id for step in row["members"].values() for run_id in step]
         done = f"{sum(run_id is not None for run_id in ids)}/{len(ids)}"
         table.append([_cell({**row, "done": done}[name]) for name in columns])
-    _show_table(columns, table)
+    show_table(columns, table)
 
 
-def _show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print cells as a table, figures to the right."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD)
-    for name in columns:
-        table.add_column(name, no_wrap=name != "error", justify="right" if "_" in name else "left")
+    for place, name in enumerate(columns):
+        is_figure = all(row[place][:1] in "-$0123456789" for row in rows)
+        table.add_column(name, no_wrap=name != "error", justify="right" if is_figure else "left")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     # a pipe has no width: cut nothing there

@@ -13,6 +13,7 @@ from workbench.core.errors import ConfigError
 from workbench.core.identity import new_id
 from workbench.core.provenance import stamp
 from workbench.core.settings import Settings, read_settings
+from workbench.notebook.profiling import Profile
 from workbench.store.artifacts import write_json_atomic
 from workbench.store.database import Store, open_store
 from workbench.store.records import Run, now
@@ -32,6 +33,7 @@ class Session:
     folder: Path
     _started: float = field(default_factory=time.monotonic)
     _started_at: str = field(default_factory=now)
+    _profile: Profile | None = None
 
     def finish(self, result: Mapping[str, Any], *, seed: int | None = None) -> dict[str, Any]:
         """Write ``result.json`` and return what it says; the last call of a notebook.
@@ -46,6 +48,8 @@ class Session:
             ConfigError: If the result has no kind or holds what JSON cannot say, NaN included.
             StoreError: If it cannot be written.
         """
+        if self._profile:
+            self._profile.write(self.folder)
         if "kind" not in result:
             raise ConfigError("finish(): the result has no 'kind'; see workbench.store.results")
         usage = read_usage() | {"wall_s": round(time.monotonic() - self._started, 3)}
@@ -86,7 +90,15 @@ def begin() -> Session:
     settings = read_settings()
     run_id = settings.run_id or new_id("run")
     folder = settings.run_folder or settings.home / "by-hand" / run_id
-    return Session(settings=settings, store=open_store(settings), run_id=run_id, folder=folder)
+    # only in a batch: by hand this cell may run twice, and a process has one profiler
+    profile = Profile() if settings.profile and settings.is_batch else None
+    return Session(
+        settings=settings,
+        store=open_store(settings),
+        run_id=run_id,
+        folder=folder,
+        _profile=profile,
+    )
 
 
 def read_usage() -> dict[str, float]:

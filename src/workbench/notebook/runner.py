@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -15,12 +16,13 @@ from typing import Any, Literal, cast
 from filelock import FileLock, Timeout
 
 from workbench.core.errors import BudgetError, ConfigError, InputError, StoreError, WorkbenchError
-from workbench.core.identity import new_id
-from workbench.core.money import ZERO, show_usd
+from workbench.core.identity import canonical_json, new_id
+from workbench.cost.alerts import Threshold
 from workbench.cost.usage import compute_rows
 from workbench.notebook.executor import KernelUsage, Outcome, execute_notebook, kill_kernel
 from workbench.notebook.experiment import Experiment, Member
-from workbench.notebook.plan import Prepared, check_inputs, find_finished, prepare
+from workbench.notebook.plan import Eta, Prepared, check_costs, check_inputs, find_finished, prepare
+from workbench.notebook.profiling import Profile
 from workbench.store.database import Store
 from workbench.store.records import LedgerRow, Phase, Run, now
 
@@ -29,7 +31,9 @@ __all__ = ["Event", "EventKind", "Runner", "plan"]
 EventKind = Literal["started", "succeeded", "skipped", "failed", "blocked", "waiting", "due"]
 """``waiting`` and ``due`` occur in dry runs: due to run, or waiting for what is due."""
 
+_log = logging.getLogger(__name__)
 _HEARTBEAT_S = 2.0
+_BLOCKED = "a step it needs did not succeed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +117,11 @@ class Runner:
         self._over: set[tuple[str, str]] = set()
         self._unfinished = Counter(member.step for member in self._members)
         self._cancelled = threading.Event()
-        self._eta = _Eta(store, experiment, jobs)
+        self._folder = store.home / experiment.name
+        self._spent_out = ""
+        """Why nothing new is started; empty while there is money."""
+        self._warned: set[Threshold] = set()
+        self._eta = Eta(store, experiment, jobs)
 
     def run(self) -> bool:
         """Run the experiment and return whether every member succeeded.
@@ -123,10 +131,11 @@ class Runner:
 
         Raises:
             ConfigError: If it is running already, or an input is missing.
-            BudgetError: If more is billed than the experiment's budget allows.
+            BudgetError: If a limit on spending was reached; nothing new was started since.
             StoreError: If the store cannot be written.
         """
         check_inputs(self._experiment)
+        profile = Profile() if self._store.settings.profile else None
         with self._lock():
             started = time.process_time()
             self._settle_lost()
@@ -140,7 +149,14 @@ class Runner:
                 self._write_state(state)
                 own = self._costs(new_id("job"), "assessment", time.process_time() - started)
                 self._store.ledger.add(own)
+                if profile:
+                    profile.write(self._folder)
         return state == "succeeded"
+
+    def profiles(self) -> list[Path]:
+        """Return the readable profiles there are, that of this process first."""
+        folders = [self._folder, *(Path(run.folder) for run in self._runs.values())]
+        return [file for folder in folders if (file := folder / "profile.txt").is_file()]
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
@@ -170,7 +186,7 @@ class Runner:
             try:
                 while True:
                     for member in self._ready():
-                        if len(running) >= self._jobs:
+                        if len(running) >= self._jobs or self._spent_out:
                             break
                         self._start(member, pool, running)
                     if not running:
@@ -183,7 +199,9 @@ class Runner:
                 raise
         for member in self._members:
             if self._key(member) not in self._over:
-                self._end(member, "blocked", text="a step it needs did not succeed")
+                self._end(member, "blocked", text=self._spent_out or _BLOCKED)
+        if self._spent_out:
+            raise BudgetError(self._spent_out)
 
     def _ready(self) -> Iterator[Member]:
         """Yield members that are not over and whose needs have all succeeded."""
@@ -211,7 +229,8 @@ class Runner:
             self._succeed(member, old)
             self._end(member, "skipped", run=old)
             return
-        self._check_budget()
+        if self._is_spent_out():
+            return
         self._write_state("running")  # what a notebook reads of its experiment is as of now
         run = self._new_run(prepared)
         self._store.runs.add(run)
@@ -232,6 +251,8 @@ class Runner:
                     run_folder=Path(run.folder),
                     run_id=run.id,
                     experiment=run.experiment,
+                    fingerprint=run.fingerprint,
+                    llm=canonical_json(self._experiment.llm.to_json()),
                 ),
                 folder=Path(run.folder),
                 cwd=self._experiment.root,
@@ -249,6 +270,7 @@ class Runner:
         return self._settle(run, outcome)
 
     def _settle(self, run: Run, outcome: Outcome) -> Run:
+        self._spent_out = self._spent_out or outcome.spent_out
         values: dict[str, Any] = {
             "state": "failed" if outcome.error else "succeeded",
             "finished_at": now(),
@@ -293,17 +315,17 @@ class Runner:
             text=text or (run.error if run else ""),
         )
 
-    def _check_budget(self) -> None:
-        budget = self._experiment.budget_usd
-        if budget is None:
-            return
-        rows = self._store.ledger.rows(experiment=self._experiment.name)
-        billed = sum((row.usd for row in rows if not row.estimated), ZERO)
-        if billed > budget:
-            raise BudgetError(
-                f"{self._experiment.file}: budget_usd is {show_usd(budget)} and {show_usd(billed)}"
-                " is billed; raise it to go on, finished steps are kept"
-            )
+    def _is_spent_out(self) -> bool:
+        try:
+            alerts = check_costs(self._experiment, self._store)
+        except BudgetError as error:
+            self._spent_out = str(error)
+            return True
+        for alert in alerts:
+            if alert.threshold not in self._warned:
+                self._warned.add(alert.threshold)
+                _log.warning("%s", alert)
+        return False
 
     def _new_run(self, prepared: Prepared) -> Run:
         step = self._experiment.steps[prepared.member.step]
@@ -319,7 +341,7 @@ class Runner:
             parameters=prepared.parameters,
             state="running",
             owner=self._store.settings.user,
-            folder=str(self._store.home / self._experiment.name / step.name / run_id),
+            folder=str(self._folder / step.name / run_id),
             started_at=now(),
         )
 
@@ -376,25 +398,3 @@ class _Heartbeat:
                     cpu_s=usage.cpu_s,
                     peak_rss_mb=usage.peak_rss_mb,
                 )
-
-
-class _Eta:
-    """Estimates what is left from how long steps took before."""
-
-    def __init__(self, store: Store, experiment: Experiment, jobs: int) -> None:
-        self._jobs = jobs
-        self._seconds: dict[str, list[float]] = {}
-        for run in store.runs.find(experiment=experiment.name, state="succeeded"):
-            self.learn(run)
-
-    def learn(self, run: Run) -> None:
-        """Remember how long a run took."""
-        self._seconds.setdefault(run.step, []).append(run.wall_s)
-
-    def seconds(self, steps_left: list[str]) -> float | None:
-        """Return the estimated seconds for the steps left, None while nothing is known."""
-        if not self._seconds:
-            return None
-        means = {step: sum(values) / len(values) for step, values in self._seconds.items()}
-        usual = sum(means.values()) / len(means)
-        return sum(means.get(step, usual) for step in steps_left) / self._jobs

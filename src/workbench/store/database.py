@@ -14,13 +14,14 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from workbench.core.errors import ConfigError, StoreError
 from workbench.core.settings import Settings
 from workbench.store.artifacts import Artifacts, clear_disk_errors
+from workbench.store.calls import Calls
 from workbench.store.ledger import Ledger
 from workbench.store.runs import RunTable
 from workbench.store.transaction import transaction
 
 __all__ = ["SCHEMA_VERSION", "Store", "open_store"]
 
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0002"
 _BUSY_TIMEOUT_MS = 30_000
 
 
@@ -33,6 +34,7 @@ class Store:
     artifacts: Artifacts
     ledger: Ledger
     runs: RunTable
+    calls: Calls
 
     @property
     def home(self) -> Path:
@@ -57,6 +59,7 @@ def open_store(settings: Settings) -> Store:
         artifacts=Artifacts(engine, home / "artifacts", owner=settings.user, run=settings.run_id),
         ledger=Ledger(engine),
         runs=RunTable(engine),
+        calls=Calls(engine),
     )
 
 
@@ -109,5 +112,7 @@ def _upgrade(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     with transaction(engine) as connection:
+        if engine.dialect.name == "sqlite":  # its driver leaves DDL outside transactions otherwise
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
         config.attributes["connection"] = connection
         command.upgrade(config, SCHEMA_VERSION)

@@ -2,26 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, fields
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from decimal import Decimal
+from functools import lru_cache
+from typing import Any
 
-from sqlalchemy import Connection, Engine, insert, select
+from sqlalchemy import Connection, Delete, Dialect, Engine, Insert, insert, select, update
 
 from workbench.store import schema
 from workbench.store.records import LedgerRow
 from workbench.store.transaction import transaction
 
-__all__ = ["Ledger", "insert_rows"]
+__all__ = ["TOKEN", "Ledger", "execute_many", "insert_rows", "take_turn"]
 
+TOKEN = "token"  # noqa: S105 - a unit
+"""Unit of the rows that count against budgets."""
+
+_INSERT = insert(schema.ledger)
 _FIELDS = tuple(field.name for field in fields(LedgerRow))
 
 
+def take_turn(connection: Connection) -> None:
+    """Make other callers of this wait until the transaction, of which this is the start, has ended.
+
+    Rows of model calls are written in turn, so that their ids rise in the order in which they
+    become visible: who has read up to an id has missed none below it, on PostgreSQL too.
+    """
+    lock = schema.budget_lock
+    connection.execute(update(lock).values(turn=lock.c.turn + 1))
+
+
+def execute_many(
+    connection: Connection, statement: Insert | Delete, rows: Sequence[dict[str, Any]]
+) -> None:
+    """Execute a statement once per row, whose values the driver must know: JSON is text.
+
+    A quarter of the time of :meth:`Connection.execute`, which looks at each value of each row.
+    """
+    if rows:
+        sql, names = _driver_sql(statement, connection.dialect, tuple(rows[0]))
+        values = [tuple(row[name] for name in names) for row in rows] if names else list(rows)
+        connection.exec_driver_sql(sql, values)
+
+
+@lru_cache(maxsize=64)
+def _driver_sql(
+    statement: Insert | Delete, dialect: Dialect, names: tuple[str, ...]
+) -> tuple[str, tuple[str, ...]]:
+    """Return a statement's text, and the order of its values where the driver counts them."""
+    compiled = statement.compile(dialect=dialect, column_keys=names)
+    return str(compiled), tuple(compiled.positiontup or ())
+
+
 def insert_rows(connection: Connection, rows: Iterable[LedgerRow]) -> None:
-    """Append rows inside a transaction of the caller's."""
-    values = [asdict(row) | {"usd": str(row.usd)} for row in rows]
-    if values:
-        connection.execute(insert(schema.ledger), values)
+    """Append rows inside a transaction of the caller's; those of model calls after its turn."""
+    values = [vars(row) | {"usd": str(row.usd), "details": json.dumps(row.details)} for row in rows]
+    execute_many(connection, _INSERT, values)
 
 
 class Ledger:
@@ -32,8 +70,11 @@ class Ledger:
 
     def add(self, rows: Iterable[LedgerRow]) -> None:
         """Append rows in one transaction."""
+        listed = list(rows)
         with transaction(self._engine) as connection:
-            insert_rows(connection, rows)
+            if any(row.unit == TOKEN for row in listed):
+                take_turn(connection)
+            insert_rows(connection, listed)
 
     def rows(
         self, *, experiment: str | None = None, jobs: Iterable[str] | None = None

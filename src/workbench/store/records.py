@@ -206,6 +206,10 @@ class LedgerRow:
     estimated: bool = False
     """Whether quantity or price is an estimate rather than metered."""
     note: str = ""
+    work: str = ""
+    """Id of the piece of work, the same when it is resumed; empty where nothing is resumed."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """What metered it, as JSON: for a model call its tokens by kind, outcome and request id."""
     at: str = field(default_factory=now)
 
 

@@ -5,12 +5,15 @@ Every result also carries ``run_id``, ``usage`` and ``stamp``, added by ``notebo
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 __all__ = [
     "AnalysisResult",
+    "CallsResult",
+    "CallsRow",
     "CostResult",
     "CurvePoint",
+    "EstimateRow",
     "ExecutionResult",
     "FrontierRow",
     "Interval",
@@ -263,6 +266,63 @@ class SpendRow(TypedDict):
     share: float
 
 
+class CallsRow(TypedDict):
+    """Model calls of a phase, model, task, person or day."""
+
+    group: str
+    calls: int
+    """Sent to a service and billed, lost ones included."""
+    lost: int
+    """Whose answer never came; billed at their worst case, an estimate."""
+    hits: int
+    """Answers that were at hand, or in flight already; cost nothing."""
+    rules: int
+    """Requests that a rule answered."""
+    hit_share: float
+    """Hits over all requests that needed a model."""
+    misses: dict[str, int]
+    """Why calls were not at hand: ``absent``, ``expired``, ``off``."""
+    input_tokens: int
+    """Of prompts, at the full price or written to the service's cache."""
+    cached_tokens: int
+    """Of prompts, read from the service's cache."""
+    output_tokens: int
+    usd: float
+    saved_usd: float
+    """What the hits had cost when they were bought."""
+    bytes_sent: int
+    bytes_received: int
+
+
+class CallsResult(TypedDict):
+    """All model calls of an experiment."""
+
+    by_phase: list[CallsRow]
+    by_model: list[CallsRow]
+    by_task: list[CallsRow]
+    total: CallsRow
+
+
+class EstimateRow(TypedDict):
+    """What a piece of work was expected to cost, beside what it did cost."""
+
+    work: str
+    phase: str
+    at: str
+    """When it was estimated."""
+    expected_calls: int
+    calls: int
+    low_usd: float
+    expected_usd: float
+    worst_usd: float
+    usd: float
+    """Billed since, up to the next estimate of the same work; lost calls included."""
+    ratio: float
+    """Billed over expected; 0 where nothing was expected."""
+    verdict: Literal["within", "below", "above", "cut short"]
+    """Where the bill lies beside low and worst; ``cut short``: estimated anew before its end."""
+
+
 class CostResult(TypedDict):
     """``kind: cost`` (notebook 08)."""
 
@@ -279,3 +339,6 @@ class CostResult(TypedDict):
     """annual_{cost,alternative,saving}_usd, payback_days, sensitivity (list)."""
     claims: list[dict[str, object]]
     """Cost claims of the source documents: name, claimed, measured here, note."""
+    calls: NotRequired[CallsResult]
+    """Model calls; absent from results that are older than the gateway."""
+    estimates: NotRequired[list[EstimateRow]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
     Float,
@@ -19,10 +20,15 @@ from sqlalchemy import (
 __all__ = [
     "artifacts",
     "attempts",
+    "batches",
+    "budget_lock",
+    "estimates",
     "experiments",
     "findings",
+    "flights",
     "ledger",
     "metadata",
+    "responses",
     "runs",
     "test_set_owners",
 ]
@@ -84,8 +90,80 @@ ledger = Table(
     Column("cache_hit", Boolean, nullable=False),
     Column("estimated", Boolean, nullable=False),
     Column("note", Text, nullable=False),
+    Column("work", String(64), nullable=False),
+    Column("details", JSON, nullable=False),
     Index("ledger_by_job", "job"),
     Index("ledger_by_experiment", "experiment", "phase"),
+    Index("ledger_by_at", "at"),
+)
+
+# One row. Who updates it has the only turn until the end of the transaction: on SQLite the first
+# write takes the write lock, on PostgreSQL the row's.
+budget_lock = Table(
+    "budget_lock",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("turn", BigInteger, nullable=False),
+)
+
+flights = Table(
+    "flights",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("key", String(64), nullable=False),
+    Column("work", String(64), nullable=False),
+    Column("provider", String(32), nullable=False),
+    Column("model", String(200), nullable=False),
+    Column("who", String(200), nullable=False),
+    Column("job", String(64), nullable=False),
+    Column("experiment", String(200), nullable=False),
+    Column("phase", String(32), nullable=False),
+    Column("worst_usd", String(40), nullable=False),
+    Column("owner", String(300), nullable=False),
+    Column("at", String(32), nullable=False),
+    Column("is_shared", Boolean, nullable=False),
+    Index("flights_by_key", "key"),
+)
+
+responses = Table(
+    "responses",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("work", String(64), nullable=False),
+    Column("namespace", String(200), nullable=False),
+    Column("created_at", String(32), nullable=False),
+    Column("expires_at", Float, nullable=True),
+    Column("answer", JSON, nullable=False),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("remote_id", String(200), nullable=False),
+    Column("work", String(64), nullable=False),
+    Column("job", String(64), nullable=False),
+    Column("experiment", String(200), nullable=False),
+    Column("phase", String(32), nullable=False),
+    Column("who", String(200), nullable=False),
+    Column("key_hash", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("created_at", String(32), nullable=False),
+    Column("requests", JSON, nullable=False),
+    Index("batches_by_work", "work"),
+)
+
+estimates = Table(
+    "estimates",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("work", String(64), nullable=False),
+    Column("job", String(64), nullable=False),
+    Column("experiment", String(200), nullable=False),
+    Column("phase", String(32), nullable=False),
+    Column("at", String(32), nullable=False),
+    Column("figures", JSON, nullable=False),
+    Index("estimates_by_experiment", "experiment"),
 )
 
 artifacts = Table(

@@ -6,14 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.core.redact import PATTERNS, redact
+from workbench.core.redact import PATTERNS, hide_password, redact
 
 # put together here so that no scanner of the repository takes them for real
 KEY = "sk-" + "a1B2" * 8
 JWT = "eyJ" + "hbGciOiJIUzI1NiJ9" + ".eyJzdWIiOiIxMjM0In0." + "c2lnbmF0dXJl"
 
 SECRETS = {
-    "api-key": [KEY, "ghp_" + "x" * 36, "AKIA" + "ABCDEFGH12345678", "xoxb-" + "1234567890-abc"],
+    "api-key": [
+        KEY,
+        "sk-ant-api03-" + "aB3_-" * 18 + "AA",
+        "sk-proj-" + "aB3_-" * 9,
+        "ghp_" + "x" * 36,
+        "AKIA" + "ABCDEFGH12345678",
+        "xoxb-" + "1234567890-abc",
+    ],
     "token": [JWT],
     "email": ["jane.doe+tag@mail.example.co.uk", "j_d@example.org"],
     "card": ["4111 1111 1111 1111", "4111-1111-1111-1111", "4111111111111111"],
@@ -87,3 +94,26 @@ def test_a_megabyte_of_anything_ends(unit):
     # a pattern whose time grows with the square would run into the test's timeout; the figures
     # are in benchmarks/bench_redact.py
     assert len(redact(unit * (1_000_000 // len(unit)))) > 0
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://:pass@host:6379/0", "redis://***@host:6379/0"),
+        ("redis://user:p/a:s@s@host/0", "redis://***@host/0"),
+        ("rediss://host:1/0?password=pass", "rediss://host:1/0"),
+        ("redis://host?password=p@ss", "redis://***@ss"),
+        ("postgresql+psycopg://u:pass@host/db", "postgresql+psycopg://***@host/db"),
+        ("u:pass@host", "***@host"),
+        ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6379/0"),
+        ("", ""),
+    ],
+)
+def test_addresses_lose_their_password(url, shown):
+    assert hide_password(url) == shown
+
+
+@given(st.text(st.characters(exclude_characters="@?")), st.text(), st.sampled_from(["?", "@"]))
+def test_no_part_of_a_password_is_left(before, password, mark):
+    url = f"redis://{before}:<{password}>@host/0" if mark == "@" else f"redis://h/0?p=<{password}>"
+    assert f"<{password}>" not in hide_password(url)

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.core.errors import ConfigError
-from workbench.cost.roi import Latency, assume, compute, cost_claims, measured_latency, replaced
+from workbench.cost.roi import (
+    Latency,
+    assume,
+    compute,
+    cost_claims,
+    measured_latency,
+    measured_reduction,
+    replaced,
+)
 
 LATENCY = {"value": 30.0, "low": 15.0, "high": 90.0}
 SPENT = {"group": "total", "cpu_s": 216.0, "kwh": 0.00024, "usd": 0.00255, "share": 1.0}
@@ -24,6 +32,7 @@ def test_a_year_by_hand():
     listed = assumptions(
         prompts_per_day=1_000_000, utilization=1, core_hour_usd=0.036, maintenance_hours=10,
         hourly_wage_usd=100, guard_usd_per_mtok=0.2, guard_tokens=300, build_hours=0.9999745,
+        findings_per_month=0,
     )  # fmt: skip
     roi = compute(listed)
     assert roi.annual_cost_usd == pytest.approx(365e6 * 0.030 / 3600 * 0.036 + 1000)
@@ -38,6 +47,69 @@ def test_where_nothing_is_saved_there_is_no_payback():
     assert roi.annual_saving_usd < 0
     assert roi.payback_days is None
     json.dumps(asdict(roi), allow_nan=False)
+
+
+def test_triage_is_people_and_part_of_the_cost():
+    free, busy = (
+        compute(assumptions(findings_per_month=n, triage_minutes=6, hourly_wage_usd=100))
+        for n in (0, 50)
+    )
+    assert busy.annual_triage_usd == pytest.approx(50 * 12 * 0.1 * 100)
+    assert busy.annual_cost_usd - free.annual_cost_usd == pytest.approx(busy.annual_triage_usd)
+
+
+def test_the_alternative_is_priced_by_tokens_by_prompts_or_both():
+    prices = {"guard_usd_per_mtok": 0.2, "guard_tokens": 300, "commercial_usd_per_prompt": 0.015}
+    by_tokens, by_prompts, half = (
+        compute(assumptions(per_prompt_share=share, **prices)).annual_alternative_usd
+        for share in (0, 1, 0.5)
+    )
+    assert by_prompts == pytest.approx(3.65e9 * 0.015)
+    assert half == pytest.approx((by_tokens + by_prompts) / 2)
+
+
+def test_incidents_count_only_as_far_as_the_alternative_stops_fewer():
+    facts = {"incidents_per_year": 0.5, "incident_usd": 100_000}
+    assert compute(assumptions(**facts)).annual_avoided_usd == 0
+    better = compute(assumptions(attack_reduction=0.6, alternative_reduction=0.2, **facts))
+    assert better.annual_avoided_usd == pytest.approx(0.5 * 100_000 * 0.4)
+    same = compute(assumptions(attack_reduction=0.6, alternative_reduction=0.6, **facts))
+    saved = better.annual_saving_usd - same.annual_saving_usd
+    assert saved == pytest.approx(better.annual_avoided_usd)
+
+
+def rate(target, value, low, high):
+    return {"target": target, "rate": {"value": value, "low": low, "high": high}}
+
+
+def test_the_reduction_is_measured_and_no_credit_is_taken_for_it_alone():
+    bare, behind = rate("bare", 0.8, 0.7, 0.9), rate("sanitizer@1.0", 0.2, 0.1, 0.3)
+    found = measured_reduction([{"totals": [bare, behind]}], experiment="sweep")
+    assert found.kind == "measured"
+    assert found.interval["value"] == pytest.approx(0.75)
+    assert found.interval["low"] == pytest.approx(1 - 0.3 / 0.7)
+    assert found.interval["high"] == pytest.approx(1 - 0.1 / 0.9)
+    listed = assume(
+        prompts_per_day=1, latency=Latency(LATENCY, "test"), spent_usd=0, reduction=found
+    )
+    assert compute(listed).annual_avoided_usd == 0
+    by_name = {one.name: one for one in listed}
+    assert by_name["attack_reduction"].kind == "measured"
+    assert by_name["alternative_reduction"].kind == "assumed"
+
+
+@pytest.mark.parametrize(
+    "totals",
+    [[], [rate("bare", 0, 0, 0.1), rate("sanitizer@1", 0, 0, 0.1)], [rate("bare", 1, 1, 1)]],
+)
+def test_without_two_targets_or_attacks_that_succeed_no_reduction_is_claimed(totals):
+    found = measured_reduction([{"totals": totals}], experiment="sweep")
+    assert (found.interval["high"], found.kind) == (0, "assumed")
+
+
+def test_a_sanitizer_that_makes_it_worse_reduces_nothing():
+    totals = [rate("bare", 0.2, 0.1, 0.3), rate("sanitizer@9", 0.8, 0.7, 0.9)]
+    assert measured_reduction([{"totals": totals}], experiment="sweep").interval["value"] == 0
 
 
 def test_sensitivity_is_the_outcome_with_one_assumption_replaced():

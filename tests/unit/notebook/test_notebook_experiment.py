@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 
 from notebook_projects import make_project, write_experiment, write_notebook
 from workbench.core.errors import ConfigError, DataError, InputError
+from workbench.llm.config import GatewayConfig
 from workbench.notebook.experiment import load_experiment, resolve
 from workbench.notebook.parameters import read_notebook
+from workbench.notebook.plan import prepare
 
 
 @pytest.fixture
@@ -224,3 +228,66 @@ def test_a_cell_that_is_not_python_is_named(tmp_path):
 
 def test_a_cell_of_another_language_is_left_alone(tmp_path):
     assert "echo" not in read_notebook(write_notebook(tmp_path, "sh", body="%%bash\necho {")).code
+
+
+def test_without_an_llm_section_the_defaults_count(root):
+    experiment = load(root, {"a": GROW})
+    assert experiment.llm == GatewayConfig()
+    assert experiment.budget_usd is None
+    assert load(root, {"a": GROW}, llm=None).llm == GatewayConfig()
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "smaller"), [(5, None, 5), (None, 7, 7), (5, 7, 5), (7, 5, 5), (0, 5, 0)]
+)
+def test_the_smaller_of_both_limits_on_the_experiment_counts(root, outer, inner, smaller):
+    given = {"budget_usd": outer, "llm": {"budgets": {"experiment": inner, "day": 9}}}
+    experiment = load(root, {"a": GROW}, **given)
+    assert experiment.budget_usd == experiment.llm.budgets.experiment == Decimal(smaller)
+    assert experiment.llm.budgets.day == Decimal(9)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"modles": {}}, r"trial\.yaml: llm: unknown field 'modles'; did you mean 'models'"),
+        ([], r"trial\.yaml: llm: \[\]; write a mapping"),
+        ("", r"trial\.yaml: llm: ''; write a mapping"),
+        ({"savings": {"parallel": 0}}, r"trial\.yaml: llm\.savings\.parallel: 0; write a number"),
+        ({"off_peak": "at night"}, r"trial\.yaml: llm\.off_peak is 'at night'; write two"),
+    ],
+)
+def test_a_bad_llm_section_is_refused_when_the_file_is_read(root, section, message):
+    with pytest.raises(ConfigError, match=message):
+        load(root, {"a": GROW}, llm=section)
+
+
+def fingerprint(root, notebook, llm):
+    experiment = load(root, {"a": {"notebook": notebook}}, llm=llm)
+    return prepare(experiment, experiment.steps["a"].members()[0], {}).fingerprint
+
+
+@pytest.mark.parametrize(
+    "llm",
+    [
+        {"models": {"cheap": "x"}}, {"tasks": {"summary": "none"}}, {"provider": "openai"},
+        {"base_url": "http://127.0.0.1:1"},
+    ],
+)  # fmt: skip
+def test_what_decides_answers_runs_again_the_steps_that_reach_a_model_and_no_others(root, llm):
+    ask = "def later():\n    from workbench.llm.gateway import open_gateway"
+    write_notebook(root, "ask", body=ask)
+    assert fingerprint(root, "ask", llm) != fingerprint(root, "ask", {})
+    assert fingerprint(root, "grow", llm) == fingerprint(root, "grow", {})
+
+
+@pytest.mark.parametrize(
+    "llm",
+    [
+        {"budgets": {"day": 1}}, {"rates": {"timeout_s": 3}}, {"savings": {"parallel": 2}},
+        {"off_peak": "22:00-06:00"}, {"ttl_s": {"summary": 1}}, {"provider": "anthropic"},
+    ],
+)  # fmt: skip
+def test_how_calls_are_paid_for_runs_nothing_again(root, llm):
+    write_notebook(root, "ask", body="from workbench.llm.gateway import open_gateway")
+    assert fingerprint(root, "ask", llm) == fingerprint(root, "ask", {})

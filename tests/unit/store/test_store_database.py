@@ -3,11 +3,16 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sqlite3
+from contextlib import closing
+from decimal import Decimal
+from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 
 from workbench.core.errors import ConfigError, StoreError
 from workbench.core.settings import read_settings
@@ -43,6 +48,55 @@ def test_a_store_of_a_newer_version_is_refused(settings):
     connection.close()
     with pytest.raises(StoreError, match=r"schema 9999.*upgrade"):
         open_store(settings)
+
+
+def _old_store(settings):
+    """Make a store of schema 0001 with one ledger row."""
+    settings.home.mkdir(parents=True)
+    engine = create_engine(settings.database_url)
+    config = Config()
+    config.set_main_option("script_location", str(Path(schema.__file__).parent / "migrations"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(
+            text(
+                "INSERT INTO ledger VALUES (7, '2026-01-01T00:00:00.000000Z', 't', 'job', 'trial',"
+                " 'training', 'cpu', 1.5, 'core_s', '0.25', 'p', 0, 1, 'old')"
+            )
+        )
+    engine.dispose()
+
+
+def test_an_old_store_is_upgraded_with_its_rows(settings):
+    _old_store(settings)
+    store = open_store(settings)
+    (row,) = store.ledger.rows()
+    assert (row.job, row.usd, row.note, row.work, row.details) == (
+        "job", Decimal("0.25"), "old", "", {},
+    )  # fmt: skip
+    store.ledger.add([row])
+    assert store.ledger.rows() == [row, row]
+    with store.engine.connect() as connection:
+        difference = compare_metadata(MigrationContext.configure(connection), schema.metadata)
+        assert connection.execute(text("SELECT count(*) FROM budget_lock")).scalar() == 1
+    assert difference == []
+    store.engine.dispose()
+
+
+def test_an_upgrade_that_fails_midway_leaves_the_old_store(settings):
+    _old_store(settings)
+    with closing(sqlite3.connect(settings.home / "workbench.db")) as connection:
+        connection.execute("CREATE TABLE estimates (in_the_way)")
+    with pytest.raises(StoreError, match="estimates"):
+        open_store(settings)
+    with closing(sqlite3.connect(settings.home / "workbench.db")) as connection:
+        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+        connection.execute("DROP TABLE estimates")
+    assert "flights" not in tables
+    store = open_store(settings)
+    assert len(store.ledger.rows()) == 1
+    store.engine.dispose()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

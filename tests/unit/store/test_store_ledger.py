@@ -31,6 +31,7 @@ def test_rows_come_back_equal_and_in_order(store):
     rows = [
         row("one", usd="0.10", note="ä <b>\n", estimated=True),
         row("two", usd="-3", cache_hit=True),
+        row("two", unit="token", work="w", details={"calls": 1, "deep": [{"ä": None}]}),
         row("one", usd="1E-12", quantity=1e-9, unit="kwh"),
     ]
     store.ledger.add(rows)

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from workbench import __version__
+from workbench.cli.cost import cost
+from workbench.cli.opening import EXIT_CODES, open_here
 from workbench.core.errors import ConfigError, WorkbenchError
 
 if TYPE_CHECKING:
     from workbench.store.database import Store
 
-__all__ = ["doctor", "lab", "main", "report", "run", "sanitize", "status"]
-
-_EXIT_CODES = "Exit status: 0 ok, 1 failed, 2 bad input, 3 budget reached, 4 gate failed."
+__all__ = ["cost", "doctor", "lab", "main", "report", "run", "sanitize", "status"]
 
 
 class _Commands(click.Group):
@@ -38,7 +38,7 @@ class _Commands(click.Group):
 
 @click.group(
     cls=_Commands,
-    epilog=_EXIT_CODES,
+    epilog=EXIT_CODES,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="workbench")
@@ -55,7 +55,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
 
 
-@main.command(epilog=_EXIT_CODES)
+main.add_command(cost)
+
+
+@main.command(epilog=EXIT_CODES)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--dry-run", is_flag=True, help="Show what would run and what is unchanged; start nothing."
@@ -98,7 +101,7 @@ def run(
     from workbench.notebook.runner import Runner, plan
 
     experiment = load_experiment(file, overrides=overrides)
-    store = _open_store(experiment.root)
+    store = open_here(experiment.root)
     printer = Printer(as_json=as_json)
     if dry_run:
         for event in plan(experiment, store, force=force):
@@ -144,7 +147,7 @@ def status(experiment: str | None, *, as_json: bool) -> None:
     """  # noqa: D301 - \b keeps click from wrapping
     from workbench.notebook.progress import show_experiments, show_runs
 
-    runs = _open_store().runs
+    runs = open_here().runs
     if experiment is None:
         show_experiments([runs.experiment(name) for name in runs.experiments()], as_json=as_json)
     else:
@@ -173,7 +176,7 @@ def report(experiment: str, *, out: Path | None, single_file: bool) -> None:
     from workbench.core.settings import project_root
 
     folder = out or project_root() / "reports" / experiment
-    click.echo(_render(_open_store(), experiment, folder, single_file=single_file))
+    click.echo(_render(open_here(), experiment, folder, single_file=single_file))
 
 
 @main.command()
@@ -207,7 +210,7 @@ def sanitize(prompts: tuple[str, ...], *, model: str, gain: float, as_json: bool
     texts = list(prompts) or [line.rstrip("\n") for line in sys.stdin if line.strip()]
     if not texts:
         raise ConfigError("no prompts; give some as arguments, or one per line on standard input")
-    store = _open_store()
+    store = open_here()
     model = model or store.artifacts.newest("model")
     if not model:
         raise ConfigError(f"no model in {store.home} yet; run experiments/quickstart.yaml first")
@@ -250,13 +253,6 @@ def doctor(*, as_json: bool) -> None:
             )
     if not all(check["ok"] or check["optional"] for check in checks):
         sys.exit(1)
-
-
-def _open_store(root: Path | None = None) -> Store:
-    from workbench.core.settings import read_settings
-    from workbench.store.database import open_store
-
-    return open_store(read_settings(root=root))
 
 
 def _render(store: Store, experiment: str, folder: Path, *, single_file: bool = False) -> Path:

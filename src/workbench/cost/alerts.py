@@ -1,0 +1,180 @@
+"""Thresholds on what is spent, sent and stored: past them a warning is shown or no run starts.
+
+``alerts.yaml`` at the root of the project replaces the shipped ``alerts.json``::
+
+    alerts:
+      - {metric: dollars, window: day, limit: 25, action: warn}
+      - {metric: calls, window: hour, limit: 100000, action: abort}
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from workbench.core.errors import BudgetError, ConfigError
+from workbench.core.fields import refuse_unknown, suggest
+from workbench.cost.calls import BILLED, count_calls
+from workbench.store.database import Store
+from workbench.store.ledger import TOKEN
+from workbench.store.records import LedgerRow
+
+__all__ = [
+    "Alert", "Threshold", "check", "read_thresholds", "refuse_exceeded",
+    "refuse_if_exceeded", "stored_bytes",
+]  # fmt: skip
+
+Metric = Literal[
+    "calls", "tokens", "dollars", "bytes_sent", "bytes_received", "storage_growth_mb", "runs"
+]
+"""Calls, tokens and bytes are of models; dollars are of everything in the ledger, compute too."""
+Window = Literal["hour", "day", "week"]
+"""Up to now."""
+Action = Literal["warn", "abort"]
+
+_SECONDS: dict[Window, int] = {"hour": 3600, "day": 86_400, "week": 604_800}
+_SHIPPED = Path(__file__).with_name("alerts.json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Threshold:
+    """What may not be exceeded."""
+
+    metric: Metric
+    window: Window
+    limit: float
+    action: Action
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """A threshold and how matters stand."""
+
+    threshold: Threshold
+    value: float
+
+    @property
+    def is_exceeded(self) -> bool:
+        """Whether more was used than the limit."""
+        return self.value > self.threshold.limit
+
+    @property
+    def state(self) -> str:
+        """``ok``, or what exceeding it leads to."""
+        return self.threshold.action if self.is_exceeded else "ok"
+
+    def __str__(self) -> str:
+        one = self.threshold
+        return f"{one.metric} of the last {one.window}: {self.value:,.12g}, limit {one.limit:,.12g}"
+
+
+def read_thresholds(root: Path) -> list[Threshold]:
+    """Return the thresholds of a project.
+
+    Args:
+        root: Folder of the project; its ``alerts.yaml`` counts, else the shipped thresholds.
+
+    Raises:
+        ConfigError: If the file cannot be read or says something unknown.
+    """
+    import yaml
+
+    file = root / "alerts.yaml"
+    if not file.exists():
+        file = _SHIPPED
+    try:
+        entries = yaml.safe_load(file.read_text(encoding="utf-8"))["alerts"]
+        return [_threshold(entry, f"{file}, alert {n}") for n, entry in enumerate(entries, 1)]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{file}: {reason}; write `alerts:` and a list under it") from None
+
+
+def check(store: Store, thresholds: list[Threshold], *, now: float) -> list[Alert]:
+    """Return how matters stand with each threshold.
+
+    Args:
+        store: The open store.
+        thresholds: What to look at.
+        now: Seconds since 1970, the end of every window.
+    """
+    rows = store.ledger.rows() if thresholds else []
+    starts = {window: now - seconds for window, seconds in _SECONDS.items()}
+    return [
+        Alert(threshold=one, value=_value(store, rows, one.metric, since=starts[one.window]))
+        for one in thresholds
+    ]
+
+
+def refuse_if_exceeded(store: Store, root: Path, *, now: float) -> list[Alert]:
+    """Return the exceeded thresholds of a project that only warn.
+
+    Raises:
+        BudgetError: If one is exceeded that aborts.
+        ConfigError: If ``alerts.yaml`` is wrong.
+    """
+    return refuse_exceeded(check(store, read_thresholds(root), now=now), root)
+
+
+def refuse_exceeded(found: list[Alert], root: Path) -> list[Alert]:
+    """Return the exceeded thresholds that only warn.
+
+    Raises:
+        BudgetError: If one is exceeded that aborts.
+    """
+    if aborting := [str(one) for one in found if one.state == "abort"]:
+        raise BudgetError(
+            f"{'; '.join(aborting)}; wait, or raise the limit in {root / 'alerts.yaml'}"
+        )
+    return [one for one in found if one.is_exceeded]
+
+
+def _threshold(entry: Any, where: str) -> Threshold:
+    names = [field.name for field in fields(Threshold)]
+    refuse_unknown(entry, known=names, where=where)
+    for name, choices in (("metric", Metric), ("window", Window), ("action", Action)):
+        if (given := entry[name]) not in get_args(choices):
+            hint = suggest(given, get_args(choices))
+            raise ConfigError(f"{where}: unknown {name} {str(given)[:60]!r}; {hint}")
+    limit = entry["limit"]
+    if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 <= limit < math.inf:
+        raise ConfigError(f"{where}: limit {str(limit)[:60]!r} is no number from 0 up")
+    return Threshold(**entry)
+
+
+def _value(store: Store, rows: list[LedgerRow], metric: Metric, *, since: float) -> float:
+    start = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    if metric == "storage_growth_mb":
+        return stored_bytes(store.home, since=since) / 1e6
+    if metric == "runs":
+        return sum(run.started_at >= start for run in store.runs.find())
+    recent = [row for row in rows if row.at >= start]
+    if metric == "dollars":
+        return float(sum(row.usd for row in recent))
+    calls = [row for row in recent if row.unit == TOKEN]
+    if metric == "tokens":
+        return sum(row.quantity for row in calls)
+    if metric == "calls":
+        counted = map(count_calls, calls)
+        return sum(count for outcome, count in counted if outcome in BILLED)
+    return float(sum(row.details.get(metric, 0) for row in calls))
+
+
+def stored_bytes(folder: Path, *, since: float = 0.0) -> int:
+    """Return the bytes of all files below a folder that changed since then; links are left out."""
+    total = 0
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    total += stored_bytes(Path(entry.path), since=since)
+                elif entry.is_file(follow_symlinks=False):
+                    status = entry.stat(follow_symlinks=False)
+                    total += status.st_size if status.st_mtime >= since else 0
+    except FileNotFoundError:  # removed while we looked
+        pass
+    return total

@@ -1,0 +1,387 @@
+"""The gateway: the one way to ask a model, and to know what it will cost and what it did.
+
+::
+
+    async with open_gateway(store, phase="generation") as gateway:
+        print(await gateway.estimate(requests))
+        answers = await gateway.map(requests)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from workbench.core.errors import ConfigError, ModelError, WorkbenchError
+from workbench.core.money import ZERO
+from workbench.core.settings import Secret, read_keys
+from workbench.llm.batches import Batches
+from workbench.llm.cache import open_cache
+from workbench.llm.config import GatewayConfig, read_config
+from workbench.llm.estimate import Estimate, estimate, history_of
+from workbench.llm.limits import KeyPool
+from workbench.llm.messages import Answer, Request, Usage
+from workbench.llm.off_peak import OffPeak
+from workbench.llm.prices import Prices
+from workbench.llm.router import Route, Router
+from workbench.llm.sender import Sender
+from workbench.llm.spending import Account, Purchase, Spending
+from workbench.llm.stock import Stock
+from workbench.llm.telemetry import Spans, spans
+from workbench.llm.transport import Transport, open_transport
+from workbench.store.database import Store
+from workbench.store.journal import Journal
+from workbench.store.owners import this_process
+from workbench.store.records import Phase
+
+__all__ = ["Gateway", "OnAnswer", "Outcome", "open_gateway"]
+
+Outcome = Answer | ModelError
+OnAnswer = Callable[[int, Outcome], None]
+_Landing = asyncio.Future[Answer | WorkbenchError | None]
+
+_PREWARM_MIN_CHARACTERS = 4_096
+"""Services cache no prompt under 1,024 tokens."""
+_FAN_OUT = 2
+_PREWARM_TTL_S = {"5m": 240.0, "1h": 3_300.0}
+"""A little less than the service keeps it."""
+_POLL_S = (0.05, 1.0)
+"""First and longest pause between looks at a flight of another process."""
+
+
+class Gateway:
+    """Asks models; made by :func:`open_gateway`.
+
+    Args:
+        config: What to spend on, and how.
+        router: Chooses models.
+        stock: Answers at hand.
+        spending: Reserves and settles.
+        sender: Sends.
+        batches: Sends message batches.
+        prices: Of all models.
+        store: Remembers earlier calls and estimates.
+        spans: Traces, if anybody listens.
+    """
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        *,
+        router: Router,
+        stock: Stock,
+        spending: Spending,
+        sender: Sender,
+        batches: Batches,
+        prices: Prices,
+        store: Store,
+        spans: Spans,
+    ) -> None:
+        self._config = config
+        self._router = router
+        self._stock = stock
+        self._spending = spending
+        self._sender = sender
+        self._batches = batches
+        self._prices = prices
+        self._store = store
+        self._spans = spans
+        self._flying: dict[str, _Landing] = {}
+
+    async def ask(
+        self,
+        request: Request,
+        *,
+        rule: Callable[[Request], str] | None = None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Answer:
+        """Return the answer to one request; spends money unless it is at hand.
+
+        Args:
+            request: What to ask.
+            rule: Answers where the route says that no model is needed.
+            on_text: Called with each piece of text as it arrives; a fault after the first piece
+                is final, since text that was shown cannot be taken back.
+
+        Raises:
+            BudgetError: If a budget leaves too little; nothing was sent.
+            ModelError: If the service gave no usable answer.
+            ConfigError: If the route needs a rule and none is given, or no model or price is known.
+        """
+        purchase = self._stock.purchase(request, is_counted=True)
+        if purchase.route.tier == "none":
+            return self._by_rule(purchase, rule)
+        with self._spans.chat(request, purchase.route) as span:
+            answer = await self._fly(purchase, on_text)
+            span.end(answer)
+        return answer
+
+    async def map(
+        self,
+        requests: Iterable[Request],
+        *,
+        rule: Callable[[Request], str] | None = None,
+        on_answer: OnAnswer | None = None,
+    ) -> list[Outcome]:
+        """Return an answer, or the reason that there is none, per request and in their order.
+
+        Args:
+            requests: Read as workers become free; any length.
+            rule: As for :meth:`ask`.
+            on_answer: Called with position and outcome as they come.
+
+        Raises:
+            BudgetError: At the limit: no new call starts, those in flight end and are kept.
+            StoreError, ConfigError: As soon as they occur, likewise.
+        """
+        listed = list(requests)
+        if self._config.savings.batches:
+            return await self._batches.answer(listed, on_answer=on_answer)
+        await self._prewarm(listed)
+        outcomes: list[Outcome | None] = [None] * len(listed)
+        positions = iter(range(len(listed)))
+        stop: list[WorkbenchError] = []
+
+        async def work() -> None:
+            for position in positions:
+                if stop:
+                    return
+                try:
+                    outcome: Outcome = await self.ask(listed[position], rule=rule)
+                except ModelError as error:
+                    outcome = error
+                except WorkbenchError as error:
+                    stop.append(error)
+                    return
+                outcomes[position] = outcome
+                if on_answer:
+                    on_answer(position, outcome)
+
+        # more workers than slots, so that a slot is never idle while answers are made durable
+        width = self._config.savings.parallel
+        workers = 1 if width == 1 else width + max(4, width // 4)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(workers, len(listed))):
+                group.create_task(work())
+        if stop:
+            raise stop[0]
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    async def estimate(self, requests: Iterable[Request]) -> Estimate:
+        """Return what requests will take, before any of it is spent.
+
+        The estimate is kept, for the report to compare it with what the work then really took.
+
+        Raises:
+            ConfigError: If no model, or no price of it, is known.
+        """
+        listed = list(requests)
+        at_hand = {
+            id(request)
+            for request in listed
+            if (await self._stock.find(self._stock.purchase(request))).answer
+        }
+        found = estimate(
+            listed,
+            router=self._router,
+            prices=self._prices,
+            provider=self._sender.provider,
+            config=self._config,
+            history=history_of(await asyncio.to_thread(self._store.ledger.rows)),
+            is_at_hand=lambda request: id(request) in at_hand,
+        )
+        account = self._spending.account
+        await asyncio.to_thread(
+            self._store.calls.add_estimate,
+            found.figures(),
+            work=account.work,
+            job=account.job,
+            experiment=account.experiment,
+            phase=account.phase,
+        )
+        return found
+
+    async def close(self) -> None:
+        """End: enter what was counted and close the connections."""
+        self._spending.flush()
+        await self._sender.close()
+        await self._stock.close()
+        self._spans.close()
+
+    async def _fly(self, purchase: Purchase, on_text: Callable[[str], None] | None) -> Answer:
+        """Buy once, however many ask at the same time."""
+        while (flying := self._flying.get(purchase.key)) is not None:
+            landed = await asyncio.shield(flying)
+            if isinstance(landed, Answer):
+                return self._stock.join(purchase, landed)
+            if landed is not None:
+                raise landed
+        found = await self._stock.find(purchase)
+        if found.answer:
+            return self._stock.take(purchase, found)
+        if purchase.key in self._flying:  # somebody took off while we looked
+            return await self._fly(purchase, on_text)
+        future: _Landing = asyncio.get_running_loop().create_future()
+        self._flying[purchase.key] = future
+        landing: Answer | WorkbenchError | None = None  # None: cancelled, the next one flies
+        try:
+            landing = await self._buy(replace(purchase, miss=found.miss), on_text)
+        except WorkbenchError as error:
+            landing = error
+            raise
+        finally:
+            del self._flying[purchase.key]
+            future.set_result(landing)
+        return landing
+
+    async def _buy(self, purchase: Purchase, on_text: Callable[[str], None] | None) -> Answer:
+        found = await self._stock.lease(purchase)
+        answer = None
+        pause, longest = _POLL_S
+        while not found.answer:
+            try:
+                answer = await self._sender.buy(purchase, on_text=on_text)
+            finally:
+                await self._stock.share(purchase, answer)
+            if answer:
+                return answer
+            # another process has this very request in flight
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, longest)
+            found = await self._stock.find(purchase)
+        return self._stock.take(purchase, found)
+
+    async def _prewarm(self, requests: Sequence[Request]) -> None:
+        """Write each system text that several requests share to the service's cache, once."""
+        savings = self._config.savings
+        if savings.prompt_cache == "off" or not savings.prewarm:
+            return
+        seen: Counter[str] = Counter()
+        for request in requests:
+            if len(request.system) < _PREWARM_MIN_CHARACTERS:
+                continue
+            purchase = self._stock.purchase(request)
+            if purchase.route.tier == "none":
+                continue
+            warming = self._warming(purchase)
+            if seen[warming.key] < _FAN_OUT and not (await self._stock.find(purchase)).answer:
+                seen[warming.key] += 1
+                is_due = seen[warming.key] == _FAN_OUT
+                if is_due and not (await self._stock.find(warming)).answer:
+                    await self._sender.buy(warming)
+
+    def _warming(self, purchase: Purchase) -> Purchase:
+        """Return what writes a purchase's system text, and the schema before it, to the cache."""
+        request = replace(
+            purchase.request,
+            prompt=".",
+            history=(),
+            model=purchase.route.model,
+            namespace="prewarm",
+            variant=0,
+            max_tokens=1,
+        )
+        ttl_s = _PREWARM_TTL_S[self._config.savings.prompt_cache]
+        return replace(self._stock.purchase(request), kind="prewarm", ttl_s=ttl_s)
+
+    def _by_rule(self, purchase: Purchase, rule: Callable[[Request], str] | None) -> Answer:
+        request = purchase.request
+        if rule is None:
+            raise ConfigError(
+                f"task {request.task!r} needs no model ({purchase.route.reason}) but no rule was"
+                " given; pass rule=, or give the task a tier under llm: tasks:"
+            )
+        answer = Answer(
+            text=rule(request), stop_reason="end_turn", model="", usage=Usage(), outcome="rule"
+        )
+        self._spending.count_at_hand(purchase, answer, saved=ZERO)
+        return answer
+
+
+@asynccontextmanager
+async def open_gateway(
+    store: Store,
+    *,
+    phase: Phase,
+    work: str = "",
+    config: GatewayConfig | None = None,
+    transport: Transport | None = None,
+    tell: Callable[[str], None] = print,
+) -> AsyncIterator[Gateway]:
+    """Give the gateway of this process, and close it.
+
+    Args:
+        store: The open store: its settings say who spends, for which run and experiment.
+        phase: What the calls are for.
+        work: Id of the piece of work, the same when it is resumed; the run's fingerprint if empty.
+        config: How to spend; that of the experiment or of ``WORKBENCH_LLM`` if not given.
+        transport: The service; the configured one if not given.
+        tell: Called with a line when calls are held, e.g. until the off-peak window opens.
+
+    Raises:
+        ConfigError: If there is no key, the service cannot be reached offline, or a value of the
+            configuration makes no sense.
+    """
+    settings = store.settings
+    config = config or read_config(settings)
+    work = work or settings.fingerprint
+    keys = (Secret(""),) if transport else read_keys(config.provider)
+    transport = transport or open_transport(config, offline=settings.offline)
+    journal = Journal(store.calls, config.budgets)
+    for flight in await asyncio.to_thread(store.calls.recover):
+        tell(f"a call to {flight.model} was lost with its process: charged {flight.worst_usd} USD")
+    prices = Prices(Path(config.price_file) if config.price_file else None)
+    spending = Spending(
+        journal,
+        prices,
+        Account(
+            who=settings.user,
+            job=settings.run_id,
+            experiment=settings.experiment or "by-hand",
+            phase=phase,
+            work=work,
+            owner=this_process(),
+        ),
+        provider=transport.provider,
+        prompt_cache=config.savings.prompt_cache,
+        clock=time.time,
+    )
+    sender = Sender(
+        transport,
+        config,
+        spending=spending,
+        pool=KeyPool(keys, variable=f"the key of {config.provider}", rates=config.rates),
+        off_peak=OffPeak.parse(config.off_peak) if config.off_peak else None,
+        tell=tell,
+    )
+    router = Router(config)
+    stock = Stock(
+        config,
+        router=router,
+        provider=transport.provider,
+        calls=store.calls,
+        cache=open_cache(settings),
+        spending=spending,
+        work=work,
+    )
+    gateway = Gateway(
+        config,
+        router=router,
+        stock=stock,
+        spending=spending,
+        sender=sender,
+        batches=Batches(sender, stock=stock, spending=spending, calls=store.calls, tell=tell),
+        prices=prices,
+        store=store,
+        spans=spans(settings, provider=config.provider, phase=phase),
+    )
+    try:
+        yield gateway
+    finally:
+        await gateway.close()
+        await asyncio.to_thread(journal.close)

@@ -1,0 +1,337 @@
+"""When a call may start: rates per key and model, a breaker per model, pauses after faults."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import random as _random
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from workbench.core.errors import ConfigError, ModelError
+from workbench.core.settings import Secret
+from workbench.llm.config import Rates
+from workbench.llm.messages import Fault
+
+__all__ = ["Breaker", "KeyPool", "RateLimiter", "Timing", "backoff_s", "fingerprint"]
+
+_NAP_S = 1.0
+"""Sleepers look up this often, so that what another caller learned reaches them."""
+_UNHEALTHY = frozenset({"overloaded", "unavailable", "timeout", "dropped", "malformed"})
+_RESTS = 3
+_ROUNDING = 1e-6
+_LONGEST_RESET_S = 86_400.0
+_MINUTE_WINDOW_S = 120.0
+"""A bucket that refills per minute is full within one; the rest allows for the service's clock."""
+
+_ANTHROPIC = "anthropic-ratelimit-"
+_REQUEST_HEADERS = (_ANTHROPIC + "requests-{}", "x-ratelimit-{}-requests")
+_TOKEN_HEADERS = (_ANTHROPIC + "input-tokens-{}", _ANTHROPIC + "tokens-{}", "x-ratelimit-{}-tokens")
+_NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?")
+_DURATION = re.compile(
+    r"(?:(\d{1,3})d)?(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,6}(?:\.\d{1,9})?)s)?(?:(\d{1,9})ms)?",
+    re.ASCII,
+)
+
+
+class Timing(NamedTuple):
+    """Clocks and sleep, replaced in tests."""
+
+    clock: Callable[[], float] = time.time
+    """Seconds since 1970."""
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+    async def nap(self, wait_s: float) -> None:
+        """Sleep for that long at most; the sleeper looks again whether it must go on waiting."""
+        await self.sleep(min(max(wait_s, 0.001), _NAP_S))
+
+
+_REAL = Timing()
+
+
+def fingerprint(key: Secret) -> str:
+    """Return the first 12 hex digits of a key's sha256: its name in logs and in the store."""
+    return hashlib.sha256(key.reveal().encode()).hexdigest()[:12]
+
+
+def backoff_s(
+    attempt: int, fault: Fault, *, cap_s: float, random: Callable[[], float] = _random.random
+) -> float:
+    """Return how long to wait before trying again, in seconds, never above ``cap_s``.
+
+    Exponential with full jitter, 0.5·2ⁿ s but at most 8 s, after what the service asks for.
+
+    Args:
+        attempt: How many attempts failed before this one, >= 0.
+        fault: Why this one failed.
+        cap_s: Longest wait.
+        random: Gives a fraction in [0, 1).
+    """
+    wait_s = random() * min(0.5 * 2.0 ** min(attempt, 4), 8.0)
+    asked_s = fault.retry_after_s
+    if asked_s is not None and asked_s > 0:  # not NaN
+        wait_s += asked_s
+    return min(wait_s, cap_s)
+
+
+class _Bucket:
+    """What may still be spent of a limit per minute; it refills steadily."""
+
+    __slots__ = ("_at", "_configured", "_left", "_limit", "_per_s")
+
+    def __init__(self, per_minute: float, *, now: float) -> None:
+        self._configured = per_minute if per_minute > 0 else math.inf
+        self._limit = self._left = max(self._configured, 1.0)
+        self._per_s = self._configured / 60
+        self._at = now
+
+    def wait_s(self, need: float, *, now: float) -> float:
+        self._refill(now)
+        missing = min(need, self._limit) - self._left
+        return missing / self._per_s if missing > _ROUNDING else 0.0
+
+    def _refill(self, now: float) -> None:
+        if self._limit < math.inf:
+            self._left = min(self._limit, self._left + (now - self._at) * self._per_s)
+        self._at = now
+
+    def take(self, need: float) -> None:
+        self._left = max(0.0, self._left - need)
+
+    def give_back(self, unused: float) -> None:
+        self._left = min(self._limit, self._left + max(0.0, unused))
+
+    def learn(
+        self, limit: float | None, remaining: float | None, reset_s: float | None, *, now: float
+    ) -> None:
+        """Correct the bucket by what the service said; None where it said nothing usable."""
+        self._refill(now)
+        if limit is not None and limit >= 1:
+            self._limit = max(1.0, min(limit, self._configured))
+            self._per_s = min(limit, self._configured) / 60
+        else:
+            limit = self._limit
+        if remaining is None:
+            return
+        self._left = min(self._left, remaining)
+        if reset_s is not None and reset_s > _MINUTE_WINDOW_S and 0 < limit - remaining < math.inf:
+            self._per_s = min(self._per_s, (limit - remaining) / reset_s)  # a window of hours
+
+
+class RateLimiter:
+    """What one key may send to one model: requests and prompt tokens per minute, and its rests."""
+
+    __slots__ = ("_requests", "_rests_until", "_tokens")
+
+    def __init__(self, rates: Rates, *, now: float) -> None:
+        self._requests = _Bucket(rates.requests_per_minute, now=now)
+        self._tokens = _Bucket(rates.tokens_per_minute, now=now)
+        self._rests_until = now
+
+    def wait_s(self, tokens: float, *, now: float) -> float:
+        """Return in how many seconds a request of that size may be sent; 0 for at once.
+
+        A request larger than the whole bucket waits until it is full, and empties it.
+        """
+        wait_s = max(self._requests.wait_s(1, now=now), self._tokens.wait_s(tokens, now=now))
+        return max(wait_s, self._rests_until - now)
+
+    def take(self, tokens: float) -> None:
+        """Count a request that is sent now."""
+        self._requests.take(1)
+        self._tokens.take(tokens)
+
+    def rest(self, until: float) -> None:
+        """Send nothing until then, on the monotonic clock."""
+        self._rests_until = max(self._rests_until, until)
+
+    def observe(self, headers: Mapping[str, str], *, unused_tokens: float, timing: Timing) -> None:
+        """Learn from a response's headers; what makes no sense in them is ignored."""
+        self._tokens.give_back(unused_tokens)
+        now = timing.monotonic()
+        self._requests.learn(*_read(headers, _REQUEST_HEADERS, timing), now=now)
+        self._tokens.learn(*_read(headers, _TOKEN_HEADERS, timing), now=now)
+
+
+class KeyPool:
+    """The keys of one service. Of several keys the one that is free soonest sends next."""
+
+    def __init__(
+        self, keys: Sequence[Secret], *, variable: str, rates: Rates, timing: Timing = _REAL
+    ) -> None:
+        """Take keys into the pool; the same key twice counts once.
+
+        Args:
+            keys: For services without keys, one empty ``Secret``.
+            variable: Environment variable that the keys come from, for messages.
+            rates: Configured limits; 0 is learned from response headers.
+            timing: Clocks and sleep.
+        """
+        self._keys = {fingerprint(key): key for key in keys}
+        self._variable = variable
+        self._rates = rates
+        self._timing = timing
+        self._limiters: dict[tuple[str, str], RateLimiter] = {}
+        self._queues: dict[str, asyncio.Lock] = {}
+
+    @property
+    def keys(self) -> Mapping[str, Secret]:
+        """Fingerprint → key, of those in use, longest unused first."""
+        return self._keys
+
+    async def acquire(self, model: str, *, tokens: float) -> Secret:
+        """Wait until a request may be sent, and return the key to send it with.
+
+        First come, first served per model. A caller that is cancelled while it waits has taken
+        nothing.
+
+        Args:
+            model: Name of the model.
+            tokens: Prompt tokens of the request, as estimated.
+
+        Raises:
+            ConfigError: If the service has refused every key.
+        """
+        queue = self._queues.setdefault(model, asyncio.Lock())
+        async with queue:  # an asyncio.Lock wakes in order
+            while True:
+                wait_s, name = self._soonest(model, tokens)
+                if wait_s <= 0:
+                    break
+                await self._timing.nap(wait_s)
+            self._limiter(name, model).take(tokens)
+            self._keys[name] = key = self._keys.pop(name)  # to the end of the round
+            return key
+
+    def observe(
+        self, key: Secret, *, model: str, headers: Mapping[str, str], unused_tokens: float = 0
+    ) -> None:
+        """Learn from a response; ``unused_tokens`` were estimated for it but not needed."""
+        limiter = self._limiter(fingerprint(key), model)
+        limiter.observe(headers, unused_tokens=unused_tokens, timing=self._timing)
+
+    def rest(self, key: Secret, *, model: str, seconds: float) -> None:
+        """Send nothing to that model with that key for a while: the answer to a 429."""
+        self._limiter(fingerprint(key), model).rest(self._timing.monotonic() + seconds)
+
+    def retire(self, key: Secret) -> None:
+        """Use a key no more: the answer to a 401 or 403."""
+        self._keys.pop(fingerprint(key), None)
+
+    def _soonest(self, model: str, tokens: float) -> tuple[float, str]:
+        now = self._timing.monotonic()
+        best = (math.inf, "")
+        for name in self._keys:
+            wait_s = self._limiter(name, model).wait_s(tokens, now=now)
+            if wait_s < best[0]:
+                best = (wait_s, name)
+            if wait_s <= 0:
+                break
+        if not best[1]:
+            raise ConfigError(
+                f"no usable key for model calls: {self._variable} is empty or the service refused"
+                " every key in it; set it to a valid key"
+            )
+        return best
+
+    def _limiter(self, name: str, model: str) -> RateLimiter:
+        found = self._limiters.get((name, model))
+        if found is None:
+            found = RateLimiter(self._rates, now=self._timing.monotonic())
+            self._limiters[name, model] = found
+        return found
+
+
+class Breaker:
+    """Spares a model's service that keeps failing: rests, then lets one call at a time try.
+
+    Faults that say nothing about its health (rate limits, refused keys, bad requests) don't count.
+    """
+
+    def __init__(self, model: str, *, rates: Rates, timing: Timing = _REAL) -> None:
+        self._model = model
+        self._rates = rates
+        self._timing = timing
+        self._queue = asyncio.Lock()
+        self._faults = self._rests = 0
+        self._failing_since = self._rests_until = 0.0
+        self._is_tried = False
+        self._last = ""
+
+    async def wait(self) -> None:
+        """Return when a call may be sent.
+
+        Raises:
+            ModelError: If the service failed again after each of several rests in a row. One call
+                may try again each time another rest is over.
+        """
+        if not self._rests:
+            return
+        async with self._queue:
+            while self._rests and (wait_s := self._rests_until - self._timing.monotonic()) > 0:
+                if self._rests > _RESTS:
+                    since_s = self._timing.monotonic() - self._failing_since
+                    raise ModelError(
+                        f"the service of {self._model} has failed for {since_s:.0f} s"
+                        f" ({self._faults} faults in a row, the last: {self._last}); what is done"
+                        " is kept, start again later to go on"
+                    )
+                await self._timing.nap(wait_s)
+            if self._rests:  # a caller that vanishes after this blocks the next one for one rest
+                self._is_tried = True
+                self._rests_until = self._timing.monotonic() + self._rates.breaker_rest_s
+
+    def record(self, fault: Fault | None) -> None:
+        """Count how a call ended; None for well."""
+        if fault is None:
+            self._faults = self._rests = 0
+            self._is_tried = False
+        elif fault.kind in _UNHEALTHY:
+            self._count(fault)
+
+    def _count(self, fault: Fault) -> None:
+        now = self._timing.monotonic()
+        if not self._faults:
+            self._failing_since = now
+        self._faults += 1
+        self._last = f"{fault.kind} {fault.status or ''}".strip()
+        opens = self._faults >= self._rates.breaker_failures and not self._rests
+        if opens or self._is_tried:
+            self._rests += 1
+            self._is_tried = False
+            self._rests_until = now + self._rates.breaker_rest_s
+
+
+def _read(
+    headers: Mapping[str, str], names: Sequence[str], timing: Timing
+) -> tuple[float | None, float | None, float | None]:
+    """Return limit, remaining and seconds until reset, as the first family of headers says."""
+    for name in names:
+        limit = _number(headers.get(name.format("limit"), ""))
+        remaining = _number(headers.get(name.format("remaining"), ""))
+        if limit is not None or remaining is not None:
+            return limit, remaining, _reset_s(headers.get(name.format("reset"), ""), timing)
+    return None, None, None
+
+
+def _number(text: str) -> float | None:
+    return float(text) if _NUMBER.fullmatch(text) else None
+
+
+def _reset_s(text: str, timing: Timing) -> float | None:
+    """Return the seconds that ``6m0s`` or an RFC 3339 time says; None if it makes no sense."""
+    if match := _DURATION.fullmatch(text):
+        days, hours, minutes, seconds, ms = (float(part or 0) for part in match.groups())
+        reset_s = ((days * 24 + hours) * 60 + minutes) * 60 + seconds + ms / 1000
+    else:
+        try:
+            at = datetime.fromisoformat(text[:40])
+        except ValueError:
+            return None
+        reset_s = at.timestamp() - timing.clock() if at.tzinfo else 0.0
+    return reset_s if 0 < reset_s <= _LONGEST_RESET_S else None

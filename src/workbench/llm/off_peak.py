@@ -1,0 +1,80 @@
+"""The hours of the day in which calls may start."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, time, timedelta
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from workbench.core.errors import ConfigError
+from workbench.llm.limits import Timing
+
+__all__ = ["OffPeak"]
+
+_DAY_MIN = 24 * 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class OffPeak:
+    """A window of wall-clock time, every day."""
+
+    text: str
+    start: int
+    """First open minute of the day."""
+    end: int
+    """First closed minute; before ``start`` where the window crosses midnight."""
+    zone: ZoneInfo
+    timing: Timing = field(default_factory=Timing)
+    _queue: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False, compare=False)
+
+    @classmethod
+    def parse(cls, text: str, *, timing: Timing | None = None) -> OffPeak:
+        """Return the window that e.g. ``22:00-06:00 Europe/Berlin`` says; UTC without a zone.
+
+        Raises:
+            ConfigError: If it is no such window.
+        """
+        hours, _, name = text.strip().partition(" ")
+        try:
+            start, end = (_minute(time.fromisoformat(part)) for part in hours.split("-"))
+            zone = ZoneInfo(name.strip() or "UTC")
+        except (ValueError, OSError, ZoneInfoNotFoundError):
+            start = end = 0
+        if start == end:
+            raise ConfigError(
+                f"off_peak is {text[:80]!r}; write two different times and an IANA time zone, e.g."
+                " 22:00-06:00 Europe/Berlin (a zone this machine lacks: install tzdata)"
+            )
+        return cls(text=text.strip(), start=start, end=end, zone=zone, timing=timing or Timing())
+
+    def seconds_until_open(self, now: float) -> float:
+        """Return how long after ``now`` (seconds since 1970) calls may start; 0 within the window.
+
+        Goes by the minute where the clock changes before, which may skip or repeat any of them.
+        """
+        moment, local = now, datetime.fromtimestamp(now, self.zone)
+        while (_minute(local) - self.start) % _DAY_MIN >= (self.end - self.start) % _DAY_MIN:
+            opening = (moment // 60 + (self.start - _minute(local)) % _DAY_MIN) * 60
+            if datetime.fromtimestamp(opening, self.zone).utcoffset() == local.utcoffset():
+                return opening - now
+            moment = (moment // 60 + 1) * 60
+            local = datetime.fromtimestamp(moment, self.zone)
+        return moment - now
+
+    async def hold(self, tell: Callable[[str], None]) -> None:
+        """Wait until calls may start; of those who wait together, the first one tells why."""
+        if not self.seconds_until_open(self.timing.clock()):
+            return
+        async with self._queue:
+            is_told = False
+            while wait_s := self.seconds_until_open(self.timing.clock()):
+                if not is_told:
+                    tell(f"held for {timedelta(seconds=round(wait_s))} until {self.text} opens")
+                is_told = True
+                await self.timing.nap(wait_s)
+
+
+def _minute(moment: time | datetime) -> int:
+    return moment.hour * 60 + moment.minute

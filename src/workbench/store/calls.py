@@ -1,0 +1,299 @@
+"""Model calls in the database: what is in flight, what was answered, what was billed.
+
+A row of ``flights`` is at once the reservation of a call's worst case, the lease that keeps other
+processes from buying the same answer, and the note made before sending that a kill leaves behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Engine, bindparam, delete, insert, select, update
+
+from workbench.store import schema
+from workbench.store.budgets import Billed, Budgets, Judge
+from workbench.store.ledger import TOKEN, execute_many, insert_rows, take_turn
+from workbench.store.owners import Owners
+from workbench.store.records import LedgerRow, Phase, now
+from workbench.store.responses import Responses, StoredAnswer, keep, remove_expired
+from workbench.store.transaction import transaction
+
+__all__ = ["Batch", "BatchState", "Calls", "Claim", "Flight", "Settlement", "StoredAnswer"]
+
+BatchState = Literal["submitting", "open", "collected"]
+
+_KEPT_S = 7 * 24 * 3600
+"""How long an expired response may still serve the work that bought it."""
+_BATCH = "batch:"
+"""Such an owner outlives every process, until its batch is collected."""
+_LOST = "sent, its answer was lost with its process; charged at its worst case"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flight:
+    """A call that may be sent, from its reservation to its settlement."""
+
+    id: str
+    key: str
+    """Under which its answer will be kept."""
+    work: str
+    """Id of the piece of work, the same when it is resumed."""
+    provider: str
+    model: str
+    who: str
+    job: str
+    experiment: str
+    phase: Phase
+    worst_usd: Decimal
+    owner: str
+    """The process, see :func:`this_process`, or ``batch:<id>``."""
+    at: str
+    is_shared: bool = True
+    """Whether the answer may serve others; if not, the key is never ``taken``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What became of the wish to send."""
+
+    state: Literal["granted", "waiting", "taken", "denied"]
+    """``waiting``: a budget is short only because of flights in progress · ``taken``: a live flight
+    has this key · ``denied``: what is billed leaves too little, whatever the flights come to."""
+    reason: str = ""
+    """Of ``denied``: one line for a BudgetError."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settlement:
+    """The end of a flight: all of it is kept, or nothing."""
+
+    flight: str
+    rows: tuple[LedgerRow, ...]
+    answer: StoredAnswer | None
+    """None: nothing to keep."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Many requests handed to a service at once, answered within a day."""
+
+    id: str
+    work: str
+    job: str
+    experiment: str
+    phase: Phase
+    who: str
+    key_hash: str
+    """First 12 hex digits of the API key's sha256: only that key can collect."""
+    requests: dict[str, Any]
+    """Custom id → what its answer needs."""
+    remote_id: str = ""
+    """As the service names it; empty while submitting."""
+    state: BatchState = "submitting"
+    created_at: str = field(default_factory=now)
+
+
+class Calls:
+    """Flights, responses, batches and estimates; safe to share among threads.
+
+    Args:
+        engine: Of the store.
+        clock: Seconds since 1970.
+    """
+
+    def __init__(self, engine: Engine, *, clock: Callable[[], float] = time.time) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._owners = Owners(clock)
+        self._billed = Billed()
+        self._turn = threading.Lock()
+        self._responses = Responses(engine)
+
+    def commit(
+        self,
+        *,
+        budgets: Budgets,
+        claims: Sequence[Flight] = (),
+        settlements: Sequence[Settlement] = (),
+        rows: Sequence[LedgerRow] = (),
+    ) -> list[Claim]:
+        """Return what became of each claim; everything happens in one transaction.
+
+        Args:
+            budgets: Limits for the claims.
+            claims: Judged in order; the granted ones are in flight afterwards.
+            settlements: Ends of flights, also of those that this call grants. One whose flight was
+                given up for lost still enters its rows: that money was spent too.
+            rows: More ledger rows.
+
+        Raises:
+            StoreError: If the database is full or gone; nothing of it was written.
+        """
+        with self._turn:
+            try:
+                if claims and self._billed.is_new:  # the long first reading: not in others' way
+                    with transaction(self._engine) as connection:
+                        self._billed.catch_up(connection)
+                with transaction(self._engine) as connection:
+                    take_turn(connection)
+                    verdicts = self._judge(connection, claims, budgets) if claims else []
+                    _settle(connection, settlements, rows)
+            except BaseException:
+                self._billed = Billed()  # it may have seen rows that now never were
+                raise
+        return verdicts
+
+    def read(self, key: str) -> StoredAnswer | None:
+        """Return the answer kept under a key, expired or not.
+
+        Raises:
+            StoreError: If the database cannot be read.
+        """
+        return self._responses.read(key)
+
+    async def find(self, key: str) -> StoredAnswer | None:
+        """Return the same as :meth:`read` without holding up the event loop."""
+        if self._engine.dialect.name == "sqlite":  # faster than a thread
+            return self._responses.read(key)
+        return await asyncio.to_thread(self._responses.read, key)
+
+    def recover(self) -> list[Flight]:
+        """Return the flights of dead processes, now charged as lost at their worst case.
+
+        Also removes the responses that expired more than a week ago.
+        """
+        with transaction(self._engine) as connection:
+            take_turn(connection)
+            _, lost = self._reap(connection)
+            remove_expired(connection, before=self._clock() - _KEPT_S)
+        return lost
+
+    def add_batch(self, batch: Batch) -> None:
+        """Note a batch, before it is submitted."""
+        with transaction(self._engine) as connection:
+            connection.execute(insert(schema.batches), vars(batch))
+
+    def update_batch(self, batch: str, *, state: BatchState, remote_id: str | None = None) -> None:
+        """Set the state of a batch, and the service's id where it is known now."""
+        table = schema.batches
+        values = {"state": state} | ({} if remote_id is None else {"remote_id": remote_id})
+        with transaction(self._engine) as connection:
+            connection.execute(update(table).where(table.c.id == batch).values(**values))
+
+    def open_batches(self, work: str) -> list[Batch]:
+        """Return the batches of a piece of work that are not collected, oldest first."""
+        table = schema.batches
+        query = select(table).where(table.c.work == work, table.c.state != "collected")
+        with transaction(self._engine) as connection:
+            found = connection.execute(query.order_by(table.c.created_at, table.c.id)).mappings()
+            return [Batch(**row) for row in found]
+
+    def remote_batches(self) -> set[str]:
+        """Return the service's ids of all batches ever submitted from this store."""
+        column = schema.batches.c.remote_id
+        with transaction(self._engine) as connection:
+            return set(connection.execute(select(column).where(column != "")).scalars())
+
+    def add_estimate(
+        self, figures: Mapping[str, Any], *, work: str, job: str, experiment: str, phase: Phase
+    ) -> None:
+        """Keep what a piece of work is expected to cost, to be compared with the truth."""
+        whose = {"work": work, "job": job, "experiment": experiment, "phase": phase}
+        with transaction(self._engine) as connection:
+            row = {**whose, "at": now(), "figures": dict(figures)}
+            connection.execute(insert(schema.estimates), row)
+
+    def estimates(self, experiment: str) -> list[dict[str, Any]]:
+        """Return work, job, experiment, phase, at and figures of each estimate, oldest first."""
+        table = schema.estimates
+        columns = [column for column in table.c if column is not table.c.id]
+        query = select(*columns).where(table.c.experiment == experiment).order_by(table.c.id)
+        with transaction(self._engine) as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def _judge(
+        self, connection: Connection, claims: Sequence[Flight], budgets: Budgets
+    ) -> list[Claim]:
+        flights, _ = self._reap(connection)
+        self._billed.catch_up(connection)
+        at = datetime.fromtimestamp(self._clock(), UTC).isoformat()
+        judge = Judge(budgets, self._billed.usd, at=at)
+        for flight in flights:
+            judge.hold(flight)
+        taken = {flight.key for flight in flights if flight.is_shared}
+        verdicts, granted = [], []
+        for flight in claims:
+            if flight.is_shared and flight.key in taken:
+                verdicts.append(Claim(state="taken"))
+                continue
+            state, reason = judge.verdict(flight)
+            verdicts.append(Claim(state=state, reason=reason))
+            if state == "granted":
+                judge.hold(flight)
+                granted.append(vars(flight) | {"worst_usd": str(flight.worst_usd)})
+                if flight.is_shared:
+                    taken.add(flight.key)
+        execute_many(connection, _INSERT_FLIGHTS, granted)
+        return verdicts
+
+    def _reap(self, connection: Connection) -> tuple[list[Flight], list[Flight]]:
+        """Return the flights that fly, and those of the dead, which are charged and removed."""
+        flights = [
+            Flight(**{**row, "worst_usd": Decimal(row["worst_usd"])})
+            for row in connection.execute(_SELECT_FLIGHTS).mappings()
+        ]
+        open_batches: set[str] = set()
+        if any(one.owner.startswith(_BATCH) for one in flights):
+            open_batches.update(connection.execute(_OPEN_BATCHES).scalars())
+        flying = [one for one in flights if self._is_flying(one, open_batches)]
+        if len(flying) == len(flights):
+            return flying, []
+        alive = {one.id for one in flying}
+        lost = [one for one in flights if one.id not in alive]
+        insert_rows(connection, map(_lost_row, lost))
+        execute_many(connection, _DELETE_FLIGHT, [{"flight": one.id} for one in lost])
+        return flying, lost
+
+    def _is_flying(self, flight: Flight, open_batches: Collection[str]) -> bool:
+        if flight.owner.startswith(_BATCH):
+            return flight.owner.removeprefix(_BATCH) in open_batches
+        return self._owners.is_alive(flight.owner, at=flight.at)
+
+
+_SELECT_FLIGHTS = select(*(schema.flights.c[one.name] for one in fields(Flight)))
+_INSERT_FLIGHTS = insert(schema.flights)
+_DELETE_FLIGHT = delete(schema.flights).where(schema.flights.c.id == bindparam("flight"))
+_OPEN_BATCHES = select(schema.batches.c.id).where(schema.batches.c.state != "collected")
+
+
+def _settle(
+    connection: Connection, settlements: Sequence[Settlement], rows: Sequence[LedgerRow]
+) -> None:
+    execute_many(connection, _DELETE_FLIGHT, [{"flight": one.flight} for one in settlements])
+    insert_rows(connection, [*(row for one in settlements for row in one.rows), *rows])
+    keep(connection, (one.answer for one in settlements if one.answer))
+
+
+def _lost_row(flight: Flight) -> LedgerRow:
+    return LedgerRow(
+        who=flight.who,
+        job=flight.job,
+        experiment=flight.experiment,
+        phase=flight.phase,
+        resource=flight.model,
+        quantity=0,
+        unit=TOKEN,
+        usd=flight.worst_usd,
+        price_version="worst case",
+        estimated=True,
+        note=_LOST,
+        work=flight.work,
+        details={"calls": 1, "provider": flight.provider, "outcome": "lost"},
+    )

@@ -1,0 +1,169 @@
+"""One writer for the model calls of a process: what gathers while it writes, it writes together."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
+
+from workbench.core.errors import StoreError
+from workbench.store.budgets import Budgets
+from workbench.store.calls import Calls, Claim, Flight, Settlement
+from workbench.store.records import LedgerRow
+
+__all__ = ["Journal"]
+
+_MOST_AT_ONCE = 1_000
+
+
+class _Entry(NamedTuple):
+    what: Flight | Settlement | tuple[LedgerRow, ...]
+    loop: asyncio.AbstractEventLoop | None = None
+    future: asyncio.Future[Any] | None = None
+
+
+class Journal:
+    """Makes claims and settlements durable; usable from any thread and event loop.
+
+    A commit costs about the same for one call as for fifty, so a thread of its own commits all
+    that came since the last one, and then tells the callers.
+
+    Args:
+        calls: What is written to.
+        budgets: Limits for the claims.
+    """
+
+    def __init__(self, calls: Calls, budgets: Budgets) -> None:
+        self._calls = calls
+        self._budgets = budgets
+        self._queue: SimpleQueue[_Entry | None] = SimpleQueue()
+        self._door = threading.Lock()
+        self._writer: threading.Thread | None = None
+        self._is_closed = False
+        self._unnoted: StoreError | None = None
+
+    async def claim(self, flight: Flight) -> Claim:
+        """Return what became of the wish to send; ``granted`` once the flight is durable.
+
+        Raises:
+            StoreError: If it could not be written, or the journal is closed.
+        """
+        try:
+            claim: Claim = await self._wait_for(flight)
+        except asyncio.CancelledError:  # granted or not: nobody is there to send it
+            with suppress(StoreError):  # closed: it ends with the process
+                self._put(_Entry(Settlement(flight=flight.id, rows=(), answer=None)))
+            raise
+        return claim
+
+    async def settle(self, settlement: Settlement) -> None:
+        """Return once the settlement is durable; it will be even if the caller gives up waiting.
+
+        Raises:
+            StoreError: If it could not be written, or the journal is closed.
+        """
+        await self._wait_for(settlement)
+
+    def note(self, rows: Iterable[LedgerRow]) -> None:
+        """Enter rows in the ledger soon; nobody waits for them.
+
+        Raises:
+            StoreError: If the journal is closed.
+        """
+        if listed := tuple(rows):
+            self._put(_Entry(listed))
+
+    def close(self) -> None:
+        """Write what is left; afterwards nothing can be added.
+
+        Raises:
+            StoreError: If rows that nobody waited for could not be written.
+        """
+        with self._door:
+            writer, self._writer = self._writer, None
+            self._is_closed = True
+            self._queue.put(None)
+        if writer:
+            writer.join()
+        unnoted, self._unnoted = self._unnoted, None
+        if unnoted:
+            raise StoreError(f"some ledger rows were not written: {unnoted}") from unnoted
+
+    async def _wait_for(self, what: Flight | Settlement) -> Any:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._put(_Entry(what, loop, future))
+        return await future
+
+    def _put(self, entry: _Entry) -> None:
+        with self._door:
+            if self._is_closed:
+                raise StoreError(
+                    "the journal of model calls is closed; open a new gateway for more calls"
+                )
+            self._queue.put(entry)
+            if self._writer is None:
+                self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
+                self._writer.start()
+
+    def _write(self) -> None:
+        is_open = True
+        while is_open:
+            gathered = [self._queue.get()]
+            with suppress(Empty):
+                while gathered[-1] is not None and len(gathered) < _MOST_AT_ONCE:
+                    gathered.append(self._queue.get_nowait())
+            is_open = gathered[-1] is not None
+            entries = [entry for entry in gathered if entry is not None]
+            if entries:
+                _tell(entries, self._commit(entries))
+
+    def _commit(self, entries: Sequence[_Entry]) -> dict[str, Claim] | StoreError:
+        whats = [entry.what for entry in entries]
+        claims = [what for what in whats if isinstance(what, Flight)]
+        try:
+            verdicts = self._calls.commit(
+                budgets=self._budgets,
+                claims=claims,
+                settlements=[what for what in whats if isinstance(what, Settlement)],
+                rows=[row for what in whats if isinstance(what, tuple) for row in what],
+            )
+        except Exception as error:  # noqa: BLE001 - each caller gets it
+            failure = _store_error(error)
+            if any(isinstance(what, tuple) for what in whats):
+                self._unnoted = failure
+            return failure
+        return {flight.id: claim for flight, claim in zip(claims, verdicts, strict=True)}
+
+
+def _store_error(error: Exception) -> StoreError:
+    """Return an error for one caller; the database's own words may hold texts of models."""
+    known = isinstance(error, StoreError)
+    reason = str(error) if known else f"model calls do not fit the store: {type(error).__name__}"
+    copy = StoreError(reason)
+    copy.__cause__ = error
+    return copy
+
+
+def _tell(entries: Sequence[_Entry], outcome: dict[str, Claim] | StoreError) -> None:
+    by_loop = defaultdict(list)
+    for entry in entries:
+        if entry.loop and entry.future:
+            by_loop[entry.loop].append(entry)
+    for loop, waiting in by_loop.items():
+        with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+            loop.call_soon_threadsafe(_resolve, waiting, outcome)
+
+
+def _resolve(entries: Sequence[_Entry], outcome: dict[str, Claim] | StoreError) -> None:
+    for what, _, future in entries:
+        if future is None or future.done():
+            continue
+        if isinstance(outcome, StoreError):
+            future.set_exception(_store_error(outcome))
+        else:
+            future.set_result(outcome[what.id] if isinstance(what, Flight) else None)
