@@ -20,7 +20,7 @@ TEST_SET = "5b7e21fa90cd" + "1" * 52
 _NAMED = {
     "splits", "by_category", "by_relation", "by_family", "dropped", "baselines", "axes",
     "parameters",
-    "latency_ms", "by_plugin", "by_strategy",
+    "latency_ms", "by_plugin", "by_strategy", "misses",
 }  # fmt: skip
 """Fields whose keys are names from data."""
 
@@ -380,6 +380,37 @@ def analysis() -> dict[str, Any]:
     }  # fmt: skip
 
 
+ASSUMED = ("name", "value", "low", "high", "unit", "source", "kind")
+ASSUMPTIONS = [
+    ("prompts_per_day", 1e7, 1e6, 1e7, "prompts", "what was asked", "assumed"),
+    (
+        "latency_ms",
+        3.1,
+        1.5,
+        9.3,
+        "ms of one core per prompt",
+        "campaign of quickstart",
+        "measured",
+    ),
+    ("commercial_usd_per_prompt", 0.015, 0.001, 0.02, "USD per prompt", "roadmap", "assumed"),
+    ("triage_minutes", 6, 2, 20, "minutes of a person per finding", "a guess", "assumed"),
+    ("incident_usd", 1e5, 1e4, 4.4e6, "USD per incident", "a guess", "assumed"),
+    ("analyst's hour", 95, 60, 140, "US$", "roadmap", "claimed"),
+]
+SAVING = 112_300.0
+SWINGS = [
+    ("per_prompt_share", 0, 1, SAVING, 5.46e7),
+    ("commercial_usd_per_prompt", 0.001, 0.02, -4.1e6, 1.8e7),
+    ("attack_reduction", 0.3, 0.6, -1.9e6, 2.6e6),
+    ("incident_usd", 1e4, 4.4e6, SAVING, 4.2e6),
+    ("alternative_reduction", 0, 1, 2.4e6, -1.1e6),
+    ("maintenance_hours", 50, 1000, 5.4e5, -3.9e5),
+    ("prompts_per_day", 1e6, 1e7, -7.5e5, SAVING),
+    ("findings_per_month", 5, 500, 1.2e5, 5.8e4),
+    ("triage_minutes", 2, 20, 1.16e5, 9.8e4),
+]
+
+
 def cost() -> dict[str, Any]:
     steps = {
         "pairs": 18.0,
@@ -408,29 +439,113 @@ def cost() -> dict[str, Any]:
         "total": spend("total", total),
         "gco2": 0.44,
         "energy_method": "CPU seconds × 12 W per core × 1.2 PUE; nothing was metered",
-        "assumptions": [
-            {"name": "power per core", "value": 12, "unit": "W", "source": "vendor",
-             "kind": "assumed"},
-            {"name": "CPU time", "value": total, "unit": "s", "source": "getrusage",
-             "kind": "measured"},
-            {"name": "analyst's hour", "value": 95, "unit": "US$", "source": "roadmap",
-             "kind": "claimed"},
-        ],
+        "assumptions": [dict(zip(ASSUMED, row, strict=True)) for row in ASSUMPTIONS],
         "roi": {
-            "annual_cost_usd": 1250.0,
-            "annual_alternative_usd": 9400.0,
-            "annual_saving_usd": 8150.0,
-            "payback_days": 48.0,
+            "annual_cost_usd": 106_700.0,
+            "annual_triage_usd": 6_000.0,
+            "annual_alternative_usd": 219_000.0,
+            "annual_avoided_usd": 0.0,
+            "annual_saving_usd": SAVING,
+            "payback_days": 130.2,
+            "cores": 0.72,
+            "kwh_per_prompt": 1.1e-8,
+            "annual_kwh": 38.3,
             "sensitivity": [
-                {"name": "hour", "low": 60, "high": 140, "saving_at_low_usd": 4700.0,
-                 "saving_at_high_usd": 12600.0, "swing_usd": 7900.0}
+                {"name": name, "low": low, "high": high, "swing_usd": abs(most - least),
+                 "saving_at_low_usd": least, "saving_at_high_usd": most}
+                for name, low, high, least, most in SWINGS
             ],
         },
         "claims": [
             {"name": "energy per run", "claimed": "5 kWh", "measured": "0.0011 kWh",
              "note": "estimated"}
         ],
+        "calls": calls(),
+        "estimates": estimates(),
     }  # fmt: skip
+
+
+def calls() -> dict[str, Any]:
+    def row(group: str, count: int, usd: float, **values: Any) -> dict[str, Any]:
+        usual = {
+            "group": group,
+            "calls": count,
+            "lost": 0,
+            "hits": count // 3,
+            "rules": 0,
+            "hit_share": 0.25,
+            "misses": {"absent": count - 5, "expired": 5},
+            "input_tokens": 812 * count,
+            "cached_tokens": 1_904 * count,
+            "output_tokens": 143 * count,
+            "usd": usd,
+            "saved_usd": usd / 4,
+            "bytes_sent": 9_412 * count,
+            "bytes_received": 1_233 * count,
+        }
+        return {**usual, **values}
+
+    return {
+        "by_phase": [row("generation", 412, 0.8312), row("execution", 1260, 4.9183, lost=2)],
+        "by_model": [row("claude-opus-5", 260, 4.31), row("claude-haiku-5-5", 1412, 1.4395)],
+        "by_task": [row("mutation", 400, 0.79), row("target", 1260, 4.9183), row("summary", 12, 0)],
+        "total": row("total", 1672, 5.7495, lost=2, rules=38),
+    }
+
+
+def estimates() -> list[dict[str, Any]]:
+    def row(work: str, phase: str, usd: float, worst: float, verdict: str) -> dict[str, Any]:
+        return {
+            "work": work,
+            "phase": phase,
+            "at": "2026-11-21T02:41:07.000000Z",
+            "expected_calls": 420,
+            "calls": 412,
+            "low_usd": 0.3 * worst,
+            "expected_usd": 0.55 * worst,
+            "worst_usd": worst,
+            "usd": usd,
+            "ratio": usd / (0.55 * worst),
+            "verdict": verdict,
+        }
+
+    return [
+        row("f", "generation", 0.8312, 1.62, "within"),
+        row("5f" * 32, "execution", 4.9183, 4.4, "above"),
+        row("6f" * 32, "execution", 0.21, 4.4, "cut short"),
+    ]
+
+
+def ablation() -> dict[str, Any]:
+    def row(saving: str, usd: float, seconds: float, *, least: float, most: float) -> Any:
+        claim, is_dollars = [least, most], saving != "parallel calls"
+        return {
+            "saving": saving,
+            "usd": usd,
+            "usd_alone_reduction": 1 - usd / 3.2,
+            "usd_without_increase": 0.4,
+            "seconds": seconds,
+            "latency_reduction": 1 - seconds / 51,
+            "latency_without_increase": 0.1,
+            "claimed_usd": claim if is_dollars else [],
+            "claimed_latency": [] if is_dollars else claim,
+            "verdict": "reached" if 1 - usd / 3.2 >= least else "missed",
+            "note": "the instructions are a third of each prompt",
+        }
+
+    return {
+        "kind": "ablation",
+        "workload": "500 record summaries and 500 mutations against the loopback server",
+        "baseline": {"usd": 3.2, "seconds": 51.0, "calls": 1000},
+        "rows": [
+            row("prompt caching", 2.3, 50.2, least=0.9, most=0.9),
+            row("model selection", 0.61, 44.0, least=0.8, most=0.8),
+            row("response caching", 1.4, 22.0, least=0.7, most=0.7),
+            row("batching", 1.7, 60.0, least=0.6, most=0.6),
+            row("parallel calls", 3.2, 2.9, least=0.5, most=0.5),
+        ],
+        "combined": row("combined", 0.2, 1.9, least=0.85, most=0.95),
+    }
 
 
 def hostile(value: Any, *, named: bool = False) -> Any:
@@ -449,7 +564,7 @@ def hostile(value: Any, *, named: bool = False) -> Any:
     return value
 
 
-KINDS = ("pairs", "training", "laws", "test_set", "execution", "analysis", "cost")
+KINDS = ("pairs", "training", "laws", "test_set", "execution", "analysis", "cost", "ablation")
 
 
 def results() -> dict[str, list[dict[str, Any]]]:
@@ -463,6 +578,7 @@ def results() -> dict[str, list[dict[str, Any]]]:
         "attack": [execution()],
         "analysis": [analysis()],
         "cost": [cost()],
+        "ablation": [ablation()],
     }
 
 

@@ -8,6 +8,7 @@ import torch
 
 from workbench.diffusion.baselines import Constant, Identity, Ridge, Translator
 from workbench.diffusion.config import PhaseConfig
+from workbench.diffusion.datamodule import TrainingArrays
 from workbench.diffusion.denoiser import Denoiser
 from workbench.diffusion.translator import DiffusionTranslator
 
@@ -20,6 +21,9 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 ROWS = unit(np.random.default_rng(0).normal(size=(40, DIM)))
 CLEAN = unit(np.random.default_rng(1).normal(size=(40, DIM)))
+ARRAYS = TrainingArrays(
+    adversarial=ROWS, clean=CLEAN, validation_adversarial=ROWS, validation_clean=CLEAN
+)
 
 
 def diffusion() -> DiffusionTranslator:
@@ -33,7 +37,7 @@ def diffusion() -> DiffusionTranslator:
 METHODS = {
     "identity": Identity,
     "constant": lambda: Constant.fit(CLEAN),
-    "ridge": lambda: Ridge.fit(ROWS, CLEAN, validation=(ROWS, CLEAN)),
+    "ridge": lambda: Ridge.fit(ARRAYS),
     "diffusion": diffusion,
 }
 

@@ -53,7 +53,7 @@ def test_pairs_are_whole_and_depend_on_the_seed_alone(name, folder):
 @pytest.mark.parametrize("name", sorted(SPECS))
 def test_unknown_options_are_refused(name, folder):
     spec = SPECS[name] if isinstance(SPECS[name], dict) else {"adapter": name}
-    with pytest.raises(ConfigError, match="unknown option 'colour'"):
+    with pytest.raises(ConfigError, match=r"unknown (option|field) 'colour'"):
         open_source({**spec, "colour": 1}, folder=folder)
 
 

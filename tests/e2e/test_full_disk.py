@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from notebook_projects import write_experiment, write_notebook
 from workbench.core.settings import read_settings
+from workbench.store import schema
 from workbench.store.artifacts import write_atomic
 from workbench.store.database import open_store
 
@@ -87,7 +89,10 @@ def check_nothing_half(home: Path) -> None:
     for result in home.rglob("result.json"):
         assert json.loads(result.read_text())["run_id"] == result.parent.name
     store = open_store(read_settings({"WORKBENCH_HOME": str(home)}))
-    listed = {one[:32] for one in store.artifacts.ids("model")}
+    table = schema.artifacts
+    with store.engine.connect() as connection:
+        ids = select(table.c.id).where(table.c.kind == "model")
+        listed = {one[:32] for one in connection.execute(ids).scalars()}
     folders = (home / "artifacts" / "model").iterdir()
     found = {one.name for one in folders if not one.name.startswith(".")}
     store.engine.dispose()

@@ -1,10 +1,11 @@
-"""The first command of the README, from a fresh clone of what is committed."""
+"""The commands of the README; the first one from a fresh clone of what is committed."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,35 @@ def test_make_run_ends_with_the_path_of_the_report(clone: Path) -> None:
     assert " succeeded" not in again.stdout
     assert again.stdout.count("skipped") == done.stdout.count(" succeeded ")
     assert again.stdout.strip().splitlines()[-1] == last
+
+
+def test_the_tour_of_model_calls_runs_as_it_is_written(tmp_path: Path) -> None:
+    section = (
+        (ROOT / "README.md").read_text(encoding="utf-8").partition("## Model calls, metered")[2]
+    )
+    script = section.split("```")[1]
+    assert script.count(".venv/bin/workbench ") >= 6
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    for ours, others in (("8099", port), (".venv/bin", str(Path(sys.prefix) / "bin"))):
+        script = script.replace(ours, others)
+    script = script.replace("--size 100", "--size 40")
+    script = (
+        "trap 'kill $(jobs -p) || true' EXIT\n" + script
+    )  # a failure must not leave the server behind
+    for name in ("experiments", "notebooks"):
+        (tmp_path / name).mkdir()
+    done = subprocess.run(
+        [require("bash"), "-euc", script], cwd=tmp_path, capture_output=True, text=True,
+        timeout=300, check=False,
+        env={name: value for name, value in os.environ.items() if "WORKBENCH" not in name},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    bills = [line for line in done.stderr.splitlines() if " billed, " in line]
+    assert bills[0].startswith("2 calls, 0 at hand, $0.000")
+    assert bills[1].startswith("0 calls, 2 at hand, $0.00 billed")
+    assert "within" in done.stdout
 
 
 def test_the_readme_says_these_commands() -> None:

@@ -43,6 +43,17 @@ def test_run_status_and_skip(tmp_path):
     assert "trial" in call(tmp_path, "status").stdout
 
 
+def test_a_profile_says_where_the_time_went(tmp_path):
+    write_notebook(tmp_path, "quick", body="1 + 1")
+    write_experiment(tmp_path, {"quick": {"notebook": "quick"}})
+    done = call(tmp_path, "run", "experiments/trial.yaml", "--profile", "--json", "--no-report")
+    assert done.returncode == 0, done.stderr
+    assert all(json.loads(line) for line in done.stdout.splitlines())
+    files = [Path(line.partition(": ")[2]) for line in done.stderr.splitlines()]
+    assert len(files) == 2  # of the runner, of the kernel
+    assert all("cumulative" in file.read_text() for file in files)
+
+
 def test_dry_run_starts_nothing(tmp_path):
     make_project(tmp_path)
     done = call(tmp_path, "run", "experiments/trial.yaml", "--dry-run")
@@ -92,7 +103,7 @@ def test_a_nonsense_setting_is_named(tmp_path):
 
 def test_help_has_examples_for_every_command(tmp_path):
     commands = ("run", "status", "report", "sanitize", "cost", "cost show", "cost alerts")
-    for command in (*commands, "cost reprice"):
+    for command in (*commands, "cost reprice", "ask"):
         text = call(tmp_path, *command.split(), "--help").stdout
         assert f"workbench {command}" in text.partition("Examples:")[2]
 

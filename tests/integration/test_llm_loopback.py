@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from hashlib import sha256
@@ -68,8 +69,6 @@ def test_messages_are_answered_counted_and_billed():
         assert row.is_answered
         assert row.prompt_sha256 == sha256(b"hello").hexdigest()
         assert row.key == sha256(b"key-one").hexdigest()[:12]
-        count = await client.messages.count_tokens(model=HAIKU, messages=_ask()["messages"])
-        assert count.input_tokens == message.usage.input_tokens
         assert (server.requests, server.max_in_flight_seen) == (1, 1)
 
     _with_client(test)
@@ -123,7 +122,7 @@ def test_a_fan_out_without_a_prewarm_writes_many_times():
         ({"extra_body": {"max_tokens": None}}, 400, "max_tokens"),
         ({"model": "claude-unknown"}, 404, "claude-unknown"),
         ({"messages": [{"role": "user", "content": "x" * 900_000}]}, 400, "prompt is too long"),
-        ({"messages": [{"role": "user"}]}, 400, "role and a content"),
+        ({"messages": [{"role": "user"}]}, 400, "role and a content of texts"),
         ({"extra_headers": {"authorization": "Basic a2V5"}}, 401, "key"),
         ({"extra_headers": {"anthropic-version": ""}}, 400, "anthropic-version"),
     ],
@@ -139,17 +138,13 @@ def test_what_the_service_refuses_is_refused_and_costs_nothing(changes, status, 
     _with_client(test)
 
 
-def test_unknown_keys_are_refused_and_organizations_share_no_cache():
+def test_api_keys_share_no_prompt_cache():
     async def run():
-        keys = {"a": "one", "b": "two"}
-        async with LoopbackServer(keys=keys) as server:
-            for key in keys:
+        async with LoopbackServer() as server:
+            for key in ("a", "b"):
                 async with _client(server, key) as client:
                     message = await client.messages.create(**_ask(system=SYSTEM))
                     assert message.usage.cache_creation.ephemeral_5m_input_tokens == 5000
-            async with _client(server, "c") as client:
-                with pytest.raises(anthropic.AuthenticationError):
-                    await client.messages.create(**_ask())
 
     asyncio.run(run())
 
@@ -219,6 +214,18 @@ def test_a_client_that_goes_away_is_billed_for_an_answer_it_never_got():
     _with_client(test, latency_s=0.05)
 
 
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_an_answer_takes_its_time_per_token(is_stream):
+    async def test(server, client):
+        started = time.perf_counter()
+        answer = await client.messages.create(**_ask(max_tokens=20, stream=is_stream))
+        if is_stream:
+            assert [event async for event in answer]
+        return time.perf_counter() - started
+
+    assert 0.03 < _with_client(test, latency_s=(0.01, 0.002)) < 1
+
+
 def test_a_batch_costs_half_and_bears_faults_of_single_requests():
     async def test(server, client):
         entries = [
@@ -251,26 +258,22 @@ def test_a_batch_costs_half_and_bears_faults_of_single_requests():
     _with_client(test, batch_delay_s=0.03, faults=Faults(script=["errored", "", "expired"]))
 
 
-def test_batches_are_listed_newest_first_canceled_and_private():
+def test_batches_are_listed_newest_first_and_private():
     async def run():
         async with (
-            LoopbackServer(batch_delay_s=60, keys={"a": "one", "b": "two"}) as server,
+            LoopbackServer(batch_delay_s=60) as server,
             _client(server, "a") as client,
             _client(server, "b") as other,
         ):
             entry = {"custom_id": "same", "params": _ask()}
             create = client.messages.batches.create
             made = [(await create(requests=[entry])).id for _ in range(3)]
-            listed = [batch.id async for batch in client.messages.batches.list(limit=2)]
+            listed = [batch.id async for batch in client.messages.batches.list()]
             assert listed == made[::-1]
             assert [batch async for batch in other.messages.batches.list()] == []
             with pytest.raises(anthropic.NotFoundError):
                 await other.messages.batches.retrieve(made[0])
-            canceled = await client.messages.batches.cancel(made[0])
-            assert canceled.processing_status == "canceling"
-            ended = await client.messages.batches.retrieve(made[0])
-            assert (ended.processing_status, ended.request_counts.canceled) == ("ended", 1)
-            assert server.ledger.rows == ()
+            assert server.ledger.rows == []
             with pytest.raises(anthropic.BadRequestError, match="custom_id"):
                 await create(requests=[entry, entry])
 
@@ -327,10 +330,6 @@ def test_cloud_clients_are_served(cloud):
                 whole = await client.messages.create(**_ask(model=model))
                 async with client.messages.stream(**_ask(model=model)) as stream:
                     streamed = await stream.get_final_message()
-                if cloud == "vertex":
-                    messages = _ask()["messages"]
-                    count = await client.messages.count_tokens(model=model, messages=messages)
-                    assert count.input_tokens == whole.usage.input_tokens
             assert whole.model == HAIKU
             assert streamed.stop_reason
             plain, stream_row = server.ledger.rows

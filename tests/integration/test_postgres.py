@@ -19,6 +19,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, text
 
 from conftest import require
+from ledger_rows import hit_row, model_row
 from model_calls import (
     answer,
     bill,
@@ -228,6 +229,18 @@ def test_model_calls_are_claimed_settled_and_read(pg_store):
     assert [row.details for row in pg_store.ledger.rows()] == [{"calls": 1, "outcome": "sent"}] * 2
     (verdict,) = pg_store.calls.commit(budgets=budgets, claims=[flight()])
     assert verdict.state == "denied"
+
+
+def test_the_database_adds_up_model_calls(pg_store):
+    pg_store.ledger.add([model_row(usd="0.25"), model_row(usd="0.5"), hit_row(calls=3)])
+    sent, hits = sorted(
+        pg_store.ledger.totals(since="2026"), key=lambda row: row["outcome"], reverse=True
+    )
+    assert (sent["outcome"], sent["calls"], sent["usd"], sent["bytes_sent"]) == (
+        "sent", 2, 0.75, 10_000
+    )  # fmt: skip
+    assert (hits["outcome"], hits["calls"], hits["bytes_sent"]) == ("hit", 3, 0)
+    assert len(pg_store.ledger.rows(newest_calls=2)) == 2
 
 
 def test_a_row_that_is_committed_late_is_not_missed(pg_store, postgres):

@@ -34,13 +34,9 @@ _Tried = tuple[Attempt, TestCase]
 
 
 def analyze(store: Store, execution_id: str = "") -> AnalysisResult:
-    """Return the analysis of an execution and record its findings.
+    """Return the analysis of an execution, of the newest where the id is empty.
 
     Writes to the store: findings, those known kept.
-
-    Args:
-        store: Where execution and test set are.
-        execution_id: Id of the execution; empty means the newest.
 
     Raises:
         DataError: If there is no such execution, or its test set is somebody else's.

@@ -152,10 +152,8 @@ class _Runner:
         self._done += len(cases)
         self._errors += len(cases) - len(answered)
         if self.progress:
-            now = Progress(
-                target=target.name, done=self._done, total=self.total, errors=self._errors
-            )
-            self.progress(now)
+            at = {"done": self._done, "total": self.total, "errors": self._errors}
+            self.progress(Progress(target=target.name, **at))
 
     def _attempt(
         self, target: Target, case: TestCase, answer: Response | str, verdict: Verdict | None

@@ -71,9 +71,6 @@ def compact(store: Store, manifest: dict[str, Any]) -> None:
     """Turn the rows of an execution into its artifact, then remove them.
 
     Killed in between, the artifact stands and removing the rows is all that is left to do.
-
-    Raises:
-        StoreError: If the disk is full or read-only; the rows are kept.
     """
     execution = manifest["execution"]
     metadata = {"test_set": manifest["test_set"], "targets": manifest["targets"]}
@@ -89,11 +86,6 @@ def compact(store: Store, manifest: dict[str, Any]) -> None:
 
 def load_execution(store: Store, execution: str = "", *, resumed: int = 0) -> Execution:
     """Return a finished execution; an empty id means the newest.
-
-    Args:
-        store: Where it is.
-        execution: Its id.
-        resumed: What to say of attempts made by an earlier process.
 
     Raises:
         DataError: If there is none of that id.

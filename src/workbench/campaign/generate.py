@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from workbench.campaign import testsets
 from workbench.campaign.interop import promptfoo_id, promptfoo_tests
 from workbench.campaign.plugins.catalog import PLUGINS, Plugin
 from workbench.campaign.plugins.goals import GoalPool, load_goals
@@ -24,7 +23,7 @@ from workbench.store.database import Store
 from workbench.store.records import TestCase, TestSet
 from workbench.store.results import TestSetResult
 
-__all__ = ["CPU_S_PER_CALL", "GenerateConfig", "Preview", "generate", "preview"]
+__all__ = ["CPU_S_PER_CALL", "GenerateConfig", "Preview", "preview"]
 
 CPU_S_PER_CALL = 0.03
 """CPU seconds to send one case through a local target and judge it, mostly the encoder's; measured
@@ -49,11 +48,6 @@ class GenerateConfig:
     """Seed of goals, strategies and disguises."""
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense, before anything starts.
-
-        Raises:
-            ConfigError: If a number is out of range, or a name unknown or given twice.
-        """
         for field, least in (("max_tests", 1), ("mutations_per_prompt", 0)):
             if (value := getattr(self, field)) < least:
                 raise ConfigError(f"{field} is {value}; give at least {least}")
@@ -77,14 +71,10 @@ class Preview:
     limited_by: str
     """Why there are not more cases: ``max_tests`` or ``mutations_per_prompt or goals``."""
 
-    def estimate(self) -> dict[str, float]:
-        """Return what executing it against one local target takes: calls, cpu_s, usd."""
-        calls = len(self.test_set.cases)
-        return {"calls": calls, "cpu_s": round(calls * CPU_S_PER_CALL, 3), "usd": 0.0}
-
     def result(self) -> TestSetResult:
-        """Return what the test set is, with some dozen samples."""
+        """Return what the test set is, and what executing it against one local target takes."""
         cases = self.test_set.cases
+        cpu_s = round(len(cases) * CPU_S_PER_CALL, 3)
         return {
             "kind": "test_set",
             "test_set": self.test_set.id,
@@ -94,7 +84,7 @@ class Preview:
             "by_plugin": dict(Counter(case.plugin for case in cases)),
             "by_strategy": dict(Counter(chain_name(case.strategies) for case in cases)),
             "by_category": dict(Counter(case.category for case in cases)),
-            "estimate": self.estimate(),
+            "estimate": {"calls": len(cases), "cpu_s": cpu_s, "usd": 0.0},
             "samples": [
                 {
                     "plugin": case.plugin,
@@ -107,26 +97,14 @@ class Preview:
         }
 
 
-def generate(store: Store, config: GenerateConfig) -> TestSet:
-    """Return the test set of a configuration, saved and owned by the user of the store.
-
-    Raises:
-        DataError: If there is no pair set or it holds out no goal of these plugins.
-        StoreError: If it cannot be written.
-    """
-    test_set = preview(store, config).test_set
-    testsets.save(store, test_set)
-    return test_set
-
-
 def preview(store: Store, config: GenerateConfig) -> Preview:
-    """Return what :func:`generate` would store, without storing it.
+    """Return the test set of a configuration; ``testsets.save`` stores it.
 
     Cases are dealt in rounds over all plugin × strategy cells; each disguised goal comes with its
     plain form. A control plugin gets no further cases while it has as many as any harm plugin.
 
     Raises:
-        DataError: As :func:`generate`.
+        DataError: If there is no pair set or it holds out no goal of these plugins.
     """
     pool = load_goals(store, pair_set=config.pair_set)
     cases = _deal(config, pool)

@@ -7,14 +7,30 @@ import json
 import re
 from typing import Any
 
-from workbench.store.records import TestCase, TestSet
+from workbench.store.records import TestSet
 
 __all__ = ["promptfoo_id", "promptfoo_tests"]
 
 
 def promptfoo_tests(test_set: TestSet) -> list[dict[str, Any]]:
     """Return the cases as promptfoo's ``tests``, keys in its order."""
-    return [_test(case) for case in test_set.cases]
+    tests = []
+    for case in test_set.cases:
+        metadata: dict[str, Any] = {
+            "goal": case.goal,
+            "pluginId": case.plugin,
+            "severity": case.severity,
+            "modifiers": {},
+        }
+        if case.strategies:
+            metadata |= {"strategyId": "+".join(case.strategies), "originalText": case.goal}
+        test = {
+            "vars": {"prompt": case.prompt},
+            "assert": [{"type": f"promptfoo:redteam:{case.plugin}", "metric": case.plugin}],
+            "metadata": metadata,
+        }
+        tests.append(test)
+    return tests
 
 
 def promptfoo_id(tests: list[dict[str, Any]]) -> str:
@@ -30,19 +46,3 @@ def promptfoo_id(tests: list[dict[str, Any]]) -> str:
     # JSON.stringify escapes half a surrogate pair, which UTF-8 cannot say.
     whole = re.sub(r"[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text)
     return hashlib.sha256(whole.encode()).hexdigest()
-
-
-def _test(case: TestCase) -> dict[str, Any]:
-    metadata: dict[str, Any] = {
-        "goal": case.goal,
-        "pluginId": case.plugin,
-        "severity": case.severity,
-        "modifiers": {},
-    }
-    if case.strategies:
-        metadata |= {"strategyId": "+".join(case.strategies), "originalText": case.goal}
-    return {
-        "vars": {"prompt": case.prompt},
-        "assert": [{"type": f"promptfoo:redteam:{case.plugin}", "metric": case.plugin}],
-        "metadata": metadata,
-    }

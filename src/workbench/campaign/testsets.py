@@ -18,7 +18,6 @@ from workbench.store.records import TestCase, TestSet
 __all__ = ["OwnedTestSet", "list_test_sets", "load", "save"]
 
 _CASES_FILE = "cases.jsonl.zst"
-_CODEC = "zstd"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,20 +47,17 @@ def save(store: Store, test_set: TestSet) -> str:
         raise DataError("the test set has no cases; choose more plugins or strategies")
     if len(set(ids)) < len(ids):
         raise DataError(f"the test set holds {len(ids) - len(set(ids))} cases twice; drop them")
-    facts = {"tests": len(ids), "promptfoo_id": promptfoo_id(promptfoo_tests(test_set))}
+    theirs = promptfoo_id(promptfoo_tests(test_set))
+    facts: dict[str, Any] = {"tests": len(ids), "promptfoo_id": theirs}
     if not store.artifacts.exists("test_set", test_set.id):
         lines = "".join(canonical_json(case.to_json()) + "\n" for case in test_set.cases)
-        data = lines.encode("utf-8", "surrogatepass")
-        with store.artifacts.create("test_set", test_set.id, dict(facts)) as folder:
-            path = str(folder / _CASES_FILE)
-            with pa.OSFile(path, "wb") as file, pa.CompressedOutputStream(file, _CODEC) as packed:
-                packed.write(data)
-    add_test_set_owner(
-        store.engine,
-        test_set.id,
-        owner=store.settings.user,
-        metadata={**facts, "recipe": test_set.recipe},
-    )
+        with (
+            store.artifacts.create("test_set", test_set.id, dict(facts)) as folder,
+            pa.output_stream(folder / _CASES_FILE, compression="zstd") as packed,
+        ):
+            packed.write(lines.encode("utf-8", "surrogatepass"))
+    facts["recipe"] = test_set.recipe
+    add_test_set_owner(store.engine, test_set.id, owner=store.settings.user, metadata=facts)
     return test_set.id
 
 
@@ -75,18 +71,14 @@ def load(store: Store, test_set_id: str = "") -> TestSet:
     owned = {one.id: one for one in list_test_sets(store)}
     test_set_id = test_set_id or next(reversed(owned), "")
     if test_set_id not in owned:
+        user = store.settings.user
         known = ", ".join(one[:12] for one in list(owned)[-3:]) or "none; run 04_generate_tests"
-        raise DataError(
-            f"{store.settings.user!r} owns no test set {test_set_id!r}; newest: {known}"
-        )
+        raise DataError(f"{user!r} owns no test set {test_set_id!r}; newest: {known}")
     path = store.artifacts.path("test_set", test_set_id) / _CASES_FILE
     try:
-        with pa.OSFile(str(path), "rb") as file, pa.CompressedInputStream(file, _CODEC) as packed:
-            text = packed.read()
-        rows = [
-            json.loads(line) for line in text.decode("utf-8", "surrogatepass").split("\n") if line
-        ]
-        cases = tuple(TestCase.from_json(row) for row in rows)
+        with pa.input_stream(path, compression="zstd") as packed:
+            lines = packed.read().decode("utf-8", "surrogatepass").split("\n")
+        cases = tuple(TestCase.from_json(json.loads(line)) for line in lines if line)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path}: damaged ({error}); generate the test set again") from error
     found = TestSet(cases=cases, recipe=owned[test_set_id].recipe)

@@ -53,10 +53,7 @@ def judge_responses(
 ) -> list[Verdict]:
     """Return a verdict per response; each distinct text is scored once.
 
-    Args:
-        answered: What was sent, and what came through.
-        judges: At least one.
-        encoder: For rewritten controls.
+    There is at least one judge; the encoder is for rewritten controls.
     """
     if not answered:
         return []

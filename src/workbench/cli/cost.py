@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from workbench.store.database import Store
     from workbench.store.records import LedgerRow
 
-__all__ = ["alerts", "cost", "reprice", "show"]
+__all__ = ["ablate", "alerts", "cost", "reprice", "show"]
 
 _CALL_COLUMNS = (
     "group", "calls", "hits", "hit_share", "lost", "input_tokens", "cached_tokens",
@@ -26,6 +26,11 @@ _ESTIMATE_COLUMNS = (
     "work", "phase", "expected_calls", "calls", "low_usd", "expected_usd", "worst_usd", "usd",
     "verdict",
 )  # fmt: skip
+_ABLATION_COLUMNS = {
+    "saving": "saving", "usd": "usd", "claimed": "claimed_usd", "alone": "usd_alone_reduction",
+    "without it": "usd_without_increase", "seconds": "seconds", "claimed ": "claimed_latency",
+    "alone ": "latency_reduction", "without it ": "latency_without_increase", "claim": "verdict",
+}  # fmt: skip
 
 
 @click.group(epilog=EXIT_CODES)
@@ -164,6 +169,52 @@ def reprice(experiment: str | None, *, price_file: Path | None, as_json: bool) -
     click.echo(f"prices of today: {prices.price_version()}")
 
 
+@cost.command(epilog=EXIT_CODES)
+@click.option("--size", default=1000, show_default=True, help="Items, half of them mutations.")
+@click.option(
+    "--latency-ms",
+    type=click.FloatRange(min=0),
+    default=10,
+    show_default=True,
+    help="Until the server begins an answer.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--out", type=click.File("w", encoding="utf-8", lazy=False), help="Also write it here."
+)
+def ablate(*, size: int, latency_ms: float, as_json: bool, out: IO[str] | None) -> None:
+    """Measure what each saving saves, on a fixed workload and a server on this machine.
+
+    Nothing is spent. The result is kept as the experiment "ablation", for reports to show.
+
+    \b
+    Examples:
+      workbench cost ablate
+      workbench cost ablate --size 100 --json
+    """  # noqa: D301 - \b keeps click from wrapping
+    from workbench.notebook.ablation import ablate as measure
+    from workbench.notebook.progress import show_table
+
+    found = measure(
+        open_here(), size=size, latency_ms=latency_ms, tell=lambda line: click.echo(line, err=True)
+    )
+    text = json.dumps(found, ensure_ascii=False, indent=1)
+    if out:
+        out.write(text + "\n")
+    if as_json:
+        click.echo(text)
+        return
+    rows = [*found["rows"], found["combined"]]
+    base = found["baseline"]
+    click.echo(f"{found['workload']}; with all savings off ${base['usd']:.2f}, {base['seconds']} s")
+    names = _ABLATION_COLUMNS.values()
+    show_table(
+        tuple(_ABLATION_COLUMNS), [[_cell(name, row[name]) for name in names] for row in rows]
+    )
+    for row in rows:
+        click.echo(f"{row['saving']}: {row['note']}")
+
+
 def _ledger(store: Store, experiment: str | None) -> list[LedgerRow]:
     rows = store.ledger.rows(experiment=experiment)
     if experiment is not None and not rows:
@@ -180,8 +231,10 @@ def _print_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> N
 def _cell(name: str, value: Any) -> str:
     from workbench.core.money import show_usd, usd
 
+    if name.startswith("claimed"):
+        return "–".join(f"{share:.0%}" for share in dict.fromkeys(value))
     if name.endswith("usd"):
         return show_usd(usd(value))
-    if name.endswith("share"):
+    if name.endswith(("share", "reduction", "increase")):
         return f"{value:.0%}"
     return f"{value:,.12g}" if isinstance(value, int | float) else str(value)[:60]

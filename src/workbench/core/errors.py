@@ -9,8 +9,7 @@
     ├── BudgetError                exit 3   a limit on spending was reached
     ├── GateError                  exit 4   a quality gate was not met
     ├── ModelError                 exit 1   a model's service gave no usable answer
-    ├── StoreError                 exit 1   the store cannot be read or written
-    └── StepError                  exit 1   a notebook or its kernel failed
+    └── StoreError                 exit 1   the store cannot be read or written
 
 Every message names the thing, the value and what to do next, in one line.
 """
@@ -18,16 +17,9 @@ Every message names the thing, the value and what to do next, in one line.
 from __future__ import annotations
 
 __all__ = [
-    "BudgetError",
-    "ConfigError",
-    "DataError",
-    "GateError",
-    "InputError",
-    "ModelError",
-    "StepError",
-    "StoreError",
-    "WorkbenchError",
-]
+    "BudgetError", "ConfigError", "DataError", "GateError", "InputError", "ModelError",
+    "StoreError", "WorkbenchError",
+]  # fmt: skip
 
 
 class WorkbenchError(Exception):
@@ -68,7 +60,3 @@ class ModelError(WorkbenchError):
 
 class StoreError(WorkbenchError):
     """The store cannot be read or written (full disk, newer schema, damaged file)."""
-
-
-class StepError(WorkbenchError):
-    """A notebook or its kernel failed."""

@@ -12,12 +12,7 @@ __all__ = ["refuse_unknown", "suggest"]
 
 
 def refuse_unknown(names: Iterable[Any], *, known: Collection[str], where: str) -> None:
-    """Refuse a name that is not among the known ones.
-
-    Args:
-        names: Names as they were written, e.g. the keys of a mapping.
-        known: Names there are.
-        where: File and field, for the message.
+    """Refuse a name that is not among the known ones, e.g. a key of a mapping.
 
     Raises:
         ConfigError: Naming the place, the name and the one that was probably meant.

@@ -21,11 +21,9 @@ def usd(value: str | int | float | Decimal) -> Decimal:
     try:
         amount = Decimal(str(value))
     except InvalidOperation:
-        raise ConfigError(
-            f"not an amount of dollars: {value!r}; write a number like 12.50"
-        ) from None
+        amount = Decimal("NaN")
     if not amount.is_finite():
-        raise ConfigError(f"not an amount of dollars: {value!r}; write a finite number")
+        raise ConfigError(f"not an amount of dollars: {value!r}; write a number like 12.50")
     return amount
 
 

@@ -10,11 +10,9 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from workbench.core.identity import content_id, file_sha256
+from workbench.core.identity import file_sha256
 
-__all__ = [
-    "code_hash", "git_commit", "library_versions", "reached_files", "stamp", "without_magics",
-]  # fmt: skip
+__all__ = ["git_commit", "library_versions", "reached_files", "stamp", "without_magics"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _LIBRARIES = ("numpy", "pandas", "torch", "lightning", "transformers", "scikit-learn", "scipy")
@@ -54,23 +52,12 @@ def stamp(*, seed: int | None = None) -> dict[str, object]:
     return {"commit": git_commit(), "versions": library_versions(), "seed": seed}
 
 
-def code_hash(source: str) -> str:
-    """Return the hash of all of this package's code that a piece of Python can reach."""
-    return content_id(reached_files(source))
-
-
 def reached_files(source: str) -> dict[str, str]:
     """Return path → hash of all of this package's files that a piece of Python can reach.
 
-    Imports are followed as text, also those inside functions, so a change in a room that the
-    source never imports leaves the hash alone.
-
-    Args:
-        source: Python source, e.g. the code cells of a notebook. Magics are ignored.
-
-    Returns:
-        Paths inside the package, e.g. ``llm/gateway.py``, of the modules reached and of the data
-        files beside them, e.g. price tables.
+    Paths are inside the package, e.g. ``llm/gateway.py``, of modules and of the data files beside
+    them, e.g. price tables. Imports are followed as text, also those inside functions, so a change
+    in a room that the source never imports leaves the hashes alone.
     """
     reached: dict[str, str] = {}
     pending = list(_imported_files(without_magics(source)))

@@ -18,7 +18,10 @@ from urllib.parse import urlsplit
 
 from workbench.core.errors import ConfigError
 
-__all__ = ["Secret", "Settings", "project_root", "read_keys", "read_settings", "seeds_folder"]
+__all__ = [
+    "Secret", "Settings", "is_loopback", "project_root", "read_keys", "read_settings",
+    "seeds_folder",
+]  # fmt: skip
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _KEY_VARIABLES = {
@@ -26,6 +29,15 @@ _KEY_VARIABLES = {
     "openai": ("WORKBENCH_OPENAI_KEYS", "OPENAI_API_KEY"),
 }
 """Provider → variables of its keys, the first that is set counts."""
+_TEXTS = {
+    "run_id": "WORKBENCH_RUN_ID",
+    "experiment": "WORKBENCH_EXPERIMENT",
+    "fingerprint": "WORKBENCH_FINGERPRINT",
+    "llm": "WORKBENCH_LLM",
+    "cache_url": "WORKBENCH_CACHE_URL",
+    "otlp_endpoint": "OTEL_EXPORTER_OTLP_ENDPOINT",
+}
+"""Field of the settings → variable, where both are plain text and empty means none."""
 
 
 class Secret:
@@ -78,7 +90,7 @@ class Settings:
 
     def may_connect(self, url: str) -> bool:
         """Return whether a connection is allowed: every one online, else those to this machine."""
-        return not self.offline or _is_loopback(url)
+        return not self.offline or is_loopback(url)
 
     @property
     def is_batch(self) -> bool:
@@ -87,23 +99,15 @@ class Settings:
 
     def to_environment(self) -> dict[str, str]:
         """Return the variables that make :func:`read_settings` give equal settings."""
-        variables = {
+        return {
             "WORKBENCH_HOME": str(self.home),
             "WORKBENCH_DATABASE_URL": self.database_url,
             "WORKBENCH_USER": self.user,
-            "WORKBENCH_OFFLINE": "1" if self.offline else "0",
-            "WORKBENCH_FINGERPRINT": self.fingerprint,
-            "WORKBENCH_LLM": self.llm,
-            "WORKBENCH_CACHE_URL": self.cache_url,
-            "WORKBENCH_PROFILE": "1" if self.profile else "0",
+            "WORKBENCH_RUN_FOLDER": str(self.run_folder or ""),
+            "WORKBENCH_OFFLINE": str(int(self.offline)),
+            "WORKBENCH_PROFILE": str(int(self.profile)),
+            **{name: getattr(self, field) for field, name in _TEXTS.items()},
         }
-        if self.otlp_endpoint:
-            variables["OTEL_EXPORTER_OTLP_ENDPOINT"] = self.otlp_endpoint
-        if self.run_folder is not None:
-            variables["WORKBENCH_RUN_FOLDER"] = str(self.run_folder)
-            variables["WORKBENCH_RUN_ID"] = self.run_id
-            variables["WORKBENCH_EXPERIMENT"] = self.experiment
-        return variables
 
 
 def read_settings(
@@ -127,14 +131,9 @@ def read_settings(
         database_url=env.get("WORKBENCH_DATABASE_URL") or f"sqlite:///{home / 'workbench.db'}",
         user=env.get("WORKBENCH_USER") or _os_user(),
         run_folder=Path(run_folder) if run_folder else None,
-        run_id=env.get("WORKBENCH_RUN_ID", ""),
-        experiment=env.get("WORKBENCH_EXPERIMENT", ""),
         offline=_switch(env, "WORKBENCH_OFFLINE", "1"),
-        fingerprint=env.get("WORKBENCH_FINGERPRINT", ""),
-        llm=env.get("WORKBENCH_LLM", ""),
-        cache_url=env.get("WORKBENCH_CACHE_URL", ""),
-        otlp_endpoint=env.get("OTEL_EXPORTER_OTLP_ENDPOINT", ""),
         profile=_switch(env, "WORKBENCH_PROFILE", "0"),
+        **{field: env.get(name, "") for field, name in _TEXTS.items()},
     )
 
 
@@ -201,14 +200,8 @@ def seeds_folder() -> Path:
     raise ConfigError("the shipped seeds are missing; reinstall prompt-safety-workbench")
 
 
-def _switch(env: Mapping[str, str], name: str, default: str) -> bool:
-    value = env.get(name, default)
-    if value not in {"0", "1"}:
-        raise ConfigError(f"{name} is {value!r}; set it to 0 or 1")
-    return value == "1"
-
-
-def _is_loopback(url: str) -> bool:
+def is_loopback(url: str) -> bool:
+    """Return whether an address is one of this machine."""
     try:
         parts = urlsplit(url)
         if parts.scheme == "unix" or parts.hostname == "localhost":
@@ -216,6 +209,13 @@ def _is_loopback(url: str) -> bool:
         return ipaddress.ip_address(parts.hostname or "").is_loopback
     except ValueError:  # a name, or no address at all
         return False
+
+
+def _switch(env: Mapping[str, str], name: str, default: str) -> bool:
+    value = env.get(name, default)
+    if value not in {"0", "1"}:
+        raise ConfigError(f"{name} is {value!r}; set it to 0 or 1")
+    return value == "1"
 
 
 def _os_user() -> str:

@@ -17,15 +17,9 @@ from workbench.store.records import LedgerRow
 from workbench.store.results import CallsResult, CallsRow, EstimateRow
 
 __all__ = [
-    "BILLED",
-    "By",
-    "calls_of",
-    "count_calls",
-    "estimate_vs_truth",
-    "reprice",
-    "summarize",
+    "BILLED", "By", "calls_of", "count_calls", "estimate_vs_truth", "reprice", "summarize",
     "summary",
-]
+]  # fmt: skip
 
 By = Literal["phase", "model", "task", "person", "day"]
 
@@ -40,9 +34,8 @@ _TOKENS = {
 }
 
 
-def calls_of(store: Store, experiment: str) -> CallsResult:
-    """Return all model calls of an experiment, as ``store.results.CostResult`` tells them."""
-    rows = store.ledger.rows(experiment=experiment)
+def calls_of(rows: Sequence[LedgerRow]) -> CallsResult:
+    """Return the model calls among ledger rows, as ``store.results.CostResult`` tells them."""
     return {
         "by_phase": summarize(rows, by="phase"),
         "by_model": summarize(rows, by="model"),
@@ -74,20 +67,19 @@ def count_calls(row: LedgerRow) -> tuple[str, int]:
 
 
 def estimate_vs_truth(store: Store, experiment: str) -> list[EstimateRow]:
-    """Return each estimate of an experiment beside what its work was billed, oldest first."""
+    """Return each estimate of an experiment beside what its work was billed, oldest first.
+
+    An estimate counts until the next one of the same work, which is made when it resumes.
+    """
     rows = [row for row in store.ledger.rows(experiment=experiment) if row.unit == TOKEN]
-    estimates = store.calls.estimates(experiment)
-    found = []
-    for place, estimate in enumerate(estimates):
-        later = (one["at"] for one in estimates[place + 1 :] if one["work"] == estimate["work"])
-        end = next(later, "")
-        own = [
-            row
-            for row in rows
-            if row.work == estimate["work"] and row.at >= estimate["at"] and not row.at >= end > ""
-        ]
-        found.append(_compared(estimate, own, is_last=not end))
-    return found
+    found: list[EstimateRow] = []
+    resumed: dict[str, str] = {}
+    for estimate in reversed(store.calls.estimates(experiment)):
+        start, end = estimate["at"], resumed.get(estimate["work"], "~")
+        own = [row for row in rows if row.work == estimate["work"] and start <= row.at < end]
+        found.append(_compared(estimate, own, is_last=estimate["work"] not in resumed))
+        resumed[estimate["work"]] = start
+    return found[::-1]
 
 
 def reprice(rows: Iterable[LedgerRow], prices: Prices) -> list[LedgerRow]:
@@ -107,13 +99,9 @@ def _repriced(row: LedgerRow, prices: Prices) -> LedgerRow:
         return row
     kinds = ("input", "cache_read", "cache_write_5m", "cache_write_1h", "output")
     usage = Usage(**{f"{kind}_tokens": told.get(kind, 0) for kind in kinds})
-    dollars = prices.price_of(
-        usage,
-        model=row.resource,
-        provider=told["provider"],
-        is_batch=bool(told.get("is_batch")),
-    )
-    return replace(row, usd=dollars, price_version=prices.price_version())
+    is_batch, provider = bool(told.get("is_batch")), told["provider"]
+    today = prices.price_of(usage, model=row.resource, provider=provider, is_batch=is_batch)
+    return replace(row, usd=today, price_version=prices.price_version())
 
 
 def _group(row: LedgerRow, by: By) -> str:
@@ -163,8 +151,8 @@ def _compared(estimate: dict[str, Any], rows: Sequence[LedgerRow], *, is_last: b
     figures = estimate["figures"]
     low, expected, worst = (Decimal(value) for value in figures["usd"])
     billed = sum((row.usd for row in rows), ZERO)
-    outcomes = [count_calls(row) for row in rows]
-    calls = sum(count for outcome, count in outcomes if outcome in {"sent", "batch"})
+    counted = map(count_calls, rows)
+    calls = sum(count for outcome, count in counted if outcome in {"sent", "batch"})
     verdict: Literal["within", "below", "above", "cut short"] = "within"
     if billed > worst:
         verdict = "above"

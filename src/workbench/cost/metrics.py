@@ -21,23 +21,13 @@ __all__ = ["StoreCollector", "exposition", "write_textfile"]
 _LATENCY_BOUNDS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 _KINDS = ("input", "cache_read", "cache_write_5m", "cache_write_1h", "output")
 _COUNTERS = {
-    "workbench_llm_calls": (
-        "Requests, by how they were answered.",
-        ("model", "task", "phase", "outcome"),
-    ),
-    "workbench_llm_tokens": ("Tokens as the services counted them.", ("model", "kind")),
-    "workbench_llm_dollars": (
-        "US dollars billed; lost calls at their worst case.",
-        ("model", "phase"),
-    ),
-    "workbench_llm_bytes": ("Bytes of HTTP bodies.", ("direction",)),
-    "workbench_llm_cache_hits": ("Answers that were at hand.", ()),
-    "workbench_llm_cache_misses": ("Calls that were not at hand, and why.", ("reason",)),
+    "calls": ("Requests, by how they were answered.", ("model", "task", "phase", "outcome")),
+    "tokens": ("Tokens as the services counted them.", ("model", "kind")),
+    "dollars": ("US dollars billed; lost calls at their worst case.", ("model", "phase")),
+    "bytes": ("Bytes of HTTP bodies.", ("direction",)),
+    "cache_hits": ("Answers that were at hand.", ()),
+    "cache_misses": ("Calls that were not at hand, and why.", ("reason",)),
 }
-
-
-_Amounts = dict[tuple[str, ...], float]
-"""By labels."""
 
 
 class StoreCollector:
@@ -48,21 +38,17 @@ class StoreCollector:
 
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics."""
-        from prometheus_client.core import (
-            CounterMetricFamily,
-            GaugeMetricFamily,
-            HistogramMetricFamily,
-        )
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+        from prometheus_client.core import HistogramMetricFamily as Histogram
 
         counts, latencies = self._count()
         for name, (help_text, labels) in _COUNTERS.items():
-            family = CounterMetricFamily(name, help_text, labels=labels)
-            for values, amount in sorted(counts[name].items()):
+            family = CounterMetricFamily(f"workbench_llm_{name}", help_text, labels=labels)
+            for (_, *values), amount in sorted(one for one in counts.items() if one[0][0] == name):
                 family.add_metric(values, amount)
             yield family
-        histogram = HistogramMetricFamily(
-            "workbench_llm_latency_seconds", "Seconds from request to answer.", labels=["model"]
-        )
+        told = "Seconds from request to answer."
+        histogram = Histogram("workbench_llm_latency_seconds", told, labels=["model"])
         for model, seconds in sorted(latencies.items()):
             buckets = [(str(b), sum(s <= b for s in seconds)) for b in _LATENCY_BOUNDS_S]
             histogram.add_metric([model], [*buckets, ("+Inf", len(seconds))], sum(seconds))
@@ -74,27 +60,25 @@ class StoreCollector:
         size = stored_bytes(self._store.home)
         yield GaugeMetricFamily("workbench_storage_bytes", "Bytes in the store's folder.", size)
 
-    def _count(self) -> tuple[dict[str, _Amounts], dict[str, list[float]]]:
-        """Return amounts by metric, and latencies by model."""
-        counts: dict[str, _Amounts] = defaultdict(lambda: defaultdict(float))
+    def _count(self) -> tuple[dict[tuple[str, ...], float], dict[str, list[float]]]:
+        """Return amounts by metric and labels, and latencies by model."""
+        counts: dict[tuple[str, ...], float] = defaultdict(float)
         latencies: dict[str, list[float]] = defaultdict(list)
         for row in self._store.ledger.rows():
             if row.unit != TOKEN:
                 continue
             told, model = row.details, _label(row.resource)
             outcome, calls = count_calls(row)
-            who = (model, _label(told.get("task", "")), row.phase, _label(outcome))
-            counts["workbench_llm_calls"][who] += calls
-            counts["workbench_llm_dollars"][model, row.phase] += float(row.usd)
+            counts["calls", model, _label(told.get("task", "")), row.phase, outcome] += calls
+            counts["dollars", model, row.phase] += float(row.usd)
             for kind in _KINDS:
-                counts["workbench_llm_tokens"][model, kind] += told.get(kind, 0)
+                counts["tokens", model, kind] += told.get(kind, 0)
             for direction in ("sent", "received"):
-                counts["workbench_llm_bytes"][(direction,)] += told.get(f"bytes_{direction}", 0)
+                counts["bytes", direction] += told.get(f"bytes_{direction}", 0)
             if outcome in {"hit", "joined"}:
-                counts["workbench_llm_cache_hits"][()] += calls
+                counts["cache_hits",] += calls
             elif outcome in {"sent", "batch"}:
-                reason = _label(told.get("miss", ""))
-                counts["workbench_llm_cache_misses"][(reason,)] += calls
+                counts["cache_misses", _label(told.get("miss", ""))] += calls
             if outcome == "sent" and "latency_s" in told:
                 latencies[model].append(float(told["latency_s"]))
         return counts, latencies

@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,70 +17,40 @@ from workbench.scaling.energy import FACTOR_SOURCE, KWH_PER_CORE_HOUR
 from workbench.store.results import Interval, SpendRow
 
 __all__ = [
-    "Assumption",
-    "Latency",
-    "Reduction",
-    "Roi",
-    "alternative_usd",
-    "assume",
-    "avoided_usd",
-    "compute",
-    "cost_claims",
-    "measured_latency",
-    "measured_reduction",
-    "replaced",
-    "serving_usd",
+    "Assumption", "Figure", "Roi", "alternative_usd", "assume", "avoided_usd", "by_hand",
+    "compute", "cost_claims", "measured_latency", "measured_reduction", "replaced", "serving_usd",
     "triage_usd",
-]
+]  # fmt: skip
 
 _TABLE = Path(__file__).with_name("assumptions.json")
 Kind = Literal["measured", "assumed"]
 
 _SHARE = "share of successful attacks stopped"
 _AS_GOOD = "nobody measured the alternative: taken to stop as many, so that incidents cancel out"
+_GIVEN = "given by the user"
 _DAYS, _MONTHS = 365, 12
 _HOURS_PER_MS = 1 / 3.6e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assumption:
-    """A figure that the arithmetic stands on."""
+    """A figure that the arithmetic stands on, with the ends tried in the sensitivity."""
 
     name: str
     value: float
     low: float
-    """Lower end tried in the sensitivity."""
     high: float
-    """Upper end tried in the sensitivity."""
     unit: str
     source: str
     kind: Kind
 
 
-class Latency(NamedTuple):
-    """Milliseconds of one core per prompt, and where they come from."""
-
-    interval: Interval
-    """Median with 5th and 95th percentile."""
-    source: str
-    kind: Kind = "measured"
-
-    @classmethod
-    def given(cls, latency_ms: float) -> Latency:
-        """Return what a person says it is."""
-        same: Interval = {"value": latency_ms, "low": latency_ms, "high": latency_ms}
-        return cls(same, "given by the user", "assumed")
-
-
-class Reduction(NamedTuple):
-    """Share of successful attacks that the sanitizer stops, and where it comes from."""
+class Figure(NamedTuple):
+    """What runs measured or a person says, and where it comes from."""
 
     interval: Interval
     source: str
     kind: Kind = "measured"
-
-
-_NO_REDUCTION = Reduction({"value": 0.0, "low": 0.0, "high": 0.0}, "not measured: none", "assumed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,10 +77,22 @@ class Roi:
     """Per assumption: name, low, high, saving_at_low_usd, saving_at_high_usd; widest first."""
 
 
+def _around(value: float, least: float, most: float) -> Interval:
+    return {"value": value, "low": value * least, "high": value * most}
+
+
+def by_hand(value: float) -> Figure:
+    """Return the figure that a person says it is."""
+    return Figure(_around(value, 1, 1), _GIVEN, "assumed")
+
+
+_NO_REDUCTION = by_hand(0.0)._replace(source="not measured: none")
+
+
 def measured_latency(
     results: Iterable[Mapping[str, Any]], *, experiment: str, target: str = ""
-) -> Latency:
-    """Return the latency that the newest analysis of a sanitizer measured.
+) -> Figure:
+    """Return the ms of one core per prompt that the newest analysis of a sanitizer measured.
 
     Args:
         results: Results of kind ``analysis``, oldest first.
@@ -125,60 +106,55 @@ def measured_latency(
     for result in reversed(list(results)):
         latencies = result["latency_ms"]
         seen |= set(latencies)
-        for name, interval in latencies.items():
-            if name == target or (not target and name.startswith("sanitizer")):
-                source = f"campaign of {experiment}, {name}: median, 5th, 95th percentile"
-                return Latency(interval, source)
+        if name := _sanitizer(latencies, target):
+            source = f"campaign of {experiment}, {name}: median, 5th, 95th percentile"
+            return Figure(latencies[name], source)
     wanted = repr(target) if target else "a sanitizer"
-    measured = ", ".join(sorted(seen)) or "none"
     raise ConfigError(
-        f"no latency of {wanted} (targets measured: {measured}); run the analysis step first or "
-        "set latency_ms"
+        f"no latency of {wanted} (targets measured: {', '.join(sorted(seen)) or 'none'}); run the"
+        " analysis step first or set latency_ms"
     )
 
 
 def measured_reduction(
     results: Iterable[Mapping[str, Any]], *, experiment: str, target: str = ""
-) -> Reduction:
-    """Return by how much the newest analysis saw attacks succeed less; none if it did not look.
+) -> Figure:
+    """Return the share of successful attacks that the newest analysis saw stopped.
 
-    Args:
-        results: Results of kind ``analysis``, oldest first.
-        experiment: Where they are from, for the source.
-        target: Which target; empty for the first whose name starts with ``sanitizer``.
+    None where it did not look; arguments as for :func:`measured_latency`.
     """
     for result in reversed(list(results)):
         rates: dict[str, Interval] = {row["target"]: row["rate"] for row in result["totals"]}
-        names = [
-            name
-            for name in rates
-            if name == target or (not target and name.startswith("sanitizer"))
-        ]
-        bare = rates.get("bare")
-        if bare and bare["low"] > 0 and names:
-            behind = rates[names[0]]
-            ends = {"value": "value", "low": "high", "high": "low"}
-            reduction: Any = {
-                end: min(max(1 - behind[other] / bare[end], 0.0), 1.0)  # type: ignore[literal-required]
-                for end, other in ends.items()
+        bare, name = rates.get("bare"), _sanitizer(rates, target)
+        if bare and bare["low"] > 0 and name:
+            behind = rates[name]
+            reduction: Interval = {
+                "value": _stopped(behind["value"], bare["value"]),
+                "low": _stopped(behind["high"], bare["low"]),
+                "high": _stopped(behind["low"], bare["high"]),
             }
-            source = f"campaign of {experiment}: attacks that succeed, {names[0]} beside bare"
-            return Reduction(reduction, source)
+            source = f"campaign of {experiment}: attacks that succeed, {name} beside bare"
+            return Figure(reduction, source)
     return _NO_REDUCTION
 
 
+def _sanitizer(names: Iterable[str], target: str) -> str:
+    """Return the name that is meant, or nothing."""
+    return next((n for n in names if n == target or (not target and n.startswith("sanitizer"))), "")
+
+
+def _stopped(behind: float, bare: float) -> float:
+    return min(max(1 - behind / bare, 0.0), 1.0)
+
+
 def assume(
-    *,
-    prompts_per_day: int,
-    latency: Latency,
-    spent_usd: float,
-    reduction: Reduction = _NO_REDUCTION,
+    *, prompts_per_day: int, latency: Figure, spent_usd: float, reduction: Figure = _NO_REDUCTION
 ) -> list[Assumption]:
     """Return the assumptions, those measured here and those that no run can measure.
 
     Args:
         prompts_per_day: Prompts to serve, > 0.
-        latency: Of one prompt on one core.
+        latency: Milliseconds of one core per prompt.
         spent_usd: What the experiment cost so far.
         reduction: Share of successful attacks that the sanitizer stops, in [0, 1].
 
@@ -190,16 +166,16 @@ def assume(
         raise ConfigError(
             f"prompts_per_day={prompts_per_day}, latency_ms={latency_ms['value']}: must be above 0"
         )
-    volume = float(prompts_per_day)
+    volume = _around(prompts_per_day, 0.1, 1)
     core, guard, kwh = price("cpu_core_hour"), price("guard_model_mtok"), KWH_PER_CORE_HOUR
-    core_usd, guard_usd = float(core.usd), float(guard.usd)
+    core_usd, guard_usd = _around(float(core.usd), 0.5, 2), _around(float(guard.usd), 0.1, 1)
     as_good: Interval = {"value": reduction.interval["value"], "low": 0.0, "high": 1.0}
     metered = "ledger of this experiment: metered seconds at list prices"
     rows: list[tuple[str, Interval, str, str, Kind]] = [
-        ("prompts_per_day", _around(volume, 0.1, 1), "prompts", "what was asked", "assumed"),
+        ("prompts_per_day", volume, "prompts", "what was asked", "assumed"),
         ("latency_ms", latency_ms, "ms of one core per prompt", source, kind),
-        ("core_hour_usd", _around(core_usd, 0.5, 2), "USD", _dated(core), "assumed"),
-        ("guard_usd_per_mtok", _around(guard_usd, 0.1, 1), "USD", _dated(guard), "assumed"),
+        ("core_hour_usd", core_usd, "USD", _dated(core), "assumed"),
+        ("guard_usd_per_mtok", guard_usd, "USD", _dated(guard), "assumed"),
         ("kwh_per_core_hour", _around(kwh, 0.5, 2), "kWh", FACTOR_SOURCE, "assumed"),
         ("spent_usd", _around(spent_usd, 1, 1), "USD, once", metered, "measured"),
         ("attack_reduction", reduction.interval, _SHARE, reduction.source, reduction.kind),
@@ -221,32 +197,24 @@ def compute(assumptions: list[Assumption]) -> Roi:
         assumptions: As :func:`assume` gives them, any of them replaced.
 
     Raises:
-        ConfigError: If an assumption is missing or named twice.
+        ConfigError: If an assumption is missing or named twice, or makes no sense.
 
     Source:
-        Own arithmetic, see :func:`serving_usd`, :func:`triage_usd`, :func:`alternative_usd` and
-        :func:`avoided_usd`.
+        Own arithmetic: the functions below.
     """
-    by_name = {assumption.name: assumption for assumption in assumptions}
-    if len(by_name) != len(assumptions):
+    base = {one.name: one.value for one in assumptions}
+    if len(base) != len(assumptions):
         raise ConfigError("an ROI assumption is named twice; give each name once")
-    base = {name: assumption.value for name, assumption in by_name.items()}
-    cost, alternative, avoided = _year(base)
-    saving = alternative - cost + avoided
-
-    def saved(name: str, value: float) -> float:
-        own, other, difference = _year({**base, name: value})
-        return other - own + difference
-
-    rows: list[tuple[float, str, dict[str, object]]] = []
+    cost, alternative, avoided, saving = _year(base)
+    swings: list[dict[str, Any]] = []
     for one in assumptions:
-        low, high = saved(one.name, one.low), saved(one.name, one.high)
+        low, high = (_year({**base, one.name: value})[-1] for value in (one.low, one.high))
         row = {"name": one.name, "low": one.low, "high": one.high, "swing_usd": abs(high - low)}
-        row |= {"saving_at_low_usd": low, "saving_at_high_usd": high}
-        rows.append((-abs(high - low), one.name, row))
-    core_hours = base["latency_ms"] * _HOURS_PER_MS / base["utilization"]
+        swings.append(row | {"saving_at_low_usd": low, "saving_at_high_usd": high})
+    swings.sort(key=lambda row: (-row["swing_usd"], row["name"]))
+    core_hours = base["latency_ms"] * _HOURS_PER_MS
     once = base["spent_usd"] + base["build_hours"] * base["hourly_wage_usd"]
-    kwh = base["latency_ms"] * _HOURS_PER_MS * base["kwh_per_core_hour"]
+    kwh = core_hours * base["kwh_per_core_hour"]
     return Roi(
         annual_cost_usd=cost,
         annual_alternative_usd=alternative,
@@ -254,10 +222,10 @@ def compute(assumptions: list[Assumption]) -> Roi:
         annual_avoided_usd=avoided,
         annual_saving_usd=saving,
         payback_days=once / saving * _DAYS if saving > 0 else None,
-        cores=base["prompts_per_day"] * core_hours / 24,
+        cores=base["prompts_per_day"] * core_hours / base["utilization"] / 24,
         kwh_per_prompt=kwh,
         annual_kwh=kwh * base["prompts_per_day"] * _DAYS,
-        sensitivity=[row for swing, _, row in sorted(rows, key=itemgetter(0, 1)) if swing],
+        sensitivity=[row for row in swings if row["swing_usd"]],
     )
 
 
@@ -282,13 +250,8 @@ def cost_claims(roi: Roi, *, spent: SpendRow, training_s: float) -> list[dict[st
         "payback_days": f"{payback}, computed from the assumptions",
     }
     return [
-        {
-            "name": row["name"],
-            "claimed": row["claimed"],
-            "measured": measured.get(row["measure"], "not measured"),
-            "note": row["note"],
-            "kind": "claimed",
-        }
+        {name: row[name] for name in ("name", "claimed", "note")}
+        | {"measured": measured.get(row["measure"], "not measured"), "kind": "claimed"}
         for row in _table()["claims"]
     ]
 
@@ -299,20 +262,18 @@ def replaced(assumptions: list[Assumption], values: Mapping[str, float]) -> list
     Raises:
         ConfigError: If a name is not among them, or a value is no number from 0 up.
     """
-    known = {assumption.name for assumption in assumptions}
+    found = {one.name: one for one in assumptions}
     for name, value in values.items():
-        if name not in known:
-            raise ConfigError(f"no ROI assumption {name!r}; known: {', '.join(sorted(known))}")
+        if name not in found:
+            raise ConfigError(f"no ROI assumption {name!r}; known: {', '.join(sorted(found))}")
         if not isinstance(value, int | float) or not 0 <= value < math.inf:
             raise ConfigError(f"ROI assumption {name}={value!r}: give a number, 0 or more")
-    return [
-        _given(one, float(values[one.name])) if one.name in values else one for one in assumptions
-    ]
-
-
-def _given(one: Assumption, value: float) -> Assumption:
-    low, high = min(one.low, value), max(one.high, value)
-    return replace(one, value=value, low=low, high=high, source="given by the user", kind="assumed")
+        one = found[name]
+        found[name] = replace(
+            one, value=float(value), low=min(one.low, value), high=max(one.high, value),
+            source=_GIVEN, kind="assumed",
+        )  # fmt: skip
+    return list(found.values())
 
 
 def serving_usd(values: Mapping[str, float]) -> float:
@@ -351,21 +312,16 @@ def avoided_usd(values: Mapping[str, float]) -> float:
     return values["incidents_per_year"] * values["incident_usd"] * more
 
 
-def _year(values: Mapping[str, float]) -> tuple[float, float, float]:
-    """Return a year's cost here, of the alternative, and of incidents avoided, in dollars."""
+def _year(values: Mapping[str, float]) -> tuple[float, float, float, float]:
+    """Return a year's dollars: cost here, of the alternative, avoided, saved."""
     try:
         cost = serving_usd(values) + triage_usd(values)
-        return cost, alternative_usd(values), avoided_usd(values)
+        alternative, avoided = alternative_usd(values), avoided_usd(values)
     except KeyError as error:
         raise ConfigError(f"the ROI needs the assumption {error}; see cost.roi.assume") from None
     except ZeroDivisionError:
-        raise ConfigError(
-            "utilization=0: cores that never work serve nothing; give above 0"
-        ) from None
-
-
-def _around(value: float, least: float, most: float) -> Interval:
-    return {"value": value, "low": value * least, "high": value * most}
+        raise ConfigError("utilization=0: cores that never work serve nothing; give more") from None
+    return cost, alternative, avoided, alternative - cost + avoided
 
 
 def _dated(entry: Price) -> str:

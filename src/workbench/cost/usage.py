@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from workbench.store.database import Store
 from workbench.store.records import LedgerRow, Phase
 from workbench.store.results import SpendRow
 
-__all__ = ["compute_rows", "spend", "spend_rows", "spent", "total"]
+__all__ = ["compute_rows", "spend", "spent", "total"]
 
 By = Literal["phase", "step", "who", "resource"]
 
@@ -44,43 +45,25 @@ def compute_rows(
     whole = (core_hour.usd * Decimal(str(cpu_s)) / 3600).quantize(_NANO_USD)
     power = (electricity.usd * Decimal(str(kwh))).quantize(_NANO_USD)
 
-    def row(resource: str, quantity: float, unit: str, usd: Decimal, note: str) -> LedgerRow:
-        return LedgerRow(
-            who=who,
-            job=job,
-            experiment=experiment,
-            phase=phase,
-            resource=resource,
-            quantity=quantity,
-            unit=unit,
-            usd=usd,
-            price_version=core_hour.version,
-            estimated=True,
-            note=note,
-        )
-
-    return [
-        row("cpu", cpu_s, "core_s", whole - power, "metered seconds at a list price, less power"),
-        row("energy", kwh, "kwh", power, f"estimated, not metered: {FACTOR_SOURCE}"),
-    ]
+    cpu = LedgerRow(
+        who=who,
+        job=job,
+        experiment=experiment,
+        phase=phase,
+        resource="cpu",
+        quantity=cpu_s,
+        unit="core_s",
+        usd=whole - power,
+        price_version=core_hour.version,
+        estimated=True,
+        note="metered seconds at a list price, less power",
+    )
+    note = f"estimated, not metered: {FACTOR_SOURCE}"
+    return [cpu, replace(cpu, resource="energy", quantity=kwh, unit="kwh", usd=power, note=note)]
 
 
-def spend(store: Store, experiment: str, *, by: By = "phase") -> list[SpendRow]:
-    """Return what an experiment cost, dearest first: every row its ledger has, reruns included.
-
-    Args:
-        store: The open store.
-        experiment: Name of the experiment.
-        by: What to group by; ``step`` is the experiment's step of the run.
-    """
-    steps: dict[str, str] = {}
-    if by == "step":
-        steps = {run.id: run.step for run in store.runs.find(experiment=experiment)}
-    return spend_rows(store.ledger.rows(experiment=experiment), by=by, steps=steps)
-
-
-def spend_rows(
-    rows: Iterable[LedgerRow], *, by: By = "phase", steps: dict[str, str] | None = None
+def spend(
+    rows: Iterable[LedgerRow], *, by: By = "phase", steps: Mapping[str, str] | None = None
 ) -> list[SpendRow]:
     """Return ledger rows summed by group, dearest first; shares are of the dollars.
 
@@ -111,15 +94,23 @@ def spend_rows(
 
 
 def spent(store: Store, experiment: str) -> dict[str, Any]:
-    """Return what an experiment cost, as ``store.results.CostResult`` tells it."""
-    by_phase, by_step = (spend(store, experiment, by=by) for by in ("phase", "step"))
+    """Return what an experiment cost, as ``store.results.CostResult`` tells it.
+
+    Every row that its ledger has counts, reruns included.
+    """
+    rows = store.ledger.rows(experiment=experiment)
+    steps = {run.id: run.step for run in store.runs.find(experiment=experiment)}
+    by_phase = spend(rows)
     whole = total(by_phase)
-    energy = {"gco2": estimate(whole["cpu_s"]).gco2, "energy_method": METHOD}
-    models = {
-        "calls": calls_of(store, experiment),
+    return {
+        "by_phase": by_phase,
+        "by_step": spend(rows, by="step", steps=steps),
+        "total": whole,
+        "gco2": estimate(whole["cpu_s"]).gco2,
+        "energy_method": METHOD,
+        "calls": calls_of(rows),
         "estimates": estimate_vs_truth(store, experiment),
     }
-    return {"by_phase": by_phase, "by_step": by_step, "total": whole, **energy, **models}
 
 
 def total(rows: Iterable[SpendRow]) -> SpendRow:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -131,11 +131,7 @@ def build_pairs(store: Store, config: BuildConfig) -> PairSet:
 
 
 def load_pairs(store: Store, version: str) -> PairSet:
-    """Return a stored pair set.
-
-    Args:
-        store: Where the set is kept.
-        version: Its id; empty: the newest.
+    """Return a stored pair set; an empty version means the newest.
 
     Raises:
         DataError: If there is none, or its files are damaged.
@@ -147,9 +143,8 @@ def load_pairs(store: Store, version: str) -> PairSet:
     try:
         manifest = json.loads((folder / _MANIFEST_FILE).read_bytes())
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"{folder / _MANIFEST_FILE}: damaged ({error}); build the set again"
-        ) from error
+        damaged = f"{folder / _MANIFEST_FILE}: damaged ({error})"
+        raise DataError(f"{damaged}; build the set again") from error
     return PairSet(version=version, frame=read_pairs(folder / _PAIRS_FILE), manifest=manifest)
 
 
@@ -212,7 +207,8 @@ def _grow(
     sources: Sequence[Source], *, pool: _Pool, config: BuildConfig, evaluated: Sequence[Pair]
 ) -> list[Pair]:
     """Draw from all sources in turn until the target is reached or nothing new comes."""
-    drawn = _in_turn([source.grow(seed=config.seed) for source in sources])
+    rounds = zip_longest(*(source.grow(seed=config.seed) for source in sources))
+    drawn = (pair for round_ in rounds for pair in round_ if pair is not None)
     good: list[Pair] = []
     repeated: list[Pair] = []
     reasons: Counter[str] = Counter()
@@ -293,12 +289,6 @@ def _resembling(
     keys = [normalize(text) for _, text in labelled]
     found = resembles_any(keys, sorted(known), threshold=threshold)
     return {label for (label, _), is_known in zip(labelled, found, strict=True) if is_known}
-
-
-def _in_turn(streams: Sequence[Iterator[Pair]]) -> Iterator[Pair]:
-    """Yield one from each stream in turn; those that end drop out."""
-    rounds = zip_longest(*streams)
-    return (pair for round_ in rounds for pair in round_ if pair is not None)
 
 
 def _without_folders(spec: SourceSpec) -> Any:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from collections.abc import Iterable
 
 from workbench.core.redact import redact
 from workbench.data.dedupe import normalize
 from workbench.data.pairs import SPLITS, PairSet
 from workbench.store.results import PairsResult
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["make_card"]
 
@@ -42,10 +40,9 @@ def make_card(pair_set: PairSet) -> PairsResult:
     )
 
 
-def _counts(column: pd.Series[Any]) -> dict[str, int]:
+def _counts(column: Iterable[str]) -> dict[str, int]:
     """Return value → rows, the most frequent first, equals by name."""
-    counts = column.value_counts().sort_index().sort_values(ascending=False, kind="stable")
-    return {str(name): int(rows) for name, rows in counts.items()}
+    return dict(sorted(Counter(column).items(), key=lambda item: (-item[1], item[0])))
 
 
 def _plain(text: str) -> str:

@@ -88,15 +88,11 @@ def near_links(
 
 
 def near_duplicates(
-    keys: Sequence[str], *, within: Sequence[str] | None = None, threshold: float = THRESHOLD
+    keys: Sequence[str], *, within: Sequence[str] | None = None
 ) -> NDArray[np.int64]:
-    """Return ``(len(keys),)``: the position of the earlier kept text that each repeats, or −1.
-
-    The arguments are those of :func:`near_links`.
-    """
+    """Return ``(len(keys),)``: the position of the earlier kept text that each repeats, or −1."""
     repeats = np.full(len(keys), -1, dtype=np.int64)
-    links = near_links(keys, within=within, threshold=threshold)
-    for earlier, later in sorted(links, key=lambda link: link[::-1]):
+    for earlier, later in sorted(near_links(keys, within=within), key=lambda link: link[::-1]):
         if repeats[later] < 0 and repeats[earlier] < 0:
             repeats[later] = earlier
     return repeats

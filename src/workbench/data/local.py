@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from workbench.core.errors import ConfigError, DataError
-from workbench.core.identity import content_id, text_id
-from workbench.data.chance import seeded
+from workbench.core.fields import refuse_unknown
+from workbench.core.files import Table, read_table
+from workbench.core.identity import content_id, seeded, text_id
 from workbench.data.dedupe import SAME_WRAPPER, normalize
-from workbench.data.files import Table, read_table
 from workbench.data.pairs import RELATIONS, Source
 from workbench.data.split import group_texts
 from workbench.data.wrappers import family_split
@@ -49,16 +49,12 @@ _OPTIONS = (
 def read_local(options: Mapping[str, Any], *, folder: Path) -> Source:
     """Return the source that a mapping describes, with all of its rows read and checked.
 
-    Args:
-        options: See the module.
-        folder: Folder that relative paths start from.
-
     Raises:
         ConfigError: If the mapping is wrong.
         DataError: If a file is missing, broken or lacks a column.
     """
     name = str(options.get("name") or Path(str(options.get("path", "local"))).stem)
-    _check_keys(name, "option", options, _OPTIONS)
+    refuse_unknown(options, known=_OPTIONS, where=f"source {name}")
     relation = options.get("relation")
     if relation not in RELATIONS:
         known = ", ".join(RELATIONS)
@@ -67,7 +63,7 @@ def read_local(options: Mapping[str, Any], *, folder: Path) -> Source:
     for what, mapping in mappings.items():
         if not isinstance(mapping, Mapping):
             raise ConfigError(f"source {name}: {what} is {mapping!r}; write a mapping")
-        _check_keys(name, f"field in {what}", mapping, (*_PROMPTS, *_LABELS))
+        refuse_unknown(mapping, known=(*_PROMPTS, *_LABELS), where=f"source {name}: {what}")
     _check_sides(name, mappings["columns"], relation=relation, is_wrapped="templates" in options)
     table = _open_table(name, options, folder=folder)
     if "join" in options:
@@ -103,10 +99,8 @@ def _grow(
         for position, row in enumerate(rows):
             family, halves = templates[(position + shift) % len(templates)]
             core = row.get("core") or row["clean"]
-            text = core.join(halves)
-            yield _pair(
-                prototype, {**row, "core": core, "adversarial": text, "wrapper_family": family}
-            )
+            own = {"core": core, "adversarial": core.join(halves), "wrapper_family": family}
+            yield _pair(prototype, {**row, **own})
 
 
 def _pair(prototype: Pair, row: Mapping[str, Any]) -> Pair:
@@ -115,20 +109,8 @@ def _pair(prototype: Pair, row: Mapping[str, Any]) -> Pair:
     if pair.relation == "identity":
         text = pair.adversarial or pair.clean
         pair = dataclasses.replace(pair, adversarial=text, clean=text)
-    return (
-        pair
-        if pair.core
-        else dataclasses.replace(
-            pair, core=pair.clean if pair.relation == "dewrap" else pair.adversarial
-        )
-    )
-
-
-def _check_keys(name: str, what: str, mapping: Mapping[str, Any], known: Sequence[str]) -> None:
-    if unknown := sorted(str(key) for key in mapping if key not in known):
-        raise ConfigError(
-            f"source {name}: unknown {what} {unknown[0]!r}; known: {', '.join(known)}"
-        )
+    core = pair.core or (pair.clean if pair.relation == "dewrap" else pair.adversarial)
+    return dataclasses.replace(pair, core=core)
 
 
 def _check_sides(name: str, columns: Mapping[str, Any], *, relation: str, is_wrapped: bool) -> None:
@@ -157,7 +139,7 @@ def _open_table(name: str, options: Any, *, folder: Path) -> Table:
 def _join(name: str, table: Table, options: Any, *, folder: Path) -> Table:
     """Return the table with the columns of a second one beside; its own win where names collide."""
     other = _open_table(name, options, folder=folder)
-    _check_keys(name, "option in join", options, (*_FILE_OPTIONS, "key"))
+    refuse_unknown(options, known=(*_FILE_OPTIONS, "key"), where=f"source {name}: join")
     if "key" not in options:
         raise ConfigError(f"source {name}: join has no 'key'; write the key column of both files")
     key = options["key"]
@@ -170,7 +152,7 @@ def _join(name: str, table: Table, options: Any, *, folder: Path) -> Table:
     for index, value in enumerate(table.labels(key)):
         if value not in by_key:
             raise DataError(
-                f"{table.place(index)}: {key!r} is {value!r}, not in {other.path}; add it there"
+                f"{table.places[index]}: {key!r} is {value!r}, not in {other.path}; add it there"
             )
         rows.append({**by_key[value], **table.rows[index]})
     names = tuple(dict.fromkeys((*table.names, *other.names)))
@@ -181,7 +163,7 @@ def _read_templates(name: str, options: Any, *, folder: Path) -> list[tuple[str,
     """Return (wrapper family, the texts between the places of the request) of each template."""
     table = _open_table(name, options, folder=folder)
     known = (*_FILE_OPTIONS, "column", "placeholder", "family")
-    _check_keys(name, "option in templates", options, known)
+    refuse_unknown(options, known=known, where=f"source {name}: templates")
     placeholder = options.get("placeholder")
     if not isinstance(placeholder, str) or not placeholder:
         raise ConfigError(
@@ -191,7 +173,7 @@ def _read_templates(name: str, options: Any, *, folder: Path) -> list[tuple[str,
     for index, text in enumerate(texts):
         if placeholder not in text:
             raise DataError(
-                f"{table.place(index)}: no placeholder {placeholder!r}; correct it or the template"
+                f"{table.places[index]}: no placeholder {placeholder!r}; correct it or the template"
             )
     if "family" in options:
         families = [f"{name}/{label}" for label in table.labels(options["family"])]
@@ -221,7 +203,7 @@ def _read_rows(
         for index, label in enumerate(fields[field]):
             if label not in ours:
                 raise DataError(
-                    f"{table.place(index)}: {field} is {label!r}; add it to rename.{field}"
+                    f"{table.places[index]}: {field} is {label!r}; add it to rename.{field}"
                 )
         fields[field] = [str(ours[label]) for label in fields[field]]
     if "parent_id" in fields:

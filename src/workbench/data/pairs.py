@@ -70,11 +70,7 @@ def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
 
 
 def read_pairs(path: Path) -> pd.DataFrame:
-    """Return the frame of pairs that :func:`write_pairs` wrote.
-
-    Raises:
-        DataError: If the file is damaged or has other columns.
-    """
+    """Return the frame of pairs that :func:`write_pairs` wrote; refuse a damaged file."""
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:

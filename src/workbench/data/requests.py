@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from workbench.core.errors import DataError
+from workbench.core.files import read_table, text_in, texts_in
 from workbench.core.settings import seeds_folder
-from workbench.data.files import read_table, text_in, texts_in
 
 __all__ = ["HARM_CATEGORIES", "Request", "load_benign", "load_requests"]
 
@@ -47,11 +47,7 @@ def load_requests(path: Path | None = None) -> list[Request]:
 
 
 def load_benign() -> list[Request]:
-    """Return the benign requests, look-alikes included.
-
-    Raises:
-        DataError: As :func:`load_requests`.
-    """
+    """Return the benign requests, look-alikes included; raises as :func:`load_requests`."""
     return list(_load(seeds_folder() / "benign.jsonl", categories=("benign",)))
 
 
@@ -59,8 +55,7 @@ def load_benign() -> list[Request]:
 def _load(path: Path, *, categories: tuple[str, ...]) -> tuple[Request, ...]:
     table = read_table(path)
     requests: dict[str, Request] = {}
-    for index, row in enumerate(table.rows):
-        place = table.place(index)
+    for place, row in zip(table.places, table.rows, strict=True):
         request = _parse(row, place=place, categories=categories)
         if request.id in requests:
             raise DataError(f"{place}: id {request.id!r} occurs twice; give it another")

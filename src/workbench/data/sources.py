@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from workbench.core.errors import ConfigError
-from workbench.core.identity import content_id, file_sha256
+from workbench.core.identity import content_id, file_sha256, seeded
 from workbench.core.registry import Registry
 from workbench.core.settings import seeds_folder
-from workbench.data.chance import seeded
 from workbench.data.local import read_local
 from workbench.data.pairs import Source
 from workbench.data.requests import Request, load_benign, load_requests
@@ -27,9 +26,8 @@ from workbench.store.records import Pair, Relation
 __all__ = ["SOURCES", "OpenSource", "SourceSpec", "open_source"]
 
 SourceSpec: TypeAlias = str | Mapping[str, Any]
-OpenSource: TypeAlias = Callable[[Mapping[str, Any], Path], Source]
-"""Opens a source from its options and the folder that relative paths start from; raises as
-:func:`open_source`."""
+OpenSource: TypeAlias = Callable[..., Source]
+"""``(options, *, folder)`` → the source; raises as :func:`open_source`."""
 
 SOURCES: Registry[OpenSource] = Registry("source")
 
@@ -49,11 +47,11 @@ def open_source(spec: SourceSpec, *, folder: Path) -> Source:
         DataError: If the data cannot be read.
     """
     if isinstance(spec, str):
-        return SOURCES.get(spec)({}, folder)
+        return SOURCES.get(spec)({}, folder=folder)
     if not isinstance(spec, Mapping):
         raise ConfigError(f"source {spec!r} is neither a name nor a mapping; write e.g. seeds")
     options = dict(spec)
-    return SOURCES.get(options.pop("adapter", "local"))(options, folder)
+    return SOURCES.get(options.pop("adapter", "local"))(options, folder=folder)
 
 
 def _grow_seeds(prototype: Pair, *, seed: int) -> Iterator[Pair]:
@@ -123,13 +121,8 @@ def _grid(rows: int, columns: int, *, seed: int) -> Iterator[tuple[int, int, int
 
 
 @SOURCES.register("seeds")
-def _open_seeds(options: Mapping[str, Any], _folder: Path) -> Source:
-    """Open the shipped seeds; there are no options.
-
-    Raises:
-        ConfigError: If there is one.
-        DataError: If the seeds are damaged.
-    """
+def _open_seeds(options: Mapping[str, Any], *, folder: Path) -> Source:  # noqa: ARG001
+    """Open the shipped seeds; there are no options."""
     if options:
         raise ConfigError(f"source seeds: unknown option {min(options)!r}; it takes none")
     content = [file_sha256(seeds_folder() / name) for name in _SEED_FILES]
@@ -143,7 +136,4 @@ def _open_seeds(options: Mapping[str, Any], _folder: Path) -> Source:
     return Source(name="seeds", revision=revision, license="MIT", grow=grow, is_endless=True)
 
 
-@SOURCES.register("local")
-def _open_local(options: Mapping[str, Any], folder: Path) -> Source:
-    """Open files on this machine, see :mod:`workbench.data.local`."""
-    return read_local(options, folder=folder)
+SOURCES.register("local")(read_local)

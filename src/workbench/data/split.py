@@ -78,12 +78,7 @@ def group_texts(
 
 
 def group_requests(cores: Sequence[str], parents: Sequence[str]) -> list[str]:
-    """Return the leak group of each row; its side is ``request_split(group)``.
-
-    Args:
-        cores: The request inside each row.
-        parents: Id of the seed or translation parent of each row; empty where there is none.
-    """
+    """Return the leak group of each row, of its request and the seed or parent it comes from."""
     names = [core_key(core, parent) for core, parent in zip(cores, parents, strict=True)]
     return group_texts([normalize(core) for core in cores], names, side=request_split)
 

@@ -14,8 +14,8 @@ from random import Random
 from typing import TypeAlias
 from urllib.parse import unquote_to_bytes
 
+from workbench.core.identity import seeded
 from workbench.core.registry import Registry
-from workbench.data.chance import seeded
 
 __all__ = ["TRANSFORMS", "Transform"]
 

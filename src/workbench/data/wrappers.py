@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from workbench.core.errors import ConfigError, DataError
-from workbench.core.identity import stable_fraction
+from workbench.core.files import read_object, read_table, text_in, texts_in
+from workbench.core.identity import seeded, stable_fraction
 from workbench.core.settings import seeds_folder
-from workbench.data.chance import seeded
-from workbench.data.files import read_object, read_table, text_in, texts_in
 
 __all__ = ["Wrapper", "family_split", "load_wrappers", "style", "wrap"]
 
@@ -56,7 +55,6 @@ class Wrapper:
     """A family of templates that share one trick."""
 
     family: str
-    kind: str
     templates: tuple[str, ...]
     """Texts with ``{request}`` once and any number of ``{slots}``."""
 
@@ -67,7 +65,7 @@ def load_wrappers(path: Path | None = None) -> list[Wrapper]:
     Raises:
         DataError: If a line is broken; the message names the line, the field and the fix.
     """
-    return list(_load_wrappers(path or seeds_folder() / "wrappers.jsonl"))
+    return list(_load_wrappers(path or seeds_folder() / "wrappers.jsonl").values())
 
 
 def family_split(family: str) -> Literal["train", "test"]:
@@ -85,22 +83,15 @@ def wrap(request: str, *, family: str, seed: int) -> str:
 
     The request itself is kept letter by letter, so that it can be found again.
 
-    Args:
-        request: What is asked for.
-        family: Name of a shipped wrapper family.
-        seed: Picks template, fillers and style.
-
     Raises:
         ConfigError: If there is no such family; the message lists those there are.
     """
-    wrapper = _by_family().get(family)
-    if wrapper is None:
-        raise ConfigError(
-            f"unknown wrapper family {family!r}; known: {', '.join(sorted(_by_family()))}"
-        )
+    known = _load_wrappers(seeds_folder() / "wrappers.jsonl")
+    if family not in known:
+        raise ConfigError(f"unknown wrapper family {family!r}; known: {', '.join(sorted(known))}")
     draw = seeded("wrap", family, seed, request)
     slots = _load_slots(seeds_folder() / "slots.json")
-    template = draw.choice(wrapper.templates)
+    template = draw.choice(known[family].templates)
     before, after = template.split("{request}")
     before, after = (_fill(part, slots=slots, draw=draw) for part in (before, after))
     return _dress(before, request, after, draw=draw)
@@ -132,26 +123,19 @@ def _dress(before: str, request: str, after: str, *, draw: random.Random) -> str
 
 
 @cache
-def _by_family() -> dict[str, Wrapper]:
-    return {wrapper.family: wrapper for wrapper in load_wrappers()}
-
-
-@cache
 def _load_slots(path: Path) -> Mapping[str, tuple[str, ...]]:
     slots = read_object(path)
     return {slot: texts_in(slots, slot, place=str(path)) for slot in slots}
 
 
 @cache
-def _load_wrappers(path: Path) -> tuple[Wrapper, ...]:
+def _load_wrappers(path: Path) -> dict[str, Wrapper]:
     slots = _load_slots(path.with_name("slots.json"))
     table = read_table(path)
     wrappers: dict[str, Wrapper] = {}
-    for index, row in enumerate(table.rows):
-        place = table.place(index)
+    for place, row in zip(table.places, table.rows, strict=True):
         wrapper = Wrapper(
             family=text_in(row, "family", place=place),
-            kind=text_in(row, "kind", place=place),
             templates=texts_in(row, "templates", place=place),
         )
         for number, template in enumerate(wrapper.templates, start=1):
@@ -159,7 +143,7 @@ def _load_wrappers(path: Path) -> tuple[Wrapper, ...]:
         if wrapper.family in wrappers:
             raise DataError(f"{place}: family {wrapper.family!r} occurs twice; rename it")
         wrappers[wrapper.family] = wrapper
-    return tuple(wrappers.values())
+    return wrappers
 
 
 def _check_template(template: str, *, place: str, slots: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from workbench.core.errors import ConfigError
+from workbench.core.fields import refuse_unknown
 
 __all__ = ["PHASE_PRESETS", "PhaseConfig", "preset"]
 
@@ -38,11 +39,6 @@ class PhaseConfig:
     """Seed of initial weights, batches and noise."""
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            ConfigError: If one is out of range; the message names the first.
-        """
         for name in _COUNTS.split():
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -66,14 +62,8 @@ class PhaseConfig:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> PhaseConfig:
-        """Return the config that :meth:`to_json` wrote.
-
-        Raises:
-            ConfigError: If a field is unknown or out of range.
-        """
-        known = {one.name for one in fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise ConfigError(f"unknown training setting {unknown[0]!r}; known: {sorted(known)}")
+        """Return the config that :meth:`to_json` wrote; refuse an unknown field."""
+        refuse_unknown(values, known=[one.name for one in fields(cls)], where="training")
         return cls(**values)
 
 

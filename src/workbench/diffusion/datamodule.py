@@ -8,50 +8,37 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from workbench.core.errors import ConfigError, DataError
 from workbench.core.identity import stable_fraction
 from workbench.diffusion.process import to_latent
-from workbench.embedding.encoder import Encoder
+from workbench.embedding.encoder import Encoder, FloatArray
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "BatchLoader",
-    "TrainingArrays",
-    "encode_pairs",
-    "harmless",
-    "select_pairs",
-    "shared_pairs",
+    "BatchLoader", "TrainingArrays", "encode_pairs", "harmless", "select_pairs", "shared_pairs",
     "training_arrays",
-]
-
-Vectors = npt.NDArray[np.float32]
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingArrays:
     """Unit rows to train on and to validate on."""
 
-    adversarial: Vectors
+    adversarial: FloatArray
     """``(n, dim)``."""
-    clean: Vectors
+    clean: FloatArray
     """``(n, dim)``, row by row what the prompt should become."""
-    validation_adversarial: Vectors
+    validation_adversarial: FloatArray
     """``(m, dim)``."""
-    validation_clean: Vectors
+    validation_clean: FloatArray
     """``(m, dim)``."""
 
     def __post_init__(self) -> None:
-        """Check the shapes.
-
-        Raises:
-            DataError: If there are no rows, or the sides do not match.
-        """
         if not len(self.adversarial) or not len(self.validation_adversarial):
             raise DataError("training needs training and validation pairs; grow the pair set")
         shapes = {self.adversarial.shape, self.clean.shape}
@@ -76,9 +63,6 @@ def shared_pairs(frame: pd.DataFrame, *, smallest: int) -> int:
     """Return how many wrapped training pairs any choice of ``smallest`` families has.
 
     Every member of a sweep over families can train on that many, so that only diversity differs.
-
-    Raises:
-        ConfigError: If the pair set has fewer families.
     """
     counts = _wrapped(frame).groupby("wrapper_family").size().sort_values()
     _check_families(smallest, available=len(counts))
@@ -121,12 +105,9 @@ def select_pairs(
     return frame[frame.index.isin(taken.index) | plain]
 
 
-def encode_pairs(frame: pd.DataFrame, *, encoder: Encoder) -> tuple[Vectors, Vectors]:
+def encode_pairs(frame: pd.DataFrame, *, encoder: Encoder) -> tuple[FloatArray, FloatArray]:
     """Return the vectors of both sides of pairs, each ``(n, dim)``."""
-    return (
-        encoder.encode(frame["adversarial"].tolist()),
-        encoder.encode(frame["clean"].tolist()),
-    )
+    return encoder.encode(frame["adversarial"].tolist()), encoder.encode(frame["clean"].tolist())
 
 
 def harmless(frame: pd.DataFrame) -> list[str]:
@@ -138,11 +119,7 @@ def harmless(frame: pd.DataFrame) -> list[str]:
 def training_arrays(
     frame: pd.DataFrame, *, validation: pd.DataFrame, encoder: Encoder
 ) -> TrainingArrays:
-    """Return the arrays of selected training rows and of validation rows.
-
-    Raises:
-        DataError: If either is empty.
-    """
+    """Return the arrays of selected training rows and of validation rows; refuse empty ones."""
     sides = (*encode_pairs(frame, encoder=encoder), *encode_pairs(validation, encoder=encoder))
     return TrainingArrays(**dict(zip(_SIDES, sides, strict=True)))
 

@@ -11,20 +11,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from workbench.core.errors import DataError
-from workbench.embedding.encoder import Encoder
+from workbench.embedding.encoder import Encoder, FloatArray
 
 __all__ = ["Candidate", "Gallery", "decode", "spans"]
-
-Vectors = npt.NDArray[np.float32]
 
 _QUOTED = re.compile(r"\"([^\"]{8,600})\"|“([^”]{8,600})”|«([^»]{8,600})»|`([^`]{8,600})`")
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"”’)]*\s+|\n+")
 _CLAUSE_END = re.compile(r"[;:]\s+|\s[–—-]\s|,\s+")
 _MIN_SPAN_WORDS = 3
 _NOVELTY = 0.6
+_KEPT = 3
 _MAX_TEXT_CHARS = 20_000  # hostile prompts may be huge; what a person asks for is near an end
 
 
@@ -46,15 +44,10 @@ class Gallery:
     """Known clean texts and their vectors."""
 
     texts: tuple[str, ...]
-    vectors: Vectors
+    vectors: FloatArray
     """Unit rows, ``(len(texts), dim)``."""
 
     def __post_init__(self) -> None:
-        """Check the sizes.
-
-        Raises:
-            DataError: If there is not one vector per text.
-        """
         if len(self.texts) != len(self.vectors):
             raise DataError(f"gallery has {len(self.texts)} texts, {len(self.vectors)} vectors")
 
@@ -62,12 +55,8 @@ class Gallery:
 def spans(text: str, *, limit: int = 24) -> list[str]:
     """Return pieces of a prompt that could be its request, without repeats.
 
-    Quoted parts come first, then the last line, then sentences from both ends, then clauses:
-    a limit drops the least likely.
-
-    Args:
-        text: A prompt, of any length.
-        limit: Most pieces to return; each costs an encoding.
+    Quoted parts come first, then the last line, then sentences from both ends, then clauses: a
+    limit drops the least likely, since each costs an encoding.
     """
     if len(text) > _MAX_TEXT_CHARS:
         half = _MAX_TEXT_CHARS // 2
@@ -88,15 +77,13 @@ def spans(text: str, *, limit: int = 24) -> list[str]:
 
 def decode(
     prompts: Sequence[str],
-    vectors: Vectors,
-    outputs: Vectors,
+    vectors: FloatArray,
+    outputs: FloatArray,
     *,
     encoder: Encoder,
     gallery: Gallery,
-    keep: int = 3,
-    span_limit: int = 24,
 ) -> list[list[Candidate]]:
-    """Return the texts that fit each output vector best, best first.
+    """Return the three texts that fit each output vector best, best first.
 
     Ranked by the cosine to the output less 0.6 of the cosine to the prompt: the nearest text
     alone is mostly a long piece of the wrapper, since the output is still near the prompt. The
@@ -109,13 +96,11 @@ def decode(
         outputs: Unit rows that the model wants, ``(n, dim)``.
         encoder: Encodes the spans.
         gallery: Candidates of every prompt.
-        keep: Most candidates per prompt.
-        span_limit: Most spans per prompt.
 
     Raises:
         DataError: If a prompt has no candidates at all (an empty gallery and no spans).
     """
-    own = [spans(prompt, limit=span_limit) for prompt in prompts]
+    own = [spans(prompt) for prompt in prompts]
     texts = list(dict.fromkeys(piece for pieces in own for piece in pieces))
     rows = {text: index for index, text in enumerate(texts)}
     encoded = encoder.encode(texts) if texts else np.empty((0, outputs.shape[1]), np.float32)
@@ -123,9 +108,7 @@ def decode(
     for pieces, vector, output in zip(own, vectors, outputs, strict=True):
         known = [*pieces, *gallery.texts]
         if not known:
-            raise DataError(
-                "nothing to decode to: the gallery is empty and the prompt has no spans"
-            )
+            raise DataError("nothing to decode to: no text in the gallery, no span in the prompt")
         sides = (encoded[[rows[piece] for piece in pieces]], gallery.vectors)
         cosines = np.concatenate([side @ output for side in sides])
         scores = cosines - _NOVELTY * np.concatenate([side @ vector for side in sides])
@@ -137,7 +120,7 @@ def decode(
                     cosine=float(cosines[index]),
                     score=float(scores[index]),
                 )
-                for index in np.argsort(-scores, kind="stable")[:keep].tolist()
+                for index in np.argsort(-scores, kind="stable")[:_KEPT].tolist()
             ]
         )
     return results

@@ -16,11 +16,7 @@ _LONGEST_PERIOD = 10_000.0
 
 
 def time_features(times: Float[Tensor, " batch"], *, width: int) -> Float[Tensor, "batch {width}"]:
-    """Return sines and cosines of times at geometric frequencies.
-
-    Args:
-        times: Noise levels as fractions in [0, 1], ``(batch,)``.
-        width: Features, even.
+    """Return sines and cosines of times in [0, 1] at geometric frequencies; the width is even.
 
     Source:
         Vaswani et al. 2017, arXiv:1706.03762, section 3.5; times are stretched to [0, 1000].
@@ -73,13 +69,7 @@ class Denoiser(nn.Module):
         times: Float[Tensor, " batch"],
         prompt: Float[Tensor, "batch dim"],
     ) -> Float[Tensor, "batch dim"]:
-        """Return the guess.
-
-        Args:
-            noisy: Residuals with noise, ``(batch, dim)``, of about unit variance.
-            times: Noise levels as fractions in [0, 1], ``(batch,)``.
-            prompt: Adversarial vectors times √dim, ``(batch, dim)``.
-        """
+        """Return the guess for noise levels in [0, 1]; all vectors are of about unit variance."""
         time = self.from_time(time_features(times, width=self.hidden))
         state = self.from_residual(noisy) + self.from_prompt(prompt)
         for block in self.blocks:

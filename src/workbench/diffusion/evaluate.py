@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from workbench.core.errors import DataError
 from workbench.diffusion.baselines import Constant, Identity, Ridge, Translator, mean_loss
 from workbench.diffusion.datamodule import TrainingArrays, encode_pairs, harmless
-from workbench.embedding.encoder import Encoder
+from workbench.embedding.encoder import Encoder, FloatArray
 from workbench.judge.probe import Bench
 from workbench.store.results import FrontierRow
 
@@ -21,18 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TEST_SPLITS", "evaluate", "measure", "relative_reduction"]
 
-Vectors = npt.NDArray[np.float32]
 TEST_SPLITS = ("test_intents", "test_wrappers", "test_both")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Attacks:
-    """The attacks of a split, as vectors."""
-
-    adversarial: Vectors
-    clean: Vectors
-    harmful: Vectors
-    """Those of the adversarial rows whose request is harmful: what safety is measured on."""
 
 
 def relative_reduction(before: float, after: float) -> float:
@@ -54,17 +41,12 @@ def measure(
 ) -> dict[str, Any]:
     """Return what a model is worth beside baselines fitted to the same rows.
 
-    Returns:
-        loss, baselines, frontier and judges, as ``store.results.TrainingResult`` has them.
-
-    Raises:
-        DataError: As :func:`evaluate`.
+    Keys as in ``store.results.TrainingResult``; raises as :func:`evaluate`.
     """
-    validation = arrays.validation_adversarial, arrays.validation_clean
-    ridge = Ridge.fit(arrays.adversarial, arrays.clean, validation=validation)
-    methods: list[Translator] = [Identity(), Constant.fit(arrays.clean), ridge, model]
-    both = _attacks(frame, split="test_both", encoder=encoder)
-    losses = {one.name: mean_loss(one.vectors(both.adversarial), both.clean) for one in methods}
+    constant, ridge = Constant.fit(arrays.clean), Ridge.fit(arrays)
+    methods: list[Translator] = [Identity(), constant, ridge, model]
+    adversarial, clean, _ = _attacks(frame, split="test_both", encoder=encoder)
+    losses = {one.name: mean_loss(one.vectors(adversarial), clean) for one in methods}
     return {
         "loss": losses.pop(model.name),
         "baselines": losses,
@@ -79,8 +61,6 @@ def evaluate(
     encoder: Encoder,
     bench: Bench,
     gains: Sequence[float],
-    *,
-    splits: Sequence[str] = TEST_SPLITS,
 ) -> list[FrontierRow]:
     """Return the safety–semantic frontier: one row per method, gain and split.
 
@@ -94,7 +74,6 @@ def evaluate(
         encoder: Encoder of both sides.
         bench: Judges; the one that grades vectors is used.
         gains: How far to go, for each method.
-        splits: Splits to report.
 
     Raises:
         DataError: If a split has no attacks, or no split has a harmful one. A split that lacks
@@ -108,35 +87,38 @@ def evaluate(
         for gain in gains
     }
     rows: list[FrontierRow] = []
-    for split in splits:
-        attacks = _attacks(frame, split=split, encoder=encoder)
-        if not attacks.harmful.size:
+    for split in TEST_SPLITS:
+        adversarial, clean, harmful = _attacks(frame, split=split, encoder=encoder)
+        if not harmful.size:
             continue
-        before = float(np.mean(judge.score_vectors(attacks.harmful)))
+        before = float(np.mean(judge.score_vectors(harmful)))
         for method in methods:
             for gain in gains:
-                output = method.vectors(attacks.adversarial, gain=gain)
-                unsafe = judge.score_vectors(method.vectors(attacks.harmful, gain=gain))
+                output = method.vectors(adversarial, gain=gain)
+                unsafe = judge.score_vectors(method.vectors(harmful, gain=gain))
                 rows.append(
                     {
                         "method": method.name,
                         "gain": float(gain),
                         "split": split,
-                        "semantic": 1 - mean_loss(output, attacks.clean),
+                        "semantic": 1 - mean_loss(output, clean),
                         "safety": relative_reduction(before, float(np.mean(unsafe))),
                         "unsafe": float(np.mean(unsafe >= judge.threshold)),
                         "keep": keep[method.name, gain],
                     }
                 )
     if not rows:
-        raise DataError(f"no harmful requests in {', '.join(splits)} to measure safety on")
+        raise DataError(f"no harmful requests in {', '.join(TEST_SPLITS)} to measure safety on")
     return rows
 
 
-def _attacks(frame: pd.DataFrame, *, split: str, encoder: Encoder) -> _Attacks:
+def _attacks(
+    frame: pd.DataFrame, *, split: str, encoder: Encoder
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return a split's attacks, their clean sides, and the harmful ones that safety is about."""
     rows = frame[(frame["split"] == split) & (frame["adversarial"] != frame["clean"])]
     if rows.empty:
         raise DataError(f"split {split} has no attacks to measure on; grow the pair set")
     adversarial, clean = encode_pairs(rows, encoder=encoder)
     is_harmful = (rows["category"] != "benign").to_numpy()
-    return _Attacks(adversarial=adversarial, clean=clean, harmful=adversarial[is_harmful])
+    return adversarial, clean, adversarial[is_harmful]

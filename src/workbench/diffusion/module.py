@@ -57,13 +57,7 @@ class DenoiserModule(pl.LightningModule):  # type: ignore[misc]  # Lightning is 
         residual: Float[Tensor, "batch dim"],
         generator: Generator,
     ) -> Float[Tensor, ""]:
-        """Return the mean squared error of the guess at random noise levels.
-
-        Args:
-            prompt: Prompt latents, ``(batch, dim)``.
-            residual: Clean residuals, ``(batch, dim)``.
-            generator: Source of mixing, levels and noise.
-        """
+        """Return the mean squared error of the guess of mixed pairs at random noise levels."""
         prompt, residual = interpolate(prompt, residual, generator=generator)
         top = self.config.diffusion_steps
         levels = torch.randint(1, top + 1, (len(residual),), generator=generator)
@@ -92,10 +86,7 @@ class DenoiserModule(pl.LightningModule):  # type: ignore[misc]  # Lightning is 
         )
         if self._optimizer_state is not None:
             optimizer.load_state_dict(self._optimizer_state)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
 
 class CurveCallback(pl.Callback):  # type: ignore[misc]  # Lightning is skipped

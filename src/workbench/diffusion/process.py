@@ -10,19 +10,13 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = [
-    "Guess",
-    "add_noise",
-    "apply_correction",
-    "guess_loss",
-    "interpolate",
-    "to_latent",
-]
+from workbench.embedding.encoder import FloatArray
+
+__all__ = ["Guess", "add_noise", "apply_correction", "guess_loss", "interpolate", "to_latent"]
 
 Guess = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(noisy residual, time as fraction, prompt latent) → guess of the clean residual."""
@@ -46,11 +40,7 @@ def add_noise(
 ) -> Float[Tensor, "batch dim"]:
     """Return residuals at noise levels: ``√ā · residual + √(1 − ā) · noise``.
 
-    Args:
-        residual: Clean residuals, ``(batch, dim)``.
-        noise: Standard normal noise, ``(batch, dim)``.
-        levels: Noise level of each row, 0 to T, ``(batch,)``.
-        signal: Signal levels of the schedule, ``(T + 1,)``.
+    ``levels`` are 0 to T, of each row; ``signal`` is the schedule's, ``(T + 1,)``.
 
     Source:
         Ho et al. 2020, arXiv:2006.11239, eq. 4.
@@ -74,9 +64,8 @@ def interpolate(
     """
     partner = torch.randperm(len(prompt), generator=generator)
     share = torch.rand(len(prompt), 1, generator=generator)
-    return torch.lerp(prompt[partner], prompt, share), torch.lerp(
-        residual[partner], residual, share
-    )
+    mixed = torch.lerp(prompt[partner], prompt, share)
+    return mixed, torch.lerp(residual[partner], residual, share)
 
 
 def guess_loss(
@@ -93,18 +82,11 @@ def guess_loss(
     return torch.nn.functional.mse_loss(guess, residual)
 
 
-def apply_correction(
-    vectors: npt.NDArray[np.float32],
-    prediction: npt.NDArray[np.float32],
-    *,
-    gain: float,
-) -> npt.NDArray[np.float32]:
+def apply_correction(vectors: FloatArray, prediction: FloatArray, *, gain: float) -> FloatArray:
     """Return ``normalize(x + gain · (prediction − x))``, row by row.
 
-    Args:
-        vectors: Unit rows, ``(n, dim)``.
-        prediction: Where a method would move them, ``(n, dim)``, of any length.
-        gain: 0 leaves the vectors, 1 gives the prediction, more overshoots.
+    Vectors are unit rows ``(n, dim)``, predictions of any length; gain 0 leaves the vectors, 1
+    gives the prediction, more overshoots.
     """
     moved = vectors + np.float32(gain) * (prediction - vectors)
     lengths = np.linalg.norm(moved, axis=1, keepdims=True)

@@ -8,20 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.core.errors import ConfigError
 from workbench.diffusion.process import Guess
 
 __all__ = ["ddim", "level_path"]
 
 
 def level_path(*, levels: int, steps: int) -> list[int]:
-    """Return the noise levels that a sampler visits, from ``levels`` down to 0, evenly.
-
-    Raises:
-        ConfigError: If ``steps`` is not in 1 to ``levels``.
-    """
-    if not 1 <= steps <= levels:
-        raise ConfigError(f"sampling steps are {steps}; choose 1 to {levels}")
+    """Return the noise levels that a sampler visits, from ``levels`` down to 0, evenly."""
     return [round(levels * (steps - index) / steps) for index in range(steps + 1)]
 
 
@@ -37,13 +30,10 @@ def ddim(
 
     Args:
         guess: Denoiser.
-        prompt: Prompt latents, ``(batch, dim)``.
-        start: Value at the highest noise level, ``(batch, dim)``: noise, or zero for its mean.
+        prompt: Prompt latents.
+        start: Value at the highest noise level: noise, or zero for its mean.
         signal: Signal levels of the schedule, ``(T + 1,)``.
         steps: Denoiser calls, 1 to T.
-
-    Raises:
-        ConfigError: If ``steps`` is not in 1 to T.
 
     Source:
         Song et al. 2021, arXiv:2010.02502, eq. 12 with sigma = 0.

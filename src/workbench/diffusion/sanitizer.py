@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,7 +24,7 @@ from workbench.diffusion.datamodule import harmless
 from workbench.diffusion.decode import Candidate, Gallery, decode
 from workbench.diffusion.denoiser import Denoiser
 from workbench.diffusion.translator import DiffusionTranslator
-from workbench.embedding.encoder import Encoder
+from workbench.embedding.encoder import Encoder, FloatArray
 from workbench.judge.calibrate import threshold_at
 from workbench.judge.probe import Judge
 from workbench.store.artifacts import write_atomic, write_json_atomic
@@ -31,29 +32,18 @@ from workbench.store.artifacts import write_atomic, write_json_atomic
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "Routing",
-    "SanitizedPrompt",
-    "Sanitizer",
-    "build_sanitizer",
-]
+__all__ = ["Routing", "SanitizedPrompt", "Sanitizer", "build_sanitizer"]
 
-Vectors = npt.NDArray[np.float32]
 Decision = Literal["pass", "rewrite", "block"]
 
 _WEIGHTS_FILE = "model.safetensors"
 _CONFIG_FILE = "config.json"
 _FORMAT = 1
+_STAGES = ("encode", "translate", "decode", "judge")
 _GALLERY_KEY = "gallery.vectors"
 _UNREADABLE = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    RuntimeError,
-    SafetensorError,
-    WorkbenchError,
-)
+    OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError, WorkbenchError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +85,6 @@ class Sanitizer:
         sanitizer(["..."], gain=1.0)[0].text
     """
 
-    name = "diffusion"
-
     def __init__(
         self,
         translator: DiffusionTranslator,
@@ -112,13 +100,9 @@ class Sanitizer:
         self.routing = routing
         self.judge = judge
 
-    def vectors(self, X: Vectors, *, gain: float = 1.0, seed: int | None = None) -> Vectors:  # noqa: N803
-        """Return where the model would move unit rows; see ``DiffusionTranslator.vectors``."""
-        return self.translator.vectors(X, gain=gain, seed=seed)
-
-    def moved(self, X: Vectors) -> npt.NDArray[np.float64]:  # noqa: N803
+    def moved(self, X: FloatArray) -> npt.NDArray[np.float64]:  # noqa: N803
         """Return 1 − cosine between rows and their predictions, in [0, 2]."""
-        cosines = np.sum(X * self.vectors(X), axis=1, dtype=np.float64)
+        cosines = np.sum(X * self.translator.vectors(X), axis=1, dtype=np.float64)
         return np.clip(1 - cosines, 0, 2)
 
     def __call__(self, prompts: Sequence[str], *, gain: float = 1.0) -> list[SanitizedPrompt]:
@@ -136,12 +120,12 @@ class Sanitizer:
             raise ConfigError(f"gain is {gain}; give a number >= 0")
         if not prompts:
             return []
-        clock = _Clock(len(prompts))
+        stamps = [time.perf_counter()]
         rows = self.encoder.encode(prompts)
-        clock.stop("encode")
+        stamps.append(time.perf_counter())
         moved = self.moved(rows)
-        outputs = self.vectors(rows, gain=gain)
-        clock.stop("translate")
+        outputs = self.translator.vectors(rows, gain=gain)
+        stamps.append(time.perf_counter())
         chosen = np.flatnonzero((moved >= self.routing.threshold) & (gain > 0)).tolist()
         candidates = decode(
             [prompts[index] for index in chosen],
@@ -150,10 +134,11 @@ class Sanitizer:
             encoder=self.encoder,
             gallery=self.gallery,
         )
-        clock.stop("decode")
+        stamps.append(time.perf_counter())
         texts = [own[0].text for own in candidates]
         unsafe = self.judge.score(texts) if self.judge and texts else np.zeros(len(texts))
-        clock.stop("judge")
+        stamps.append(time.perf_counter())
+        spans_ms = [1000 * (end - start) / len(prompts) for start, end in pairwise(stamps)]
         results = [
             SanitizedPrompt(
                 prompt=prompt,
@@ -162,7 +147,7 @@ class Sanitizer:
                 confidence=float(row @ output),
                 candidates=(),
                 scores={"moved": float(distance)},
-                latency_ms=clock.per_item_ms,
+                latency_ms=dict(zip(_STAGES, spans_ms, strict=True)),
             )
             for prompt, row, output, distance in zip(prompts, rows, outputs, moved, strict=True)
         ]
@@ -200,27 +185,19 @@ class Sanitizer:
         return content_id([hashlib.sha256(weights).hexdigest(), config])
 
     def save(self, path: Path) -> None:
-        """Write ``model.safetensors`` and ``config.json`` into a folder, each atomically.
-
-        Raises:
-            StoreError: If the disk is full or read-only.
-        """
+        """Write ``model.safetensors`` and ``config.json`` into a folder, each atomically."""
         weights, config = self._contents()
         write_atomic(path / _WEIGHTS_FILE, weights)
         write_json_atomic(path / _CONFIG_FILE, config)
 
     @classmethod
     def load(cls, path: Path, *, encoder: Encoder, judge: Judge | None = None) -> Sanitizer:
-        """Return the sanitizer that :meth:`save` wrote.
+        """Return the sanitizer that :meth:`save` wrote into a folder.
 
-        Args:
-            path: Folder of the model.
-            encoder: The encoder it was trained with.
-            judge: Has the last word on rewritten texts; what it flags is blocked.
+        The judge has the last word on rewritten texts; what it flags is blocked.
 
         Raises:
-            DataError: If a file is missing or damaged, of another format, or made for another
-                encoder.
+            DataError: If a file is missing, damaged, of another format or for another encoder.
         """
         try:
             saved = json.loads((path / _CONFIG_FILE).read_text(encoding="utf-8"))
@@ -229,9 +206,8 @@ class Sanitizer:
             if saved["encoder"] != encoder.id:
                 raise ValueError(f"made for encoder {saved['encoder']}, not {encoder.id}")
             tensors = load_file(path / _WEIGHTS_FILE)
-            gallery = Gallery(
-                texts=tuple(saved["gallery"]), vectors=tensors.pop(_GALLERY_KEY).numpy()
-            )
+            known = tensors.pop(_GALLERY_KEY).numpy()
+            gallery = Gallery(texts=tuple(saved["gallery"]), vectors=known)
             config = PhaseConfig.from_json(saved["config"])
             translator = DiffusionTranslator(config, Denoiser(config))
             translator.denoiser.load_state_dict(tensors)
@@ -276,17 +252,3 @@ def build_sanitizer(
         benign=len(moved),
     )
     return sanitizer
-
-
-class _Clock:
-    """Milliseconds per prompt of each stage."""
-
-    def __init__(self, items: int) -> None:
-        self._items = items
-        self._last = time.perf_counter()
-        self.per_item_ms: dict[str, float] = {}
-
-    def stop(self, stage: str) -> None:
-        now = time.perf_counter()
-        self.per_item_ms[stage] = 1000 * (now - self._last) / self._items
-        self._last = now

@@ -7,8 +7,6 @@ import logging
 import pickle
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -74,8 +72,8 @@ def train(
             f"another encoder"
         )
     run_id = content_id([config.to_json(), arrays.id])
-    checkpoint = None if folder is None else folder / f"{run_id[:16]}.ckpt"
-    saved = None if checkpoint is None else _read_checkpoint(checkpoint, run_id=run_id)
+    checkpoint = folder / f"{run_id[:16]}.ckpt" if folder else None
+    saved = _read_checkpoint(checkpoint, run_id=run_id) if checkpoint else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         module = DenoiserModule(config, saved=saved)
@@ -87,10 +85,9 @@ def train(
 
     curve = CurveCallback(validation_loss, rows=[] if saved is None else saved["curve"])
     callbacks: list[pl.Callback] = [curve]
-    if checkpoint is not None:
-        callbacks.append(
-            _Checkpoint(checkpoint, run_id=run_id, curve=curve, every_s=checkpoint_every_s)
-        )
+    if checkpoint:
+        keeper = _Checkpoint(checkpoint, run_id=run_id, curve=curve, every_s=checkpoint_every_s)
+        callbacks.append(keeper)
     loader = BatchLoader(
         arrays,
         batch_size=config.batch_size,
@@ -100,11 +97,14 @@ def train(
     )
     started = time.perf_counter()
     steps_left = config.training_steps - module.first_step
-    with _quiet_lightning():
-        if steps_left:
+    if steps_left:
+        # Lightning's banners and its advice about data loaders do not belong into notebooks.
+        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
             _trainer(max_steps=steps_left, callbacks=callbacks).fit(module, loader)
     train_s = time.perf_counter() - started
-    if checkpoint is not None:
+    if checkpoint:
         checkpoint.unlink(missing_ok=True)
     model = DiffusionTranslator(config, module.denoiser)
     return {
@@ -173,17 +173,3 @@ def _count_flops(module: DenoiserModule, arrays: TrainingArrays) -> int:
         torch.autograd.backward(module.loss(*batch))
     module.zero_grad()
     return int(counter.get_total_flops())
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's banners and its advice about data loaders out of notebooks."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"lightning\..*")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from workbench.core.errors import DataError
@@ -14,10 +13,9 @@ from workbench.diffusion.denoiser import Denoiser
 from workbench.diffusion.process import apply_correction, to_latent
 from workbench.diffusion.sample import ddim
 from workbench.diffusion.schedule import signal_levels
+from workbench.embedding.encoder import FloatArray
 
 __all__ = ["DiffusionTranslator"]
-
-Vectors = npt.NDArray[np.float32]
 
 
 class DiffusionTranslator:
@@ -41,19 +39,10 @@ class DiffusionTranslator:
         """Number of trained weights."""
         return sum(one.numel() for one in self.denoiser.parameters())
 
-    def vectors(
-        self,
-        X: Vectors,  # noqa: N803
-        *,
-        gain: float = 1.0,
-        seed: int | None = None,
-    ) -> Vectors:
-        """Return unit rows moved by the sampled correction.
+    def vectors(self, X: FloatArray, *, gain: float = 1.0, seed: int | None = None) -> FloatArray:  # noqa: N803
+        """Return unit rows ``(n, dim)`` moved by the sampled correction.
 
-        Args:
-            X: Unit rows, ``(n, dim)``.
-            gain: How far to go; 0 leaves the rows, 1 is the prediction.
-            seed: Seed of the initial noise; None starts from zero.
+        Gain 0 leaves the rows, 1 is the prediction; without a seed of the noise it starts from 0.
 
         Raises:
             DataError: If the width is not the one it was trained on.

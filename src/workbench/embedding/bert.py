@@ -66,14 +66,9 @@ class Bert(nn.Module):
         self.eval()
 
     def forward(self, ids: Tensor, present: Tensor) -> Tensor:
-        """Return the mean state over the present tokens.
+        """Return ``(batch, width)`` mean states over the present tokens, not normalized.
 
-        Args:
-            ids: ``(batch, tokens)`` token ids.
-            present: ``(batch, tokens)`` booleans, false on padding.
-
-        Returns:
-            ``(batch, width)`` float32, not normalized.
+        Both arguments are ``(batch, tokens)``: ids, and booleans that are false on padding.
         """
         states = self.norm(self.words[ids] + self.positions[: ids.shape[1]])
         for layer in self.layers:

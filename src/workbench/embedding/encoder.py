@@ -50,11 +50,9 @@ class Encoder(Protocol):
 
 
 def load_encoder(name: str = "minilm", *, offline: bool = True) -> Encoder:
-    """Return an encoder, ready to encode.
+    """Return MiniLM, or what sentence-transformers loads by that name (on the hub, or a folder).
 
-    Args:
-        name: ``minilm``, or a model that sentence-transformers can load (hub name or folder).
-        offline: Whether a model that is not on this machine is an error rather than a download.
+    Offline, a model that is not on this machine is an error rather than a download.
 
     Raises:
         ConfigError: If the model, or the package that it needs, is not there.
@@ -69,10 +67,6 @@ class MiniLM:
     A text of more than 254 tokens is cut into overlapping windows; its vector is the mean over
     the windows, weighted by their tokens, then normalized. The last bits of a vector depend on
     the texts it was computed beside and on the number of threads.
-
-    Raises:
-        ConfigError: If the package is not installed.
-        StoreError: If its files are not those that were published.
     """
 
     id = MINILM_ID

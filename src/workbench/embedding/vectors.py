@@ -41,13 +41,7 @@ def text_key(text: str) -> bytes:
 class VectorCache:
     """Key → float32 row for one encoder, shared by processes.
 
-    Args:
-        folder: Folder of all caches; this one is a folder in it.
-        encoder_id: Encoder that the rows come from; other encoders have other caches.
-        dim: Length of a row.
-
-    Raises:
-        StoreError: If the folder is not writable.
+    Each encoder has a cache of its own, a folder in the folder of all caches.
     """
 
     def __init__(self, folder: Path, encoder_id: str, dim: int) -> None:
@@ -58,7 +52,6 @@ class VectorCache:
         self._rows = self.folder / "rows.f32"
         self._row_bytes = 4 * dim
         self._index: dict[bytes, int] = {}
-        self._count = 0
         self._map: FloatArray = np.empty((0, dim), np.float32)
         with clear_disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +60,7 @@ class VectorCache:
         self.refresh()
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._map)
 
     def find(self, keys: Sequence[bytes]) -> npt.NDArray[np.intp]:
         """Return the row number of each key, -1 where no process has appended it yet."""
@@ -81,15 +74,14 @@ class VectorCache:
 
     def refresh(self) -> None:
         """Take in what other processes have appended."""
-        count = self._complete()
-        if count == self._count:
+        known, count = len(self._map), self._complete()
+        if count == known:
             return
         with self._keys.open("rb") as file:
-            file.seek(self._count * _KEY_BYTES)
-            data = file.read((count - self._count) * _KEY_BYTES)
+            file.seek(known * _KEY_BYTES)
+            data = file.read((count - known) * _KEY_BYTES)
         new = np.frombuffer(data, f"V{_KEY_BYTES}").tolist()
-        self._index.update(zip(new, range(self._count, count), strict=True))
-        self._count = count
+        self._index.update(zip(new, range(known, count), strict=True))
         self._map = np.memmap(self._rows, np.float32, "r", shape=(count, self.dim))
 
     def append(self, keys: Sequence[bytes], rows: FloatArray) -> None:
@@ -126,17 +118,7 @@ class VectorCache:
 
 
 class CachedEncoder:
-    """An encoder that computes a text once and loads its network at the first text it never saw.
-
-    Args:
-        load: Gives the real encoder; called at most once, at the first miss.
-        folder: Folder of all caches.
-        encoder_id: Id of the real encoder.
-        dim: Length of its vectors.
-
-    Raises:
-        StoreError: As :class:`VectorCache`.
-    """
+    """An encoder that computes a text once and loads its network at the first text it never saw."""
 
     def __init__(
         self, load: Callable[[], Encoder], folder: Path, *, encoder_id: str, dim: int
@@ -146,11 +128,6 @@ class CachedEncoder:
         self.cache = VectorCache(folder, encoder_id, dim)
         self._load = load
         self._encoder: Encoder | None = None
-
-    @property
-    def is_loaded(self) -> bool:
-        """Whether a miss has loaded the real encoder."""
-        return self._encoder is not None
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         """Return ``(len(texts), dim)`` float32 rows of length 1; writes new ones to the cache.

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
-from workbench.core.errors import DataError
 from workbench.judge.calibrate import Flags, Floats, expected_calibration_error
-from workbench.judge.judge_set import LABELS
+from workbench.judge.judge_set import LABELS, JudgeSet
 from workbench.store.results import Interval
 
 __all__ = ["Measurement", "auroc_interval", "measure"]
@@ -22,49 +20,27 @@ class Measurement(TypedDict):
     """A judge on labelled texts."""
 
     auroc: dict[str, Interval]
-    """Harmful against ``benign`` and against ``lookalike``, where the texts have them."""
+    """Harmful against ``benign`` and against ``lookalike``."""
     flag_rate: dict[str, float]
     """Label → share of its texts that are flagged."""
     calibration_error: float
     """Expected calibration error of the probability; it depends on the mix of labels."""
 
 
-def measure(
-    probabilities: Floats,
-    flagged: Flags,
-    labels: npt.NDArray[np.str_],
-    topics: Sequence[str] | npt.NDArray[np.str_],
-) -> Measurement:
-    """Return what a judge gets wrong on labelled texts.
+def measure(probabilities: Floats, flagged: Flags, judge_set: JudgeSet) -> Measurement:
+    """Return what a judge gets wrong: ``(n,)`` probabilities unsafe and flags against the labels.
 
-    Args:
-        probabilities: ``(n,)`` probability unsafe.
-        flagged: ``(n,)`` whether the judge calls the text unsafe.
-        labels: ``(n,)`` of :data:`~workbench.judge.judge_set.LABELS`.
-        topics: ``(n,)``; intervals resample these, since texts of one are alike.
-
-    Raises:
-        DataError: If the lengths differ, a label is unknown, or texts are all safe or all unsafe.
+    Intervals resample topics, since texts of one are alike.
     """
-    if not len(probabilities) == len(labels) == len(topics):
-        raise DataError(
-            f"{len(probabilities)} texts, {len(labels)} labels, {len(topics)} topics; give one each"
-        )
-    present = set(labels.tolist())
-    if unknown := present - set(LABELS):
-        raise DataError(f"unknown label {min(unknown)!r}; known: {', '.join(LABELS)}")
-    if "harmful" not in present or len(present) == 1:
-        raise DataError(
-            "a judge is measured on harmful and on safe texts; one of the two is missing"
-        )
+    labels, topics = judge_set.labels, judge_set.topics
     unsafe = labels == "harmful"
     auroc = {}
-    for safe in present - {"harmful"}:
+    for safe in ("benign", "lookalike"):
         some = unsafe | (labels == safe)
-        auroc[safe] = auroc_interval(probabilities[some], unsafe[some], np.asarray(topics)[some])
+        auroc[safe] = auroc_interval(probabilities[some], unsafe[some], topics[some])
     return Measurement(
         auroc=auroc,
-        flag_rate={label: float(flagged[labels == label].mean()) for label in present},
+        flag_rate={label: float(flagged[labels == label].mean()) for label in LABELS},
         calibration_error=expected_calibration_error(probabilities, unsafe),
     )
 

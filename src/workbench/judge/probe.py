@@ -23,28 +23,12 @@ from workbench.core.identity import content_id, file_sha256
 from workbench.embedding.encoder import Encoder, FloatArray
 from workbench.judge.calibrate import Floats, sigmoid
 from workbench.judge.judge_set import JudgeSet, load_judge_set
-from workbench.judge.measure import Measurement, measure
-from workbench.judge.training import (
-    EMBEDDING_C,
-    TEXT_C,
-    Rows,
-    fit_probe,
-    tfidf,
-    vectorizers,
-)
+from workbench.judge.training import EMBEDDING_C, TEXT_C, Rows, fit_probe, tfidf, vectorizers
 from workbench.store.artifacts import write_json_atomic
 from workbench.store.database import Store
 from workbench.store.results import JudgeReport
 
-__all__ = [
-    "Bench",
-    "EmbeddingProbe",
-    "Judge",
-    "TextProbe",
-    "evaluate_bench",
-    "load_bench",
-    "train_bench",
-]
+__all__ = ["Bench", "EmbeddingProbe", "Judge", "TextProbe", "load_bench", "train_bench"]
 
 
 class Judge(Protocol):
@@ -119,12 +103,9 @@ class Bench:
 
 
 def train_bench(store: Store, encoder: Encoder, *, judge_file: Path | None = None) -> Bench:
-    """Return the bench; trains it and writes the artifact unless the same one is there.
+    """Return the bench of the shipped judge set, or of another.
 
-    Args:
-        store: Where the artifact of kind ``judge`` lies.
-        encoder: Encoder of the embedding probe.
-        judge_file: Judge set to train on; the shipped one where absent.
+    Trains it and writes an artifact of kind ``judge``, unless the same one is there.
 
     Raises:
         DataError: If the judge set is malformed, or too small to hold topics out.
@@ -159,41 +140,13 @@ def load_bench(store: Store, encoder: Encoder, bench_id: str) -> Bench:
     said = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
     arrays = load_file(folder / "arrays.safetensors")
     embedding, text = said["judges"]
-    idfs = [arrays[f"idf.{number}"] for number in range(len(said["terms"]))]
+    learned = [(terms, arrays[f"idf.{number}"]) for number, terms in enumerate(said["terms"])]
     return Bench(
         id=bench_id,
         embedding=EmbeddingProbe(**embedding, weights=arrays["embedding"], encoder=encoder),
-        text=TextProbe(
-            **text, weights=arrays["text"], learned=list(zip(said["terms"], idfs, strict=True))
-        ),
+        text=TextProbe(**text, weights=arrays["text"], learned=learned),
         reports=said["reports"],
     )
-
-
-def evaluate_bench(
-    bench: Bench,
-    texts: Sequence[str],
-    labels: Sequence[str],
-    *,
-    topics: Sequence[str] | None = None,
-) -> dict[str, Measurement]:
-    """Return, by judge id, what it gets wrong on texts from elsewhere, e.g. a benchmark.
-
-    Args:
-        bench: Judges to measure.
-        texts: Texts that are not in the judge set.
-        labels: ``harmful``, ``benign`` or ``lookalike`` of each.
-        topics: Topic of each, for the intervals; each text its own where absent.
-
-    Raises:
-        DataError: If the lengths differ, a label is unknown, or texts are all safe or all unsafe.
-    """
-    topics = topics if topics is not None else [str(number) for number in range(len(texts))]
-    found = {}
-    for judge in bench.judges:
-        scores = judge.score(texts)
-        found[judge.id] = measure(scores, scores >= judge.threshold, np.asarray(labels), topics)
-    return found
 
 
 def _train(bench_id: str, judge_set: JudgeSet, encoder: Encoder, *, folder: Path) -> None:

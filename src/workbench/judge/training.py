@@ -35,9 +35,7 @@ _VECTORIZERS: tuple[dict[str, Any], ...] = (
 def vectorizers(learned: Sequence[tuple[Sequence[str], Floats]] = ()) -> list[Any]:
     """Return the TF-IDF vectorizers of characters (3 to 5) and words (1 to 2).
 
-    Args:
-        learned: Terms in the order of their columns, and their idf, per vectorizer that was
-            fitted before; nothing for new ones.
+    They are new, or know what was learned before: terms by column, and their idf, of each.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -107,7 +105,7 @@ def fit_probe(represent: Represent, judge_set: JudgeSet, *, c: float) -> FittedP
         weights=weights * platt.slope,
         bias=bias * platt.slope + platt.intercept,
         threshold=threshold_on(platt(scores[benign])),
-        measurement=measure(probabilities, flagged, judge_set.labels, judge_set.topics),
+        measurement=measure(probabilities, flagged, judge_set),
     )
 
 

@@ -1,1 +1,1 @@
-"""The only way to spend on a model: route, cache, reserve, limit, send, settle, enter in the ledger."""
+"""The only way to spend on a model: route, look in the cache, reserve, send, settle."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -53,6 +54,9 @@ def payload(request: Request, sending: Sending) -> dict[str, Any]:
 
 
 class _ClaudeTransport(SdkTransport):
+    _package = "anthropic"
+    _options: Mapping[str, Any] = {"open_telemetry": False}
+
     async def send(self, request: Request, sending: Sending) -> Reply | Fault:
         """Send once, without retries; give what came back.
 
@@ -72,15 +76,14 @@ class _ClaudeTransport(SdkTransport):
                 return await _read_stream(answer, on_text, exchange)
             return _read(answer, exchange)
 
-        return await self._exchange(
-            call, key=sending.key, timeout_s=sending.timeout_s, size_bytes=request.size_bytes
-        )
+        return await self._exchange(call, key=sending.key, timeout_s=sending.timeout_s)
 
 
 class AnthropicTransport(_ClaudeTransport):
     """Anthropic's own service, or a server that speaks as it does, with Message Batches."""
 
     provider = "anthropic"
+    _client_class = "AsyncAnthropic"
     _own_address = "https://api.anthropic.com"
     _key_variable = "ANTHROPIC_API_KEY"
 
@@ -122,11 +125,16 @@ class AnthropicTransport(_ClaudeTransport):
 
             # by its known path: the SDK goes to whatever address the batch names, with the key
             exchange.response = response = await client.get(path, cast_to=httpx2.Response)
-            one = replace(exchange, is_charged=True)  # an answer that cannot be read was billed
-            lines = [json.loads(line) for line in response.content.splitlines() if line.strip()]
-            if not all(isinstance(line, dict) and "custom_id" in line for line in lines):
-                return exchange.fault("malformed", "a result of the batch names no request")
-            return {str(line["custom_id"]): _read_result(line, one) for line in lines}
+            results: dict[str, Reply | Fault] = {}
+            for line in filter(None, map(bytes.strip, response.content.splitlines())):
+                entry = json.loads(line)
+                if not isinstance(entry, dict) or "custom_id" not in entry:
+                    return exchange.fault("malformed", "a result of the batch names no request")
+                result = _read_result(entry, exchange)
+                if isinstance(result, Reply):  # its share of the download, which is no latency
+                    result = replace(result, bytes_received=len(line), latency_s=0.0)
+                results[str(entry["custom_id"])] = result
+            return results
 
         return await self._look(collect, key)
 
@@ -143,49 +151,42 @@ class AnthropicTransport(_ClaudeTransport):
         return await self._look(look, key)
 
     async def _look(self, call: Callable[[Any, Exchange], Awaitable[T]], key: Secret) -> T | Fault:
-        return await self._exchange(call, key=key, timeout_s=_BATCH_TIMEOUT_S, is_charged=False)
-
-    def _new_client(self, key: str | None, **options: Any) -> Any:
-        import anthropic
-
-        return anthropic.AsyncAnthropic(api_key=key, open_telemetry=False, **options)
+        given = await self._exchange(call, key=key, timeout_s=_BATCH_TIMEOUT_S)
+        # to look is never billed, so it may be done again
+        return replace(given, may_be_billed=False) if isinstance(given, Fault) else given
 
 
 class _CloudTransport(_ClaudeTransport):
     async def _open(
         self, create: Callable[..., Awaitable[Any]], body: Mapping[str, Any], exchange: Exchange
     ) -> Any:
+        with self._set_up():
+            return await super()._open(create, body, exchange)
+
+    def _client(self, key: str) -> Any:
+        with self._set_up():
+            return super()._client(key)
+
+    @contextmanager
+    def _set_up(self) -> Iterator[None]:
         import anthropic
 
         try:
-            return await super()._open(create, body, exchange)
+            yield
         except (anthropic.AnthropicError, WorkbenchError, TimeoutError):
             raise
         except Exception as error:  # noqa: BLE001 the clouds' libraries raise what they like
-            raise self._not_set_up(error) from None
-
-    def _client(self, key: str) -> Any:
-        try:
-            return super()._client(key)
-        except ValueError as error:  # no region
-            raise self._not_set_up(error) from None
-
-    def _not_set_up(self, error: Exception) -> ConfigError:
-        cloud = type(self).__name__.removesuffix("Transport")
-        reason = one_line(f"{type(error).__name__}: {error}", key=Secret(""))
-        return ConfigError(f"{cloud} is not set up; log in and set a region: {reason}")
+            cloud = type(self).__name__.removesuffix("Transport")
+            reason = one_line(f"{type(error).__name__}: {error}", key=Secret(""))
+            raise ConfigError(f"{cloud} is not set up; log in and set a region: {reason}") from None
 
 
 class BedrockTransport(_CloudTransport):
     """Claude on Amazon Bedrock; without a key, credentials as the AWS tools find them."""
 
     provider = "aws"
+    _client_class = "AsyncAnthropicBedrock"
     _needs = ("boto3", "bedrock")
-
-    def _new_client(self, key: str | None, **options: Any) -> Any:
-        import anthropic
-
-        return anthropic.AsyncAnthropicBedrock(api_key=key, open_telemetry=False, **options)
 
 
 class VertexTransport(_CloudTransport):
@@ -195,12 +196,9 @@ class VertexTransport(_CloudTransport):
     """
 
     provider = "google"
+    _client_class = "AsyncAnthropicVertex"
+    _key_argument = "access_token"
     _needs = ("google.auth", "vertex")
-
-    def _new_client(self, key: str | None, **options: Any) -> Any:
-        import anthropic
-
-        return anthropic.AsyncAnthropicVertex(access_token=key, open_telemetry=False, **options)
 
 
 def _schema(request: Request) -> dict[str, Any]:
@@ -264,11 +262,11 @@ def _usage(usage: Any) -> Usage:
     )
 
 
-def _read_result(line: Mapping[str, Any], exchange: Exchange) -> Reply | Fault:
+def _read_result(entry: Mapping[str, Any], exchange: Exchange) -> Reply | Fault:
     from anthropic.types.messages import MessageBatchIndividualResponse
 
     try:
-        result: Any = MessageBatchIndividualResponse.model_validate(line).result
+        result: Any = MessageBatchIndividualResponse.model_validate(entry).result
     except ValueError:
         return exchange.fault("malformed", "a result of the batch is not readable")
     if result.type == "succeeded":

@@ -10,6 +10,7 @@ from datetime import datetime
 from workbench.core.errors import BudgetError, ConfigError, ModelError
 from workbench.core.identity import new_id
 from workbench.core.settings import Secret
+from workbench.llm.limits import fingerprint
 from workbench.llm.messages import Answer, Fault, Reply, Request
 from workbench.llm.sender import Sender
 from workbench.llm.spending import Purchase, Spending
@@ -86,6 +87,7 @@ class Batches:
         self,
         requests: Sequence[Request],
         *,
+        by_rule: Callable[[Purchase], Answer],
         on_answer: Callable[[int, Outcome], None] | None = None,
     ) -> list[Outcome]:
         """Return an answer, or the reason that there is none, per request; spends money.
@@ -108,9 +110,13 @@ class Batches:
         )
         work = self._spending.account.work
         for batch in await asyncio.to_thread(self._calls.open_batches, work):
-            await self._finish(batch, order)
+            if not order.purchases.keys().isdisjoint(batch.requests):
+                await self._finish(batch, order)
         due = []
         for purchase in order.missing():
+            if purchase.route.tier == "none":
+                order.keep(purchase.key, by_rule(purchase))
+                continue
             found = await self._stock.find(purchase)
             if found.answer:
                 order.keep(purchase.key, self._stock.take(purchase, found))
@@ -136,7 +142,7 @@ class Batches:
     async def _submit(self, purchases: Sequence[Purchase]) -> Batch:
         """Write down the intent, reserve the worst case of a batch, send it."""
         account = self._spending.account
-        key_hash, key = next(iter(self._sender.pool.keys.items()))
+        key = await self._sender.pool.acquire(purchases[0].route.model, tokens=0)
         batch = Batch(
             id=new_id("batch"),
             work=account.work,
@@ -144,7 +150,7 @@ class Batches:
             experiment=account.experiment,
             phase=account.phase,
             who=account.who,
-            key_hash=key_hash,
+            key_hash=fingerprint(key),
             requests={purchase.key: None for purchase in purchases},
         )
         await asyncio.to_thread(self._calls.add_batch, batch)
@@ -176,11 +182,12 @@ class Batches:
         await self._spending.release(batch.id)
         await asyncio.to_thread(self._calls.update_batch, batch.id, state="collected")
 
-    async def _adopt(self, batch: Batch) -> str:
+    async def _adopt(self, batch: Batch, *, strangers: frozenset[str] = frozenset()) -> str:
         """Return the remote id of a batch that was sent but never named here; "" if there is none.
 
-        The service's list says when each batch was made and how many requests it has; one of that
-        size, made since our intent and known to nobody here, is ours.
+        The service's list says when each batch was made and how many requests it has; the first of
+        that size, made since our intent and known to nobody here, should be ours. Another user of
+        the same key may have made it: its answers will tell.
         """
         key = self._key(batch)
         listed = await self._sender.retry(lambda: self._transport.recent(key=key))
@@ -188,15 +195,21 @@ class Batches:
             raise ModelError(f"message batches: {listed.message}; run again to look for the batch")
         known = await asyncio.to_thread(self._calls.remote_batches)
         since = datetime.fromisoformat(batch.created_at).timestamp() - _CLOCK_SKEW_S
-        for remote, created_at, requests in listed:
-            if remote not in known and created_at >= since and requests == len(batch.requests):
+        for remote, created_at, requests in reversed(listed):
+            if (
+                remote not in known | strangers
+                and created_at >= since
+                and requests == len(batch.requests)
+            ):
                 return remote
         return ""
 
-    async def _finish(self, batch: Batch, order: _Order) -> None:
+    async def _finish(
+        self, batch: Batch, order: _Order, *, strangers: frozenset[str] = frozenset()
+    ) -> None:
         """Wait for a batch and settle what it gave, each answer once."""
         if batch.state == "submitting":  # killed before it learned the batch's name
-            remote = await self._adopt(batch)
+            remote = await self._adopt(batch, strangers=strangers)
             if not remote:
                 await self._end(batch)
                 return
@@ -209,12 +222,21 @@ class Batches:
         given = await self._sender.retry(lambda: self._transport.collect(remote, key=key))
         if isinstance(given, Fault):
             raise ModelError(f"batch {remote[:60]}: {given.message}; run again to take it up")
+        if given and batch.requests.keys().isdisjoint(given):
+            await asyncio.to_thread(
+                self._calls.update_batch, batch.id, state="submitting", remote_id=""
+            )
+            batch = replace(batch, state="submitting", remote_id="")
+            await self._finish(batch, order, strangers=strangers | {remote})
+            return
         own = [order.purchases[name] for name in batch.requests if name in order.purchases]
         nothing = Fault(kind="malformed", message="the batch gave no result for it")
         await asyncio.gather(
             *(self._settle(one, given.get(one.key, nothing), order) for one in own)
         )
-        await self._end(batch)
+        others = batch.requests.keys() - order.purchases.keys()
+        if all([await self._calls.find(key) for key in others]):
+            await self._end(batch)  # else the rest is settled when it is asked for
 
     def _key(self, batch: Batch) -> Secret:
         """Return the key that sent a batch: no other can collect it."""

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 from uuid import uuid4
 
 from workbench.core.errors import ConfigError
@@ -14,7 +14,7 @@ from workbench.core.identity import canonical_json
 from workbench.core.redact import hide_password
 from workbench.core.settings import Settings
 
-__all__ = ["RedisCache", "ResponseCache", "open_cache"]
+__all__ = ["RedisCache", "open_cache"]
 
 _log = logging.getLogger(__name__)
 
@@ -30,30 +30,6 @@ _RELEASE = """
 if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end
 return 0
 """
-
-
-class ResponseCache(Protocol):
-    """Where answers of models are kept beside the store; it may forget any of them."""
-
-    async def get(self, key: str) -> dict[str, Any] | None:
-        """Return the answer kept under a key, or None."""
-        ...
-
-    async def put(self, key: str, answer: dict[str, Any], *, ttl_s: float | None) -> None:
-        """Keep an answer for some seconds, for ever with None."""
-        ...
-
-    async def lease(self, key: str, *, ttl_s: float) -> bool:
-        """Return whether the caller may send the request; False while somebody else is at it."""
-        ...
-
-    async def release(self, key: str) -> None:
-        """Give a lease of one's own back."""
-        ...
-
-    async def close(self) -> None:
-        """Close the connections."""
-        ...
 
 
 class RedisCache:

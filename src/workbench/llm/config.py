@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from decimal import Decimal
 from types import UnionType
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 from workbench.core.errors import ConfigError
 from workbench.core.fields import refuse_unknown, suggest
@@ -114,7 +115,7 @@ def parse(section: Mapping[str, Any], *, where: str) -> GatewayConfig:
     config: GatewayConfig = _record(GatewayConfig, section, where)
     if "none" in config.models:
         raise ConfigError(f"{where}.models: 'none' is the tier without a model; leave it out")
-    if config.base_url and not _ADDRESS.fullmatch(config.base_url):  # not shown: may hold a key
+    if config.base_url and not _is_address(config.base_url):  # not shown: may hold a key
         raise ConfigError(
             f"{where}.base_url: write http(s)://host[:port][/path], without user or key in it"
         )
@@ -136,6 +137,13 @@ def read_config(settings: Settings) -> GatewayConfig:
             "WORKBENCH_LLM is not JSON; write the llm section of an experiment file as JSON"
         ) from None
     return parse(section, where="WORKBENCH_LLM")
+
+
+def _is_address(url: str) -> bool:
+    try:
+        return bool(_ADDRESS.fullmatch(url)) and urlsplit(url).port != 0
+    except ValueError:  # no such port, no such IPv6 address
+        return False
 
 
 def _record(kind: type[Any], section: Any, where: str) -> Any:

@@ -39,7 +39,7 @@ class Facts:
     """19 of 20 answers fill more of their ``max_tokens``."""
     output_share: float = 0.5
     latency_s: float = 3.0
-    """Median."""
+    """Median; those of message batches tell nothing."""
 
 
 History = Mapping[tuple[str, str], Facts]
@@ -101,16 +101,16 @@ def estimate(
     Raises:
         ConfigError: If a model has no known price.
     """
-    found: Counter[str] = Counter()
+    hits = rules = 0
     due: list[tuple[Request, str]] = []
     seen: set[str] = set()
     for request in requests:
         route = router.route(request)
         key = request.key(provider=provider, model=route.model)
         if route.tier == "none":
-            found["rule"] += 1
+            rules += 1
         elif is_at_hand(request) or (config.savings.response_cache and key in seen):
-            found["hit"] += 1
+            hits += 1
         else:
             seen.add(key)
             due.append((request, route.model))
@@ -128,8 +128,8 @@ def estimate(
 
     return Estimate(
         calls=len(due),
-        hits=found["hit"],
-        rules=found["rule"],
+        hits=hits,
+        rules=rules,
         prompt_tokens=_total(
             (c.low.prompt_tokens, c.expected.prompt_tokens, most_prompt_tokens(c.request))
             for c in calls
@@ -177,7 +177,9 @@ def _facts(calls: list[tuple[float, float, float]]) -> Facts:
         tokens_per_byte=statistics.fmean(ratios),
         output_share_low=shares[one_in_twenty],
         output_share=statistics.fmean(shares),
-        latency_s=statistics.median(latencies),
+        latency_s=statistics.median(filter(None, latencies))
+        if any(latencies)
+        else Facts().latency_s,
     )
 
 
@@ -187,7 +189,7 @@ def _calls(
     """Return the calls as they will probably be billed, the service's prompt cache included."""
     savings, calls = config.savings, []
     groups = Counter((model, request.system) for request, model in due)
-    writers = 1 if savings.prewarm else savings.parallel
+    writers = 1 if savings.prewarm and not savings.batches else savings.parallel
     met: Counter[tuple[str, str]] = Counter()
     for request, model in due:
         group = (model, request.system)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -24,6 +25,9 @@ from workbench.llm.messages import Fault, FaultKind, Reply, Usage
 __all__ = ["Exchange", "one_line", "retry_after_s"]
 
 _MESSAGE_MAX = 300
+_MOST_TOKENS = 10_000_000
+"""Far above every model's window: more is a mistake of the server, not a bill."""
+_NAME = re.compile(r"[\w.:/@+-]{1,100}", re.ASCII)
 _LIMIT_HEADERS = (b"anthropic-ratelimit-", b"x-ratelimit-")
 _UNREADABLE = (json.JSONDecodeError, UnicodeDecodeError, RecursionError, ModelError)
 _NEVER_SENT = {"ClientConnectorError", "ConnectionTimeoutError"}
@@ -57,21 +61,13 @@ _STATUS_BY_TYPE = {
 
 @dataclass(kw_only=True)
 class Exchange:
-    """One HTTP request under way.
-
-    Bytes are those of HTTP bodies as they crossed the wire: ``content-length`` of the request,
-    bytes downloaded of the response; of a request without a response, its texts in UTF-8.
-    """
+    """One HTTP request under way."""
 
     sdk: Any
     """The module ``anthropic`` or ``openai``."""
     key: Secret
-    size_bytes: int = 0
-    is_charged: bool = True
-    """Whether the service bills for what is asked; it never does for looking at a batch."""
-    request: Any = None
     response: Any = None
-    """Those of ``httpx2``, as far as they are known."""
+    """That of ``httpx2``, once it is known."""
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -86,23 +82,28 @@ class Exchange:
         self, *, text: str, stop_reason: str | None, usage: Usage | None, model: str
     ) -> Reply | Fault:
         """Return the reply, or a fault where it does not say why it ends or what it cost."""
-        if not stop_reason or usage is None or min(astuple(usage)) < 0:
+        if not stop_reason or usage is None or not _is_sensible(usage):
             return self.fault("malformed", "the answer has no stop reason or no sensible usage")
+        response, headers = self.response, self.response.headers
+        name = headers.get("request-id") or headers.get("x-request-id") or ""
         return Reply(
-            text=text,
+            text=_hide(text, key=self.key),  # a server may send back what it got
             stop_reason=stop_reason,
             usage=usage,
-            model=model,
-            request_id=self.request_id,
-            **self._measured(),
+            model=self._name(model),
+            request_id=self._name(name),
+            latency_s=time.monotonic() - self.started,
+            bytes_sent=int(response.request.headers.get("content-length") or 0),
+            bytes_received=response.num_bytes_downloaded,
+            headers=self._limits(),
         )
 
     def fault(self, kind: FaultKind, message: str, **other: Any) -> Fault:
-        """Return a fault with what was measured; by default retryable, and billed if sent."""
+        """Return a fault; by default retryable, and maybe billed."""
         status = self.response.status_code if self.response is not None else 0
-        values = {"status": status, "may_be_billed": True, **self._measured(), **other}
-        values["may_be_billed"] &= self.is_charged
-        return Fault(kind=kind, message=one_line(message, key=self.key), **values)
+        values = {"status": status, "may_be_billed": True, **other}
+        message = one_line(message, key=self.key)
+        return Fault(kind=kind, message=message, headers=self._limits(), **values)
 
     def fault_of(self, error: BaseException) -> Fault:
         """Return what an exception of :attr:`errors` means."""
@@ -110,8 +111,6 @@ class Exchange:
 
         sdk = self.sdk
         self.response = getattr(error, "response", None) or self.response
-        if isinstance(error, sdk.APIError):
-            self.request = error.request
         if isinstance(error, sdk.APIStatusError):
             return self._fault_of_status(self.response.status_code, error.body)
         if isinstance(error, (sdk.APIResponseValidationError, *_UNREADABLE)):
@@ -151,32 +150,18 @@ class Exchange:
             retry_after_s=retry_after_s(headers, now=time.time()),
         )
 
-    def _measured(self) -> dict[str, Any]:
-        """Return what a reply and a fault both carry."""
-        response = self.response
-        request = self.request if response is None else response.request
-        values: dict[str, Any] = {
-            "latency_s": time.monotonic() - self.started,
-            "bytes_sent": self.size_bytes,
-        }
-        if request is not None:
-            values["bytes_sent"] = int(request.headers.get("content-length") or 0)
-        if response is None:
-            return values
-        found = {name.lower(): value for name, value in response.headers.raw}
-        values["headers"] = {
-            name.decode(): value.decode(errors="replace")
-            for name, value in found.items()
-            if name.startswith(_LIMIT_HEADERS)
-        }
-        values["bytes_received"] = response.num_bytes_downloaded
-        return values
+    def _name(self, text: str) -> str:
+        """Return a name that a service gave, empty if it is none or shows the key."""
+        return text if _NAME.fullmatch(text) and _hide(text, key=self.key) == text else ""
 
-    @property
-    def request_id(self) -> str:
-        """The service's name for this request, to be told to its support."""
-        headers = self.response.headers
-        return str(headers.get("request-id") or headers.get("x-request-id") or "")[:100]
+    def _limits(self) -> dict[str, str]:
+        """Return the response's rate-limit headers."""
+        found = () if self.response is None else self.response.headers.raw
+        return {
+            name.decode().lower(): value.decode(errors="replace")
+            for name, value in found
+            if name.lower().startswith(_LIMIT_HEADERS)
+        }
 
 
 def retry_after_s(headers: Mapping[str, str], *, now: float) -> float | None:
@@ -202,11 +187,19 @@ def retry_after_s(headers: Mapping[str, str], *, now: float) -> float | None:
 
 def one_line(text: str, *, key: Secret) -> str:
     """Return hostile text fit for a message: one short line without keys and personal data."""
-    if value := key.reveal():
-        text = text.replace(value, "[key]")
+    text = _hide(text, key=key)
     text = "".join(char if char.isprintable() else " " for char in text[: 20 * _MESSAGE_MAX])
     text = redact(" ".join(text.split()))
     return text if len(text) <= _MESSAGE_MAX else text[: _MESSAGE_MAX - 1] + "…"
+
+
+def _is_sensible(usage: Usage) -> bool:
+    return all(0 <= count <= _MOST_TOKENS for count in vars(usage).values())
+
+
+def _hide(text: str, *, key: Secret) -> str:
+    value = key.reveal()
+    return text.replace(value, "[key]") if value else text
 
 
 def _detail(body: object) -> Mapping[str, Any]:

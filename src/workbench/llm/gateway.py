@@ -13,12 +13,13 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from workbench.core.errors import ConfigError, ModelError, WorkbenchError
-from workbench.core.money import ZERO
+from workbench.core.money import ZERO, show_usd
 from workbench.core.settings import Secret, read_keys
 from workbench.llm.batches import Batches
 from workbench.llm.cache import open_cache
@@ -28,7 +29,7 @@ from workbench.llm.limits import KeyPool
 from workbench.llm.messages import Answer, Request, Usage
 from workbench.llm.off_peak import OffPeak
 from workbench.llm.prices import Prices
-from workbench.llm.router import Route, Router
+from workbench.llm.router import Router
 from workbench.llm.sender import Sender
 from workbench.llm.spending import Account, Purchase, Spending
 from workbench.llm.stock import Stock
@@ -48,6 +49,8 @@ _Landing = asyncio.Future[Answer | WorkbenchError | None]
 _PREWARM_MIN_CHARACTERS = 4_096
 """Services cache no prompt under 1,024 tokens."""
 _FAN_OUT = 2
+_HISTORY = 10_000
+"""Earlier calls that an estimate looks at."""
 _PREWARM_TTL_S = {"5m": 240.0, "1h": 3_300.0}
 """A little less than the service keeps it."""
 _POLL_S = (0.05, 1.0)
@@ -141,7 +144,9 @@ class Gateway:
         """
         listed = list(requests)
         if self._config.savings.batches:
-            return await self._batches.answer(listed, on_answer=on_answer)
+            return await self._batches.answer(
+                listed, by_rule=partial(self._by_rule, rule=rule), on_answer=on_answer
+            )
         await self._prewarm(listed)
         outcomes: list[Outcome | None] = [None] * len(listed)
         positions = iter(range(len(listed)))
@@ -162,20 +167,19 @@ class Gateway:
                 if on_answer:
                     on_answer(position, outcome)
 
-        # more workers than slots, so that a slot is never idle while answers are made durable
-        width = self._config.savings.parallel
-        workers = 1 if width == 1 else width + max(4, width // 4)
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(workers, len(listed))):
+            for _ in range(min(self._sender.width, len(listed))):
                 group.create_task(work())
         if stop:
             raise stop[0]
         return [outcome for outcome in outcomes if outcome is not None]
 
-    async def estimate(self, requests: Iterable[Request]) -> Estimate:
+    async def estimate(self, requests: Iterable[Request], *, is_kept: bool = True) -> Estimate:
         """Return what requests will take, before any of it is spent.
 
-        The estimate is kept, for the report to compare it with what the work then really took.
+        Args:
+            requests: As they would be asked.
+            is_kept: Whether the report shall compare it with what the work then really took.
 
         Raises:
             ConfigError: If no model, or no price of it, is known.
@@ -186,15 +190,18 @@ class Gateway:
             for request in listed
             if (await self._stock.find(self._stock.purchase(request))).answer
         }
+        rows = await asyncio.to_thread(self._store.ledger.rows, newest_calls=_HISTORY)
         found = estimate(
             listed,
             router=self._router,
             prices=self._prices,
             provider=self._sender.provider,
             config=self._config,
-            history=history_of(await asyncio.to_thread(self._store.ledger.rows)),
+            history=history_of(rows),
             is_at_hand=lambda request: id(request) in at_hand,
         )
+        if not is_kept:
+            return found
         account = self._spending.account
         await asyncio.to_thread(
             self._store.calls.add_estimate,
@@ -273,7 +280,8 @@ class Gateway:
                 seen[warming.key] += 1
                 is_due = seen[warming.key] == _FAN_OUT
                 if is_due and not (await self._stock.find(warming)).answer:
-                    await self._sender.buy(warming)
+                    with suppress(ModelError):  # it is only cheaper that way
+                        await self._sender.buy(warming)
 
     def _warming(self, purchase: Purchase) -> Purchase:
         """Return what writes a purchase's system text, and the schema before it, to the cache."""
@@ -331,10 +339,11 @@ async def open_gateway(
     config = config or read_config(settings)
     work = work or settings.fingerprint
     keys = (Secret(""),) if transport else read_keys(config.provider)
-    transport = transport or open_transport(config, offline=settings.offline)
+    transport = transport or open_transport(config, settings=settings)
     journal = Journal(store.calls, config.budgets)
-    for flight in await asyncio.to_thread(store.calls.recover):
-        tell(f"a call to {flight.model} was lost with its process: charged {flight.worst_usd} USD")
+    if lost := await asyncio.to_thread(store.calls.recover):
+        charged = show_usd(sum((flight.worst_usd for flight in lost), ZERO))
+        tell(f"calls lost with their process: {len(lost)}, charged at their worst case: {charged}")
     prices = Prices(Path(config.price_file) if config.price_file else None)
     spending = Spending(
         journal,

@@ -9,7 +9,6 @@ import random as _random
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
 from typing import NamedTuple
 
 from workbench.core.errors import ConfigError, ModelError
@@ -17,25 +16,18 @@ from workbench.core.settings import Secret
 from workbench.llm.config import Rates
 from workbench.llm.messages import Fault
 
-__all__ = ["Breaker", "KeyPool", "RateLimiter", "Timing", "backoff_s", "fingerprint"]
+__all__ = ["Breaker", "KeyPool", "Timing", "backoff_s", "fingerprint"]
 
 _NAP_S = 1.0
 """Sleepers look up this often, so that what another caller learned reaches them."""
 _UNHEALTHY = frozenset({"overloaded", "unavailable", "timeout", "dropped", "malformed"})
 _RESTS = 3
 _ROUNDING = 1e-6
-_LONGEST_RESET_S = 86_400.0
-_MINUTE_WINDOW_S = 120.0
-"""A bucket that refills per minute is full within one; the rest allows for the service's clock."""
 
 _ANTHROPIC = "anthropic-ratelimit-"
 _REQUEST_HEADERS = (_ANTHROPIC + "requests-{}", "x-ratelimit-{}-requests")
 _TOKEN_HEADERS = (_ANTHROPIC + "input-tokens-{}", _ANTHROPIC + "tokens-{}", "x-ratelimit-{}-tokens")
 _NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?")
-_DURATION = re.compile(
-    r"(?:(\d{1,3})d)?(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,6}(?:\.\d{1,9})?)s)?(?:(\d{1,9})ms)?",
-    re.ASCII,
-)
 
 
 class Timing(NamedTuple):
@@ -82,48 +74,43 @@ def backoff_s(
 class _Bucket:
     """What may still be spent of a limit per minute; it refills steadily."""
 
-    __slots__ = ("_at", "_configured", "_left", "_limit", "_per_s")
+    __slots__ = ("_at", "_configured", "_left", "_limit")
 
     def __init__(self, per_minute: float, *, now: float) -> None:
-        self._configured = per_minute if per_minute > 0 else math.inf
-        self._limit = self._left = max(self._configured, 1.0)
-        self._per_s = self._configured / 60
+        self._configured = self._limit = per_minute or math.inf
+        self._left = self._size
         self._at = now
+
+    @property
+    def _size(self) -> float:
+        return max(self._limit, 1.0)
 
     def wait_s(self, need: float, *, now: float) -> float:
         self._refill(now)
-        missing = min(need, self._limit) - self._left
-        return missing / self._per_s if missing > _ROUNDING else 0.0
+        missing = min(need, self._size) - self._left
+        return missing * 60 / self._limit if missing > _ROUNDING else 0.0
 
     def _refill(self, now: float) -> None:
         if self._limit < math.inf:
-            self._left = min(self._limit, self._left + (now - self._at) * self._per_s)
+            self._left = min(self._size, self._left + (now - self._at) * self._limit / 60)
         self._at = now
 
     def take(self, need: float) -> None:
         self._left = max(0.0, self._left - need)
 
     def give_back(self, unused: float) -> None:
-        self._left = min(self._limit, self._left + max(0.0, unused))
+        self._left = min(self._size, self._left + max(0.0, unused))
 
-    def learn(
-        self, limit: float | None, remaining: float | None, reset_s: float | None, *, now: float
-    ) -> None:
+    def learn(self, limit: float | None, remaining: float | None, *, now: float) -> None:
         """Correct the bucket by what the service said; None where it said nothing usable."""
         self._refill(now)
         if limit is not None and limit >= 1:
-            self._limit = max(1.0, min(limit, self._configured))
-            self._per_s = min(limit, self._configured) / 60
-        else:
-            limit = self._limit
-        if remaining is None:
-            return
-        self._left = min(self._left, remaining)
-        if reset_s is not None and reset_s > _MINUTE_WINDOW_S and 0 < limit - remaining < math.inf:
-            self._per_s = min(self._per_s, (limit - remaining) / reset_s)  # a window of hours
+            self._limit = min(limit, self._configured)
+        if remaining is not None:
+            self._left = min(self._left, remaining)
 
 
-class RateLimiter:
+class _Limiter:
     """What one key may send to one model: requests and prompt tokens per minute, and its rests."""
 
     __slots__ = ("_requests", "_rests_until", "_tokens")
@@ -150,12 +137,11 @@ class RateLimiter:
         """Send nothing until then, on the monotonic clock."""
         self._rests_until = max(self._rests_until, until)
 
-    def observe(self, headers: Mapping[str, str], *, unused_tokens: float, timing: Timing) -> None:
+    def observe(self, headers: Mapping[str, str], *, unused_tokens: float, now: float) -> None:
         """Learn from a response's headers; what makes no sense in them is ignored."""
         self._tokens.give_back(unused_tokens)
-        now = timing.monotonic()
-        self._requests.learn(*_read(headers, _REQUEST_HEADERS, timing), now=now)
-        self._tokens.learn(*_read(headers, _TOKEN_HEADERS, timing), now=now)
+        self._requests.learn(*_read(headers, _REQUEST_HEADERS), now=now)
+        self._tokens.learn(*_read(headers, _TOKEN_HEADERS), now=now)
 
 
 class KeyPool:
@@ -176,7 +162,7 @@ class KeyPool:
         self._variable = variable
         self._rates = rates
         self._timing = timing
-        self._limiters: dict[tuple[str, str], RateLimiter] = {}
+        self._limiters: dict[tuple[str, str], _Limiter] = {}
         self._queues: dict[str, asyncio.Lock] = {}
 
     @property
@@ -213,7 +199,7 @@ class KeyPool:
     ) -> None:
         """Learn from a response; ``unused_tokens`` were estimated for it but not needed."""
         limiter = self._limiter(fingerprint(key), model)
-        limiter.observe(headers, unused_tokens=unused_tokens, timing=self._timing)
+        limiter.observe(headers, unused_tokens=unused_tokens, now=self._timing.monotonic())
 
     def rest(self, key: Secret, *, model: str, seconds: float) -> None:
         """Send nothing to that model with that key for a while: the answer to a 429."""
@@ -239,10 +225,10 @@ class KeyPool:
             )
         return best
 
-    def _limiter(self, name: str, model: str) -> RateLimiter:
+    def _limiter(self, name: str, model: str) -> _Limiter:
         found = self._limiters.get((name, model))
         if found is None:
-            found = RateLimiter(self._rates, now=self._timing.monotonic())
+            found = _Limiter(self._rates, now=self._timing.monotonic())
             self._limiters[name, model] = found
         return found
 
@@ -307,31 +293,15 @@ class Breaker:
             self._rests_until = now + self._rates.breaker_rest_s
 
 
-def _read(
-    headers: Mapping[str, str], names: Sequence[str], timing: Timing
-) -> tuple[float | None, float | None, float | None]:
-    """Return limit, remaining and seconds until reset, as the first family of headers says."""
+def _read(headers: Mapping[str, str], names: Sequence[str]) -> tuple[float | None, float | None]:
+    """Return limit and remaining, as the first family of headers says that says anything."""
     for name in names:
         limit = _number(headers.get(name.format("limit"), ""))
         remaining = _number(headers.get(name.format("remaining"), ""))
         if limit is not None or remaining is not None:
-            return limit, remaining, _reset_s(headers.get(name.format("reset"), ""), timing)
-    return None, None, None
+            return limit, remaining
+    return None, None
 
 
 def _number(text: str) -> float | None:
     return float(text) if _NUMBER.fullmatch(text) else None
-
-
-def _reset_s(text: str, timing: Timing) -> float | None:
-    """Return the seconds that ``6m0s`` or an RFC 3339 time says; None if it makes no sense."""
-    if match := _DURATION.fullmatch(text):
-        days, hours, minutes, seconds, ms = (float(part or 0) for part in match.groups())
-        reset_s = ((days * 24 + hours) * 60 + minutes) * 60 + seconds + ms / 1000
-    else:
-        try:
-            at = datetime.fromisoformat(text[:40])
-        except ValueError:
-            return None
-        reset_s = at.timestamp() - timing.clock() if at.tzinfo else 0.0
-    return reset_s if 0 < reset_s <= _LONGEST_RESET_S else None

@@ -34,7 +34,7 @@ PromptCache = Literal["off", "5m", "1h"]
 """How long the service keeps a request's system text; it bills writes dearer, reads cheaper."""
 
 MAX_PROMPT_BYTES = 2_000_000
-"""Longer texts are refused before any money is spent; no model's window holds them."""
+"""Longer texts are refused before any money is spent: a mistake, at some 500,000 tokens each."""
 
 
 class Turn(NamedTuple):
@@ -49,12 +49,13 @@ class Request:
     """One question to a model.
 
     Raises:
-        InputError: If a text is empty, over-long or holds what UTF-8 cannot say.
+        InputError: If a text is empty, over-long or holds what UTF-8 cannot say, or the schema what
+            JSON cannot.
     """
 
     prompt: str
     system: str = ""
-    """What stays the same over many requests, first in the prompt so that a service can cache it."""
+    """What stays the same over many requests; it stands first, so that a service can cache it."""
     history: tuple[Turn, ...] = ()
     task: str = "analysis"
     """What it is for; decides the tier of model, see ``models.json``."""
@@ -73,10 +74,14 @@ class Request:
     def __post_init__(self) -> None:
         if not self.prompt.strip():
             raise InputError("a request's prompt is empty; write one, or leave the request out")
+        if not all(turn.text.strip() for turn in self.history):
+            raise InputError("a turn of a request's history is empty; leave it out")
         if self.max_tokens < 1 or self.variant < 0:
             raise InputError(
                 f"max_tokens={self.max_tokens}, variant={self.variant}: must be >= 1 and >= 0"
             )
+        if not self.namespace.isprintable():
+            raise InputError(f"namespace {self.namespace[:80]!r}: write one line of plain text")
         if self.size_bytes > MAX_PROMPT_BYTES:
             raise InputError(
                 f"a prompt of {self.size_bytes:,} bytes exceeds {MAX_PROMPT_BYTES:,}; shorten it,"
@@ -88,20 +93,24 @@ class Request:
         """Bytes of UTF-8 of all texts: no byte-level tokenizer makes more tokens of them."""
         try:
             texts = (self.system, self.prompt, *(turn.text for turn in self.history))
-            schema = json.dumps(dict(self.schema)) if self.schema else ""
+            schema = json.dumps(self.schema, allow_nan=False) if self.schema else ""
             return sum(len(text.encode()) for text in texts) + len(schema)
         except UnicodeEncodeError as error:
             raise InputError(
                 f"a prompt holds a lone surrogate at character {error.start}, which is not text;"
                 " decode it with errors='replace' first"
             ) from None
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InputError(
+                f"a request's schema is no JSON: {error}; write a dict of JSON values"
+            ) from None
 
     def key(self, *, provider: str, model: str, occurrence: int = 0) -> str:
         """Return the hex sha256 under which an answer is kept: all that decides about it."""
         return content_id(
             [
-                provider, model, self.system, self.history, self.prompt, self.namespace or self.task,
-                self.variant, self.max_tokens, self.schema, occurrence,
+                provider, model, self.system, self.history, self.prompt,
+                self.namespace or self.task, self.variant, self.max_tokens, self.schema, occurrence,
             ]
         )  # fmt: skip
 
@@ -146,13 +155,21 @@ class Reply:
     request_id: str = ""
     latency_s: float = 0.0
     bytes_sent: int = 0
+    """Of HTTP bodies, as they crossed the wire."""
     bytes_received: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
     """Rate-limit headers, lower case."""
 
 
 FaultKind = Literal[
-    "rate_limit", "overloaded", "unavailable", "timeout", "dropped", "malformed", "denied", "invalid"
+    "rate_limit",
+    "overloaded",
+    "unavailable",
+    "timeout",
+    "dropped",
+    "malformed",
+    "denied",
+    "invalid",
 ]
 """``denied``: the key is refused (401, 403) · ``invalid``: the request is (400, 404, 413, 422)."""
 
@@ -171,9 +188,6 @@ class Fault:
     """Whether the service may have generated, and billed, an answer that was lost."""
     retry_after_s: float | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    latency_s: float = 0.0
-    bytes_sent: int = 0
-    bytes_received: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,16 +52,12 @@ class OffPeak:
     def seconds_until_open(self, now: float) -> float:
         """Return how long after ``now`` (seconds since 1970) calls may start; 0 within the window.
 
-        Goes by the minute where the clock changes before, which may skip or repeat any of them.
+        Where the clock changes before, the opening comes that much earlier or later.
         """
-        moment, local = now, datetime.fromtimestamp(now, self.zone)
-        while (_minute(local) - self.start) % _DAY_MIN >= (self.end - self.start) % _DAY_MIN:
-            opening = (moment // 60 + (self.start - _minute(local)) % _DAY_MIN) * 60
-            if datetime.fromtimestamp(opening, self.zone).utcoffset() == local.utcoffset():
-                return opening - now
-            moment = (moment // 60 + 1) * 60
-            local = datetime.fromtimestamp(moment, self.zone)
-        return moment - now
+        minute = _minute(datetime.fromtimestamp(now, self.zone))
+        if (minute - self.start) % _DAY_MIN < (self.end - self.start) % _DAY_MIN:
+            return 0.0
+        return (self.start - minute) % _DAY_MIN * 60 - now % 60
 
     async def hold(self, tell: Callable[[str], None]) -> None:
         """Wait until calls may start; of those who wait together, the first one tells why."""

@@ -42,6 +42,7 @@ class OpenAITransport(SdkTransport):
 
     provider = "openai"
     _package = "openai"
+    _client_class = "AsyncOpenAI"
     _needs = ("openai", "openai")
     _own_address = "https://api.openai.com/v1"
     _key_variable = "OPENAI_API_KEY"
@@ -67,14 +68,7 @@ class OpenAITransport(SdkTransport):
                 return await _read_stream(answer, sending.on_text, exchange)
             return _read(answer, exchange)
 
-        return await self._exchange(
-            call, key=sending.key, timeout_s=sending.timeout_s, size_bytes=request.size_bytes
-        )
-
-    def _new_client(self, key: str | None, **options: Any) -> Any:
-        import openai
-
-        return openai.AsyncOpenAI(api_key=key, **options)
+        return await self._exchange(call, key=sending.key, timeout_s=sending.timeout_s)
 
 
 def _read(answer: Any, exchange: Exchange) -> Reply | Fault:

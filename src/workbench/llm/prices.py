@@ -119,10 +119,6 @@ class Prices:
         """Return where prices come from: the price file, then the shipped table."""
         return self._version
 
-    def check_model(self, model: str, provider: str) -> None:
-        """Raise ConfigError if a model has no price."""
-        self._tariff(model, provider, False)
-
     def _tariff(self, model: str, provider: str, is_batch: bool) -> _Tariff:
         if own := self._own.get((model, is_batch)):
             return own
@@ -208,8 +204,11 @@ def _rates(entry: Any, *, where: str) -> tuple[_Rates, Decimal]:
     missing = [name for name in _REQUIRED if fields.get(name) in (None, "")]
     if missing:
         raise ConfigError(f"{where}: {', '.join(missing)} missing; a price is never guessed")
-    numbers = [usd(fields.get(name, fields["input"])) for name in _KINDS]
-    factor = usd(fields.get("batch_factor", 1))
+    try:
+        numbers = [usd(fields.get(name, fields["input"])) for name in _KINDS]
+        factor = usd(fields.get("batch_factor", 1))
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
     if min(factor, *numbers) < 0:
         raise ConfigError(f"{where}: a price is below 0; write 0 or more")
     return _Rates(*(number / 1_000_000 for number in numbers)), factor

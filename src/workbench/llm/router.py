@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from workbench.core.errors import ConfigError, InputError
+from workbench.core.fields import suggest
 from workbench.llm.config import GatewayConfig
 from workbench.llm.messages import Difficulty, Request, Tier
 
@@ -63,11 +63,9 @@ class Router:
     def _by_task(self, request: Request) -> Route:
         tier = self._tasks.get(request.task)
         if tier is None:
-            close = get_close_matches(request.task, self._tasks, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(self._tasks)};"
             raise ConfigError(
-                f"unknown task {request.task[:80]!r}; {hint} others go under llm: tasks:"
-                " in the experiment file"
+                f"unknown task {request.task[:80]!r}; {suggest(request.task, self._tasks)} (others"
+                " go under llm: tasks: in the experiment file)"
             )
         reason = f"task {request.task}, {request.difficulty}"
         if not self._config.savings.routing:

@@ -8,20 +8,22 @@ connections serves all keys.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
 from workbench.core.errors import ConfigError, InputError, ModelError
-from workbench.core.settings import Secret
+from workbench.core.settings import Secret, is_loopback
 from workbench.llm.faults import Exchange
 from workbench.llm.messages import Fault
-from workbench.llm.transport import is_loopback
 
 __all__ = ["SdkTransport", "events_of"]
 
 T = TypeVar("T")
+_MOST_BYTES = (2**26, 2**30)
+"""Of an answer, and of a batch's answers."""
 _NO_KEY = "none"
 """Sent to a server of one's own, which asks for no key."""
 
@@ -38,7 +40,11 @@ class SdkTransport:
     """
 
     provider: str
-    _package = "anthropic"
+    _package: str
+    """The SDK, and in it:"""
+    _client_class: str
+    _key_argument = "api_key"
+    _options: Mapping[str, Any] = {}
     _needs: tuple[str, str] | None = None
     """A package beyond those always installed, and the extra of this project that brings it."""
     _own_address = ""
@@ -67,13 +73,10 @@ class SdkTransport:
         *,
         key: Secret,
         timeout_s: float,
-        size_bytes: int = 0,
-        is_charged: bool = True,
     ) -> T | Fault:
         """Return what a call with the key's client gives, or why it failed."""
         client = self._client(key.reveal())
-        sdk = import_module(self._package)
-        exchange = Exchange(sdk=sdk, key=key, size_bytes=size_bytes, is_charged=is_charged)
+        exchange = Exchange(sdk=import_module(self._package), key=key)
         try:
             async with asyncio.timeout(timeout_s):
                 return await call(client, exchange)
@@ -100,16 +103,11 @@ class SdkTransport:
                 f"there is no key for {self.provider}; set {self._key_variable}, or use provider:"
                 " scripted or a server of your own by base_url, which need none"
             )
-        import httpx2
-
-        limit = self._max_connections
-        self._http = self._http or import_module(self._package).DefaultAioHttpClient(
-            limits=httpx2.Limits(max_connections=limit, max_keepalive_connections=limit),
-            follow_redirects=False,  # a prompt goes to no address but the configured one
-            trust_env=not is_loopback(self._base_url),  # nor through a proxy to this machine
-        )
-        self._clients[key] = self._new_client(
-            key or (_NO_KEY if self._key_variable else None),
+        sdk = import_module(self._package)
+        self._http = self._http or self._connect(sdk)
+        self._clients[key] = getattr(sdk, self._client_class)(
+            **{self._key_argument: key or (_NO_KEY if self._key_variable else None)},
+            **self._options,
             base_url=self._base_url or None,
             http_client=self._http,
             max_retries=0,
@@ -117,8 +115,19 @@ class SdkTransport:
         )
         return self._clients[key]
 
-    def _new_client(self, key: str | None, **options: Any) -> Any:
-        raise NotImplementedError
+    def _connect(self, sdk: Any) -> Any:
+        """Return the pool of connections."""
+        import httpx2
+
+        for name in (self._package, "httpx2"):  # below, they log what a server echoes: the key
+            logging.getLogger(name).setLevel(logging.WARNING)
+        limit = self._max_connections
+        return sdk.DefaultAioHttpClient(
+            limits=httpx2.Limits(max_connections=limit, max_keepalive_connections=limit),
+            follow_redirects=False,  # a prompt goes to no address but the configured one
+            trust_env=not is_loopback(self._base_url),  # nor through a proxy to this machine
+            event_hooks={"response": [_bound]},
+        )
 
 
 async def events_of(stream: Any, exchange: Exchange) -> AsyncIterator[Any]:
@@ -134,6 +143,23 @@ async def events_of(stream: Any, exchange: Exchange) -> AsyncIterator[Any]:
         raise
     except Exception as error:  # Bedrock's decoder fails in many ways
         raise ModelError(f"the stream is not readable: {error}") from error
+
+
+async def _bound(response: Any) -> None:
+    """Make reading a response fail where it does not end."""
+    import httpx2
+
+    read, left = response.aiter_bytes, _MOST_BYTES["batches" in response.request.url.path]
+
+    async def aiter_bytes(chunk_size: int | None = None) -> AsyncIterator[bytes]:
+        nonlocal left
+        async for chunk in read(chunk_size):
+            left -= len(chunk)
+            if left < 0:
+                raise httpx2.DecodingError("the answer is far too long")
+            yield chunk
+
+    response.aiter_bytes = aiter_bytes
 
 
 def _is_installed(package: str) -> bool:

@@ -45,7 +45,12 @@ class Sender:
         self._breakers: dict[str, Breaker] = {}
         self._off_peak = off_peak
         self._tell = tell
-        self._slots = asyncio.Semaphore(config.savings.parallel)
+        slots = config.savings.parallel
+        # more than slots, so that none is idle while answers are made durable; not many more,
+        # since a kill charges whatever is reserved
+        self.width = 1 if slots == 1 else slots + max(8, slots // 2)
+        self._slots = asyncio.Semaphore(slots)
+        self._reserving = asyncio.Semaphore(self.width)
 
     async def buy(
         self, purchase: Purchase, *, on_text: Callable[[str], None] | None = None
@@ -58,6 +63,12 @@ class Sender:
         """
         if self._off_peak:
             await self._off_peak.hold(self._tell)
+        async with self._reserving:
+            return await self._buy(purchase, on_text)
+
+    async def _buy(
+        self, purchase: Purchase, on_text: Callable[[str], None] | None
+    ) -> Answer | None:
         flight = await self._spending.reserve(purchase)
         if flight is None:
             return None
@@ -67,7 +78,9 @@ class Sender:
             if isinstance(reply, Reply):
                 return await self._spending.settle(flight.id, purchase, reply, attempts=attempt)
             is_last = attempt == self._config.rates.max_attempts
-            is_final = is_last or not reply.is_retryable or bool(shown and shown.has_begun)
+            # a refused key was retired: the pool may have a better one
+            is_hopeful = reply.is_retryable or (reply.kind == "denied" and bool(self.pool.keys))
+            is_final = is_last or not is_hopeful or bool(shown and shown.has_begun)
             if reply.may_be_billed:
                 await self._spending.lose(flight, purchase, reason=reply.message)
             elif is_final:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Literal
 
-from workbench.core.errors import ConfigError
+from workbench.core.errors import ConfigError, StoreError
 from workbench.core.money import ZERO, usd
 from workbench.llm.cache import RedisCache
 from workbench.llm.config import GatewayConfig
@@ -104,7 +104,13 @@ class Stock:
             is_fresh = stored.expires_at is None or stored.expires_at > self._clock()
             is_own = bool(self._work) and stored.work == self._work
             if (is_own and purchase.kind != "prewarm") or (self._is_shared and is_fresh):
-                return _usable(stored.answer)
+                found = _usable(stored.answer)
+                if not found.answer:
+                    raise StoreError(
+                        f"the answer kept under {purchase.key[:12]} is damaged; remove it:"
+                        f" DELETE FROM responses WHERE key = '{purchase.key}'"
+                    )
+                return found
             miss = "expired" if self._is_shared else "off"
         if self._cache and self._is_shared:
             values = await self._cache.get(purchase.key)
@@ -128,14 +134,15 @@ class Stock:
         """Return an answer that another machine bought meanwhile, or nothing: the turn is ours."""
         pause, longest = _POLL_S
         while self._cache and self._is_shared:
-            if await self._cache.lease(purchase.key, ttl_s=self._lease_s):
-                break
+            is_ours = await self._cache.lease(purchase.key, ttl_s=self._lease_s)
+            found = await self.find(purchase)  # it may just have been bought
+            if is_ours and found.answer:
+                await self._cache.release(purchase.key)
+            if is_ours or found.answer:
+                return found
             await asyncio.sleep(pause)
             pause = min(pause * 2, longest)
-            found = await self.find(purchase)
-            if found.answer:
-                return found
-        return AtHand(miss="absent")
+        return AtHand()
 
     async def share(self, purchase: Purchase, answer: Answer | None) -> None:
         """Give what was bought, if anything, to other machines, and the turn with it."""

@@ -34,8 +34,8 @@ class ChatSpan:
     def __init__(self, span: Span | None) -> None:
         self._span = span
 
-    def end(self, answer: Answer, *, attempts: int = 0) -> None:
-        """Note what came back, and after how many attempts; 0 where that is not known."""
+    def end(self, answer: Answer) -> None:
+        """Note what came back."""
         if self._span is None:
             return
         usage = answer.usage
@@ -52,8 +52,6 @@ class ChatSpan:
                 "workbench.cost_usd": float(answer.usd),
             }
         )
-        if attempts:
-            self._span.set_attribute("workbench.attempts", attempts)
 
 
 _NO_SPAN: AbstractContextManager[ChatSpan] = nullcontext(ChatSpan(None))

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
-from urllib.parse import urlsplit
 
 from workbench.core.errors import ConfigError
-from workbench.core.settings import Secret
+from workbench.core.settings import Secret, Settings
 from workbench.llm.messages import Fault, PromptCache, Reply, Request
 
 if TYPE_CHECKING:
     from workbench.llm.config import GatewayConfig
 
-__all__ = ["BatchTransport", "Sending", "Transport", "is_loopback", "open_transport"]
+__all__ = ["BatchTransport", "Sending", "Transport", "open_transport"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,24 +68,22 @@ class BatchTransport(Transport, Protocol):
         ...
 
 
-def open_transport(config: GatewayConfig, *, offline: bool) -> Transport:
+def open_transport(config: GatewayConfig, *, settings: Settings) -> Transport:
     """Return the transport of the configured service; nothing is connected yet.
 
     Args:
         config: Service, address and requests in flight.
-        offline: Whether only addresses of this machine may be reached.
+        settings: Say which addresses may be reached.
 
     Raises:
-        ConfigError: If the service is out of reach offline, its address makes no sense, or a part
-            of the installation is missing.
+        ConfigError: If the service is out of reach offline, or a part of the installation is
+            missing.
     """
     if config.provider == "scripted":
         from workbench.llm.scripted import ScriptedTransport, echo
 
         return ScriptedTransport(default=echo)
-    if config.base_url:
-        _check_address(config.base_url)
-    if offline and not is_loopback(config.base_url):
+    if not settings.may_connect(config.base_url):
         raise ConfigError(
             f"provider {config.provider!r} is out of reach offline; set WORKBENCH_OFFLINE=0 to"
             " allow it. A base_url on this machine and provider: scripted work offline"
@@ -101,25 +97,3 @@ def open_transport(config: GatewayConfig, *, offline: bool) -> Transport:
 
     clouds = {"bedrock": BedrockTransport, "vertex": VertexTransport}
     return clouds.get(config.provider, AnthropicTransport)(base_url=url, max_connections=limit)
-
-
-def is_loopback(url: str) -> bool:
-    """Return whether an address is one of this machine."""
-    try:
-        host = urlsplit(url).hostname or ""
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _check_address(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        is_sound = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        raise ConfigError("llm: base_url is no address; give one like http://host:port") from None
-    if not is_sound or "@" in parts.netloc or parts.query or parts.fragment:
-        raise ConfigError(
-            "llm: base_url must be http(s)://host:port/path without name, password or query; keys"
-            " come from the environment"
-        )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import TypedDict
 
 from workbench.core.errors import ConfigError, WorkbenchError
@@ -39,16 +40,17 @@ def run_checks() -> list[Check]:
         "kernel": _kernel,
         "model prices": _prices,
     }
-    wanted = {
+    wanted: dict[str, Callable[[], str]] = {
         "network": _network,
         "anthropic key": _anthropic_key,
         "openai key": _openai_key,
         "shared cache": _cache,
+        "browser": partial(_program, "chromium", "chromium-browser", "google-chrome"),
+        "git": partial(_program, "git"),
     }
     return [
         *(_check(name, look) for name, look in needed.items()),
         *(_check(name, look, optional=True) for name, look in wanted.items()),
-        *_optional(),
     ]
 
 
@@ -134,9 +136,7 @@ def _cache() -> str:
     return shown
 
 
-def _optional() -> Iterator[Check]:
-    programs = {"browser": ("chromium", "chromium-browser", "google-chrome"), "git": ("git",)}
-    for name, commands in programs.items():
-        path = next(filter(None, map(shutil.which, commands)), None)
-        detail = path or f"none of {', '.join(commands)}; only tests and provenance use it"
-        yield Check(name=name, ok=path is not None, optional=True, detail=detail)
+def _program(*commands: str) -> str:
+    for path in filter(None, map(shutil.which, commands)):
+        return path
+    raise OSError(f"none of {', '.join(commands)}; only tests and provenance use it")

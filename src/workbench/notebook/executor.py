@@ -117,12 +117,9 @@ def execute_notebook(
 
 
 def kill_kernel(pid: int, run_id: str) -> bool:
-    """Kill the kernel of a run whose runner died, and wait until it is gone.
+    """Kill the kernel of a run whose runner died, wait until it is gone, return if there was one.
 
     The process is killed only if its environment names the run: pids are used again.
-
-    Returns:
-        Whether there was one to kill.
     """
     try:
         process = psutil.Process(pid)
@@ -273,9 +270,8 @@ def _kernel_environment(settings: Settings, threads: int) -> dict[str, str]:
     # JupyterLab draws plotly's own type itself; other renderers would put plotly.js, 4.8 MB, into
     # every executed notebook
     quiet = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "PLOTLY_RENDERER": "plotly_mimetype"}
-    width = dict.fromkeys(
-        ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)
-    )
+    pools = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    width = dict.fromkeys(pools, str(threads))
     return {**os.environ, **quiet, **width, **settings.to_environment()}
 
 

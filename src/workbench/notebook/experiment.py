@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field, replace
-from decimal import Decimal
+from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -46,10 +45,10 @@ class Step:
 
     name: str
     notebook: Notebook
-    needs: tuple[str, ...] = ()
-    matrix: dict[str, list[Any]] = field(default_factory=dict)
-    parameters: dict[str, Any] = field(default_factory=dict)
-    timeout_s: int = 3600
+    needs: tuple[str, ...]
+    matrix: dict[str, list[Any]]
+    parameters: dict[str, Any]
+    timeout_s: int
     """Seconds after which a cell is stopped."""
 
     def members(self) -> list[Member]:
@@ -71,10 +70,8 @@ class Experiment:
     file: Path
     root: Path
     """Folder that relative paths start from."""
-    budget_usd: Decimal | None
-    """Most that may be billed; None without a limit. Also in ``llm.budgets.experiment``."""
     llm: GatewayConfig
-    """How its notebooks call models; the defaults where the file has no ``llm`` section."""
+    """How its notebooks call models, and in ``budgets.experiment`` the most that may be billed."""
     steps: dict[str, Step]
     """In an order that satisfies every need."""
 
@@ -104,14 +101,12 @@ def load_experiment(file: Path, *, overrides: tuple[str, ...] = ()) -> Experimen
         _override(parsed, override)
     for step in parsed.values():
         _check_step(step, parsed, file)
-    llm = _llm(document, file)
     return Experiment(
         name=name,
         description=str(document.get("description", "")),
         file=file,
         root=root,
-        budget_usd=llm.budgets.experiment,
-        llm=llm,
+        llm=_llm(document, file),
         steps={step: parsed[step] for step in _order(parsed, file)},
     )
 
@@ -161,14 +156,13 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            fault = ""
             if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a key must be a plain word", key.start_mark
-                )
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key.value!r} is written twice", key.start_mark
-                )
+                fault = "a key must be a plain word"
+            elif key.value in seen:
+                fault = f"{key.value!r} is written twice"
+            if fault:
+                raise yaml.constructor.ConstructorError(None, None, fault, key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -192,9 +186,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 def _step(name: Any, value: Any, file: Path, root: Path) -> Step:
     where = f"{file}: steps.{name}"
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ConfigError(
-            f"{where}: a step's name is letters, digits and '_', starting with a letter"
-        )
+        raise ConfigError(f"{where}: a step's name is letters, digits and '_', first a letter")
     if not isinstance(value, dict) or not isinstance(value.get("notebook"), str):
         raise ConfigError(f"{where}: needs `notebook: <name>`")
     refuse_unknown(value, known=_STEP_KEYS, where=where)
@@ -206,11 +198,10 @@ def _step(name: Any, value: Any, file: Path, root: Path) -> Step:
         raise ConfigError(f"{where}: matrix and parameters are mappings of parameter to value")
     if type(timeout_s) is not int or timeout_s <= 0:
         raise ConfigError(f"{where}.timeout_s: {timeout_s!r}; write seconds > 0")
+    file_name = f"{value['notebook'].removesuffix('.ipynb')}.ipynb"
     return Step(
         name=name,
-        notebook=read_notebook(
-            root / "notebooks" / f"{value['notebook'].removesuffix('.ipynb')}.ipynb"
-        ),
+        notebook=read_notebook(root / "notebooks" / file_name),
         needs=tuple(needs),
         matrix=dict(matrix),
         parameters=dict(parameters),
@@ -283,10 +274,9 @@ def _check_references(value: Any, step: Step, steps: dict[str, Step], where: str
 
 
 def _order(steps: dict[str, Step], file: Path) -> list[str]:
+    needs = {name: step.needs for name, step in steps.items()}
     try:
-        return list(
-            TopologicalSorter({name: step.needs for name, step in steps.items()}).static_order()
-        )
+        return list(TopologicalSorter(needs).static_order())
     except CycleError as error:
         circle = " → ".join(reversed(error.args[1]))
         raise ConfigError(f"{file}: needs go in a circle: {circle}; remove one of them") from None

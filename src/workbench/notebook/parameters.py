@@ -6,11 +6,11 @@ import ast
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from workbench.core.errors import ConfigError, DataError
+from workbench.core.fields import suggest
 from workbench.core.provenance import without_magics
 from workbench.store.records import PHASES
 
@@ -63,7 +63,7 @@ def read_notebook(path: Path) -> Notebook:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         cells = [cell for cell in document["cells"] if cell["cell_type"] == "code"]
-        sources = ["".join(cell["source"]) for cell in cells]
+        sources = [without_magics("".join(cell["source"])) for cell in cells]
         tagged = [
             source
             for cell, source in zip(cells, sources, strict=True)
@@ -71,14 +71,12 @@ def read_notebook(path: Path) -> Notebook:
         ]
         phase = document["metadata"].get("workbench", {}).get("phase", "assessment")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path}: not a notebook ({error}); save it again from JupyterLab"
-        ) from error
+        raise DataError(f"{path}: not a notebook ({error}); save it in JupyterLab") from error
     if len(tagged) > 1:
         raise ConfigError(f"{path}: {len(tagged)} cells are tagged 'parameters'; keep one")
     for number, source in enumerate(sources, 1):
         try:
-            ast.parse(without_magics(source))
+            ast.parse(source)
         except SyntaxError as error:
             raise ConfigError(
                 f"{path}: code cell {number} is not Python, line {error.lineno}: {error.msg}"
@@ -89,7 +87,7 @@ def read_notebook(path: Path) -> Notebook:
         )
     return Notebook(
         path=path,
-        code="\n\n".join(map(without_magics, sources)),
+        code="\n\n".join(sources),
         parameters=_parse(tagged[0], path) if tagged else {},
         phase=phase,
     )
@@ -101,7 +99,7 @@ def check_parameters(notebook: Notebook, values: Mapping[str, Any], *, where: st
     Args:
         notebook: The notebook that will get them.
         values: Name → value. References like ``${steps.pairs.version}`` are checked once resolved.
-        where: File and field for messages, e.g. ``quickstart.yaml: steps.train.parameters``.
+        where: File and field for messages.
 
     Raises:
         ConfigError: If a name is unknown or a value has another type than declared.
@@ -111,7 +109,7 @@ def check_parameters(notebook: Notebook, values: Mapping[str, Any], *, where: st
         if parameter is None:
             raise ConfigError(
                 f"{where}.{name}: {notebook.path.name} has no such parameter;"
-                f" {_hint(name, notebook)}"
+                f" {suggest(name, notebook.parameters)}"
             )
         if isinstance(value, str) and "${" in value:
             continue
@@ -128,10 +126,8 @@ def input_files(notebook: Notebook, values: Mapping[str, Any]) -> list[str]:
     """Return the files that values name: ``Path`` parameters, ``path`` inside lists and dicts."""
     found: list[str] = []
     for name, value in values.items():
-        if notebook.parameters[name].type == "Path" and value:
-            found.append(value)
-        elif isinstance(value, list | dict):
-            found.extend(_paths_inside(value))
+        is_path = notebook.parameters[name].type == "Path"
+        found.extend(_paths_inside({"path": value} if is_path else value))
     return found
 
 
@@ -147,23 +143,10 @@ def _paths_inside(value: Any) -> Iterator[str]:
             yield from _paths_inside(inner)
 
 
-def _hint(name: str, notebook: Notebook) -> str:
-    close = get_close_matches(name, notebook.parameters, n=1)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return f"it has: {', '.join(notebook.parameters) or 'none'}"
-
-
 def _parse(source: str, path: Path) -> dict[str, Parameter]:
     lines = source.splitlines()
     parameters: dict[str, Parameter] = {}
-    try:
-        statements = ast.parse(source).body
-    except SyntaxError as error:
-        raise ConfigError(
-            f"{path}: the parameters cell is not Python, line {error.lineno}: {error.msg}"
-        ) from error
-    for node in statements:
+    for node in ast.parse(source).body:
         if isinstance(node, ast.ImportFrom):  # `from pathlib import Path`, for the annotation
             continue
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):

@@ -25,8 +25,10 @@ from workbench.store.runs import RunTable
 __all__ = ["Eta", "Prepared", "check_costs", "check_inputs", "find_finished", "prepare"]
 
 _DECIDE_ANSWERS = ("provider", "base_url", "models", "tasks")
-"""Fields of the ``llm`` section that count in fingerprints. Budgets, rates and savings do not:
-changing how calls are paid for must not pay for them again."""
+"""Fields of the ``llm`` section that count in fingerprints. Budgets and rates do not: changing how
+calls are paid for must not pay for them again."""
+_SAVINGS_THAT_DO = ("routing", "items_per_call", "context_tokens", "concise")
+"""The others change what an answer costs, not what it says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +41,7 @@ class Prepared:
 
 
 def check_inputs(experiment: Experiment) -> None:
-    """Refuse an experiment whose input files are missing, before anything starts.
-
-    Raises:
-        ConfigError: Naming the file, the step and the parameter's experiment file.
-    """
+    """Refuse an experiment whose input files are missing, before anything starts."""
     for step in experiment.steps.values():
         for member in step.members():
             for name in input_files(step.notebook, member.parameters):
@@ -61,7 +59,7 @@ def check_costs(experiment: Experiment, store: Store) -> list[Alert]:
         BudgetError: If more is billed than the experiment's budget, or a threshold that aborts is
             exceeded.
     """
-    budget = experiment.budget_usd
+    budget = experiment.llm.budgets.experiment
     rows = store.ledger.rows(experiment=experiment.name) if budget is not None else []
     # metered, or a call that was lost on its way and may be on the service's bill
     counted = [row for row in rows if not row.estimated or row.details.get("outcome") == "lost"]
@@ -77,10 +75,7 @@ def check_costs(experiment: Experiment, store: Store) -> list[Alert]:
 def prepare(experiment: Experiment, member: Member, finished: Mapping[str, list[Run]]) -> Prepared:
     """Return a member with references filled in and its fingerprint.
 
-    Args:
-        experiment: The experiment it belongs to.
-        member: The member; all steps it needs have finished.
-        finished: Step → its succeeded runs, in matrix order.
+    ``finished`` has the succeeded runs, in matrix order, of every step that the member needs.
 
     Raises:
         ConfigError: If a reference or a value that came through one does not fit.
@@ -155,7 +150,9 @@ def _fingerprint(
     }
     if "llm/gateway.py" in code:  # the one way to a model
         config = experiment.llm.to_json()
-        facts["llm"] = {name: config[name] for name in _DECIDE_ANSWERS}
+        facts["llm"] = {name: config[name] for name in _DECIDE_ANSWERS} | {
+            name: config["savings"][name] for name in _SAVINGS_THAT_DO
+        }
     return content_id(facts)
 
 

@@ -47,9 +47,7 @@ class Printer:
         self._wipe()
         if event.kind == "started":
             self._running[key] = None
-            if not self._is_terminal:
-                click.echo(_line(event))
-        else:
+        if event.kind != "started" or not self._is_terminal:
             click.echo(_line(event))
         self._status(event)
 
@@ -118,11 +116,8 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.1f}"
-    return str(value).partition(".")[0] if _is_time(value) else str(value)[:200]
-
-
-def _is_time(value: Any) -> bool:
-    return isinstance(value, str) and value.endswith("Z") and value[10:11] == "T"
+    is_time = isinstance(value, str) and value.endswith("Z") and value[10:11] == "T"
+    return str(value).partition(".")[0] if is_time else str(value)[:200]
 
 
 def _line(event: Event) -> str:

@@ -73,11 +73,8 @@ def plan(experiment: Experiment, store: Store, *, force: bool = False) -> list[E
                 prepared = prepare(experiment, member, finished)
                 run = find_finished(store.runs, experiment.name, prepared)
             kind: EventKind = "skipped" if run else "due" if can_start else "waiting"
-            position = len(events) + 1
-            run_id = run.id if run else ""
-            events.append(
-                Event(kind=kind, member=member, done=position, total=total, run_id=run_id)
-            )
+            done, run_id = len(events) + 1, run.id if run else ""
+            events.append(Event(kind=kind, member=member, done=done, total=total, run_id=run_id))
             found += [run] if run else []
         if len(found) == len(step.members()):
             finished[step.name] = found
@@ -87,13 +84,8 @@ def plan(experiment: Experiment, store: Store, *, force: bool = False) -> list[E
 class Runner:
     """One run of one experiment.
 
-    Args:
-        experiment: The checked experiment.
-        store: Where runs, results and costs go.
-        jobs: Notebooks at a time.
-        cores: Cores to use: shared by kernels side by side, all for one that runs alone.
-        force: Run every member, also unchanged ones.
-        tell: Called with every event, in the caller's thread.
+    ``jobs`` notebooks run at a time and share the ``cores``; one that runs alone gets all. With
+    ``force`` unchanged members run too. ``tell`` gets every event, in the caller's thread.
     """
 
     def __init__(
@@ -126,8 +118,7 @@ class Runner:
     def run(self) -> bool:
         """Run the experiment and return whether every member succeeded.
 
-        Effects:
-            Writes runs, results and ledger rows; keeps whatever finished.
+        Writes runs, results and ledger rows; keeps whatever finished.
 
         Raises:
             ConfigError: If it is running already, or an input is missing.
@@ -220,12 +211,8 @@ class Runner:
         except InputError as error:  # known only now: what a step gave does not fit
             self._end(member, "failed", text=str(error))
             return
-        old = (
-            None
-            if self._force
-            else find_finished(self._store.runs, self._experiment.name, prepared)
-        )
-        if old:
+        old = find_finished(self._store.runs, self._experiment.name, prepared)
+        if old and not self._force:
             self._succeed(member, old)
             self._end(member, "skipped", run=old)
             return
@@ -346,12 +333,9 @@ class Runner:
         )
 
     def _costs(self, job: str, phase: str, cpu_s: float) -> list[LedgerRow]:
+        who, experiment = self._store.settings.user, self._experiment.name
         return compute_rows(
-            cpu_s=cpu_s,
-            who=self._store.settings.user,
-            job=job,
-            experiment=self._experiment.name,
-            phase=cast("Phase", phase),
+            cpu_s=cpu_s, who=who, job=job, experiment=experiment, phase=cast("Phase", phase)
         )
 
     def _finished(self) -> dict[str, list[Run]]:
@@ -392,9 +376,5 @@ class _Heartbeat:
             self._last = time.monotonic()
             # a missed beat is no harm; the end of the run says it if the store stays full
             with suppress(StoreError):
-                self._store.runs.update(
-                    self._run_id,
-                    kernel_pid=usage.pid,
-                    cpu_s=usage.cpu_s,
-                    peak_rss_mb=usage.peak_rss_mb,
-                )
+                used = {"cpu_s": usage.cpu_s, "peak_rss_mb": usage.peak_rss_mb}
+                self._store.runs.update(self._run_id, kernel_pid=usage.pid, **used)

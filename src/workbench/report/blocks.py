@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from workbench.report.tables import Estimate, Table
+from workbench.report.tables import Cell, Table
 
 __all__ = ["Block", "Fact", "Figure", "Finding", "Page", "Passages", "Section", "Text"]
 
@@ -31,6 +31,7 @@ class Figure:
     keys: tuple[tuple[str, str], ...] = ()
     """Legend: label and name of a color of the theme."""
     numbers: Table | None = None
+    """Shown when asked for."""
 
 
 @dataclass(frozen=True)
@@ -42,23 +43,15 @@ class Text:
     is_note: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Fact:
     """A large number."""
 
     label: str
-    value: str
-    interval: str = ""
-    note: str = ""
-    strip: tuple[float, float, float] | None = None
-    """Low, value, high in [0, 1], drawn as a small line."""
-    reference: float | None = None
-    """What the strip is compared with, in [0, 1]."""
-
-    @classmethod
-    def of(cls, label: str, shown: Estimate, note: str) -> Fact:
-        """Return a figure with its interval."""
-        return cls(label=label, value=shown.value, interval=shown.interval, note=note)
+    value: Cell
+    note: str
+    strip: tuple[float, ...] = ()
+    """Low, value, high and what they are compared with, in [0, 1]: drawn as a small line."""
 
 
 class Finding(NamedTuple):
@@ -93,7 +86,7 @@ Block = Figure | Table | Text | Passages
 
 
 class Section(NamedTuple):
-    """Blocks under a heading."""
+    """Blocks under a heading; without any, it is not shown."""
 
     heading: str
     blocks: Sequence[Block]
@@ -105,12 +98,16 @@ class Page:
 
     name: str
     """Stem of its file and its anchor."""
-    title: str
     finding: Finding | None = None
     notes: Sequence[Text] = ()
     facts: Sequence[Fact] = ()
     """Also on the first page."""
     sections: Sequence[Section] = ()
+
+    @property
+    def title(self) -> str:
+        """Its name for people."""
+        return "Story" if self.name == "index" else self.name.capitalize()
 
     @property
     def figures(self) -> list[Figure]:

@@ -10,11 +10,12 @@ from typing import Any
 
 from workbench.core.identity import content_id
 from workbench.core.money import ZERO
+from workbench.report.blocks import Text
 from workbench.report.tables import short
 from workbench.store.database import Store
-from workbench.store.records import LedgerRow, Run
+from workbench.store.records import Run
 
-__all__ = ["NOTEBOOKS", "Evidence", "read_evidence"]
+__all__ = ["NOTEBOOKS", "Evidence", "read_evidence", "run_name", "unfinished"]
 
 NOTEBOOKS: Mapping[str, str] = {
     "pairs": "01_expand_pairs",
@@ -40,8 +41,10 @@ class Evidence:
     """Succeeded runs in plan order, then per step what runs or failed."""
     waiting: Mapping[str, int]
     """Step → members that never started."""
-    ledger: tuple[LedgerRow, ...]
-    """What the runs shown cost."""
+    bills: Mapping[str, tuple[Decimal, float]]
+    """Run → dollars and kilowatt-hours that it took."""
+    ablation: Mapping[str, Any] | None
+    """The experiment's own, or else the newest of the store."""
 
     def results(self, kind: str) -> list[dict[str, Any]]:
         """Return the results of a kind in plan order."""
@@ -53,13 +56,14 @@ class Evidence:
         found = self.results(kind)
         return found[-1] if found else None
 
-    def usd(self, run_id: str) -> Decimal:
-        """Return what a run cost."""
-        return sum((row.usd for row in self.ledger if row.job == run_id), start=ZERO)
+    def spent(self, runs: Iterable[Run]) -> tuple[Decimal, float]:
+        """Return the dollars and kilowatt-hours that runs took."""
+        bills = [self.bills[run.id] for run in runs if run.id in self.bills]
+        return sum((usd for usd, _ in bills), start=ZERO), sum(kwh for _, kwh in bills)
 
-    def kwh(self, run_id: str) -> float:
-        """Return the energy a run took."""
-        return sum(row.quantity for row in self.ledger if row.job == run_id and row.unit == "kwh")
+    def work(self, work: str) -> str:
+        """Return the name of a piece of work: that of its run where it is one's fingerprint."""
+        return next((run_name(run) for run in self.runs if run.fingerprint == work), short(work))
 
     def axis(self) -> str:
         """Return the name of the axis that the sweep varies."""
@@ -81,23 +85,37 @@ class Evidence:
         rows = list(results)
         last = (self.last("pairs") or {}).get("version")
         stamps = [row.get("stamp", {}) for row in rows]
-        judges = _distinct(judge["id"] for row in rows for judge in row.get("judges", ()))
         named = {
-            "pair set": _distinct(row.get("pair_set", row.get("version", last)) for row in rows),
-            "test set": _distinct(row.get("test_set") for row in rows),
-            "seeds": _distinct(row.get("seed", row.get("stamp", {}).get("seed")) for row in rows),
-            "judges": judges,
-            "commit": _distinct(stamp.get("commit") for stamp in stamps),
+            "pair set": [row.get("pair_set", row.get("version", last)) for row in rows],
+            "test set": [row.get("test_set") for row in rows],
+            "seeds": [
+                row.get("seed", stamp.get("seed")) for row, stamp in zip(rows, stamps, strict=True)
+            ],
+            "judges": [judge["id"] for row in rows for judge in row.get("judges", ())],
+            "commit": [stamp.get("commit") for stamp in stamps],
         }
-        parts = [f"{name} {', '.join(map(short, of))}" for name, of in named.items() if of]
-        return " · ".join([f"{len(rows)} run{'s' * (len(rows) > 1)}", *parts])
+        parts = [f"{len(rows)} run{'s' * (len(rows) > 1)}"]
+        for name, values in named.items():
+            told = dict.fromkeys(short(str(value)) for value in values if value not in (None, ""))
+            parts += [f"{name} {', '.join(told)}"] * bool(told)
+        return " · ".join(parts)
 
     def fingerprint(self) -> str:
         """Return the hash of all of this; times of the experiment itself do not count."""
-        ledger = [{**asdict(row), "usd": str(row.usd)} for row in self.ledger]
-        return content_id(
-            [self.file, self.state, [asdict(run) for run in self.runs], dict(self.waiting), ledger]
-        )
+        bills = {run: [str(usd), kwh] for run, (usd, kwh) in self.bills.items()}
+        runs = [asdict(run) for run in self.runs]
+        waiting = dict(self.waiting)
+        return content_id([self.file, self.state, runs, waiting, bills, self.ablation])
+
+
+def unfinished(words: str, kind: str) -> Text:
+    """Return a note that something is not there yet, and which notebook brings it."""
+    return Text(f"{words}: notebook {NOTEBOOKS[kind]} has not finished.", is_note=True)
+
+
+def run_name(run: Run) -> str:
+    """Return what a run is called: its step, and which member of it."""
+    return f"{run.step} · {run.member}" if run.member else run.step
 
 
 def read_evidence(store: Store, experiment: str) -> Evidence:
@@ -107,12 +125,11 @@ def read_evidence(store: Store, experiment: str) -> Evidence:
         ConfigError: If it never ran.
     """
     row = store.runs.experiment(experiment)
-    members: Mapping[str, list[str | None]] = row["members"]
     done = {run.id: run for run in store.runs.current(experiment)}
     open_runs = [run for run in store.runs.find(experiment=experiment) if run.state != "succeeded"]
     runs: list[Run] = []
     waiting: dict[str, int] = {}
-    for step, ids in members.items():
+    for step, ids in row["members"].items():
         succeeded = [done[one] for one in ids if one in done]
         finished = {run.member for run in succeeded}
         newest = {
@@ -123,15 +140,18 @@ def read_evidence(store: Store, experiment: str) -> Evidence:
         runs += [*succeeded, *unfinished]
         if missing > len(unfinished):
             waiting[step] = missing - len(unfinished)
+    bills: dict[str, tuple[Decimal, float]] = {}
+    for one in store.ledger.rows(jobs=[run.id for run in runs]):
+        usd, kwh = bills.get(one.job, (ZERO, 0.0))
+        bills[one.job] = (usd + one.usd, kwh + one.quantity * (one.unit == "kwh"))
+    ablations = [*store.runs.find(experiment="ablation", state="succeeded"), *done.values()]
+    found = [run.result for run in ablations if run.result.get("kind") == "ablation"]
     return Evidence(
         experiment=experiment,
         file=Path(row["file"]).name,
         state=row["state"],
         runs=tuple(runs),
         waiting=waiting,
-        ledger=tuple(store.ledger.rows(jobs=[run.id for run in runs])),
+        bills=bills,
+        ablation=found[-1] if found else None,
     )
-
-
-def _distinct(values: Iterable[object]) -> list[str]:
-    return list(dict.fromkeys(str(value) for value in values if value not in (None, "")))

@@ -8,12 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
-from workbench.report.tables import estimate, percent, words
+from workbench.report.tables import cell, dollars, estimate, percent, words
 from workbench.store.results import Interval
 
-__all__ = ["COLORS", "DARK", "bars", "color_of", "curves", "dots", "frontier", "law", "plain"]
+__all__ = [
+    "COLORS",
+    "DARK",
+    "Beside",
+    "bars",
+    "beside",
+    "color_of",
+    "curves",
+    "dots",
+    "frontier",
+    "law",
+    "plain",
+    "tornado",
+]
 
 _THEME = {
     "ink": ("#23221f", "#e9e6dd"),
@@ -35,15 +48,14 @@ COLORS: Mapping[str, str] = {name: light for name, (light, _) in _THEME.items()}
 DARK: Mapping[str, str] = dict(_THEME.values())
 """Light color → dark color."""
 
-_METHODS = {"identity": "gray", "constant": "purple", "ridge": "orange", "diffusion": "blue"}
+_METHODS = {
+    "identity": ("gray", "square"),
+    "constant": ("purple", "diamond"),
+    "ridge": ("orange", "triangle-up"),
+    "diffusion": ("blue", "circle"),
+}
 _CYCLE = ("gray", "blue", "orange", "green", "purple", "sky", "vermillion")
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
-_SYMBOLS = {
-    "identity": "square",
-    "constant": "diamond",
-    "ridge": "triangle-up",
-    "diffusion": "circle",
-}
 _LABEL_CHARACTERS = 32
 _MAX_POINTS = 200
 _MAX_BARS = 30
@@ -51,7 +63,7 @@ _MAX_BARS = 30
 
 def plain(text: object, *, characters: int = 60) -> str:
     """Return text for a figure: Plotly reads a little HTML, hostile texts must not be it."""
-    shown = "".join(one if one.isprintable() else "�" for one in str(text))
+    shown = "".join(one if one.isprintable() else "�" for one in str(text).replace("\u00a0", " "))
     shown = shown if len(shown) <= characters else shown[: characters - 1] + "…"
     for sign, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("$", "&#36;")):
         shown = shown.replace(sign, entity)
@@ -60,7 +72,7 @@ def plain(text: object, *, characters: int = 60) -> str:
 
 def color_of(name: str, position: int) -> str:
     """Return the color name of a method; others take theirs by position, the first is gray."""
-    return _METHODS.get(name, _CYCLE[position % len(_CYCLE)])
+    return _METHODS[name][0] if name in _METHODS else _CYCLE[position % len(_CYCLE)]
 
 
 def dots(rows: Sequence[str], series: Mapping[str, Mapping[str, Interval]]) -> dict[str, Any]:
@@ -82,32 +94,70 @@ def dots(rows: Sequence[str], series: Mapping[str, Mapping[str, Interval]]) -> d
             f"{plain(name)}, {plain(rows[at])}: {estimate(rate, percent)}" for at, rate in known
         ]
         traces.append(trace | {"error_x": _whiskers(rates, color)})
-    layout = _layout(height=50 + max(34, 13 * len(series)) * len(rows))
-    layout["yaxis"] |= _row_axis(rows)
-    layout["xaxis"] |= {"range": [-0.02, 1.02], "tickformat": ".0%", "nticks": 6, "tickangle": 0}
-    return {"data": traces, "layout": layout}
+    x = {"range": [-0.02, 1.02], "tickformat": ".0%"}
+    return _rows(traces, [(row, "") for row in rows], each=max(34, 13 * len(series)), x=x)
 
 
 def bars(values: Mapping[str, float], *, show: Callable[[Any], str]) -> dict[str, Any]:
     """Return horizontal bars, largest on top, each with its value beside it."""
     ordered = sorted(values.items(), key=lambda item: (-item[1], item[0]))[:_MAX_BARS]
-    trace = {
-        "type": "bar",
-        "orientation": "h",
-        "x": [value for _, value in ordered],
-        "y": list(range(len(ordered))),
-        "marker": {"color": COLORS["blue"]},
-        "width": 0.5,
-        "text": [plain(show(value)) for _, value in ordered],
-        "textposition": "outside",
-        "cliponaxis": False,
-        "hoverinfo": "skip",
-    }
-    layout = _layout(height=30 + 32 * len(ordered))
-    layout["yaxis"] |= _row_axis([name for name, _ in ordered])
-    layout["xaxis"] |= {"visible": False, "range": [0, 1.15 * (ordered[0][1] if ordered else 1)]}
-    layout["margin"] |= {"b": 8, "r": 40}
-    return {"data": [trace], "layout": layout}
+    trace = _bars([(0.0, value) for _, value in ordered], "blue")
+    trace |= {"text": [plain(show(value)) for _, value in ordered], "textposition": "outside"}
+    x = {"visible": False, "range": [0, 1.15 * (ordered[0][1] if ordered else 1)]}
+    return _rows([trace], [(name, "") for name, _ in ordered], each=32, x=x)
+
+
+def tornado(rows: Sequence[Mapping[str, Any]], *, base: float) -> dict[str, Any]:
+    """Return what each assumption alone does to the yearly saving, in the order given.
+
+    Args:
+        rows: Of a sensitivity: name, low, high, saving_at_low_usd, saving_at_high_usd.
+        base: The saving with every assumption as it is.
+    """
+    traces = []
+    reach = [base]
+    for end, color in (("low", "orange"), ("high", "blue")):
+        savings = [float(row[f"saving_at_{end}_usd"]) for row in rows]
+        reach += savings
+        shown = [plain(dollars(one)) if one != base else "" for one in savings]
+        trace = _bars([(base, one) for one in savings], color)
+        traces.append(trace | {"text": shown, "textposition": "outside"})
+    names = [(row["name"], f"{cell(row['low'])} to {cell(row['high'])}") for row in rows]
+    room = 0.22 * (max(reach) - min(reach))
+    x = {"range": [min(reach) - room, max(reach) + room], "tickformat": "$~s"}
+    figure = _rows(traces, names, each=40, x=x | _title("saving per year"))
+    upright = {"type": "line", "x0": base, "x1": base, "yref": "paper", "y0": 0, "y1": 1}
+    line = {"color": COLORS["ink"], "width": 1}
+    figure["layout"] |= {"barmode": "overlay", "shapes": [upright | {"line": line}]}
+    return figure
+
+
+class Beside(NamedTuple):
+    """A row that sets figures beside each other, each a share of the same whole."""
+
+    name: str
+    detail: str
+    bar: tuple[float, float]
+    """Where the bar starts and ends."""
+    mark: Interval | None
+    """An upright tick, with whiskers where it is a range."""
+    dot: float | None = None
+
+
+def beside(rows: Sequence[Beside], *, color: str) -> dict[str, Any]:
+    """Return bars of one color with ticks and dots on them, in the order given."""
+    marked = [(at, row.mark) for at, row in enumerate(rows) if row.mark]
+    ticks = _marks([mark["value"] for _, mark in marked], [at for at, _ in marked], "vermillion")
+    ticks["marker"] |= {"symbol": "line-ns-open", "size": 18, "line": {"width": 3}}
+    ticks["error_x"] = _whiskers([mark for _, mark in marked], "vermillion") | {"thickness": 3}
+    dotted = [(at, row.dot) for at, row in enumerate(rows) if row.dot is not None]
+    truth = _marks([dot for _, dot in dotted], [at for at, _ in dotted], "ink")
+    reach = [end for row in rows for end in row.bar] + [dot for _, dot in dotted]
+    reach += [end for _, mark in marked for end in (mark["low"], mark["high"])]
+    x = {"range": [min(0.0, *reach) - 0.02, max(1.0, *reach) + 0.02], "tickformat": ".0%"}
+    traces = [_bars([row.bar for row in rows], color), ticks, truth]
+    names = [(row.name, row.detail) for row in rows]
+    return _rows([one | {"hoverinfo": "skip"} for one in traces], names, each=40, x=x)
 
 
 def law(laws: Mapping[str, Any], *, axis: str) -> dict[str, Any]:
@@ -115,47 +165,42 @@ def law(laws: Mapping[str, Any], *, axis: str) -> dict[str, Any]:
     curve, points, forecast = laws["curve"], laws["points"], laws["forecast"]
     ahead: Interval = forecast["loss"]
     xs = [point["x"] for point in curve]
-    band = [point["high"] for point in curve] + [point["low"] for point in reversed(curve)]
+    band = _line(
+        xs + xs[::-1],
+        [point["high"] for point in curve] + [point["low"] for point in reversed(curve)],
+        color="band",
+        width=0,
+    )
     seeds = _marks([point["x"] for point in points], [point["loss"] for point in points], "ink")
     seeds["marker"] |= {"symbol": "circle-open", "line": {"width": 1.5}}
     seeds["hovertext"] = [f"seed {point['seed']}: {point['loss']:.4f}" for point in points]
     aim = _marks([forecast["x"]], [ahead["value"]], "vermillion")
     aim["marker"] |= {"symbol": "diamond-open", "size": 10, "line": {"width": 1.5}}
-    aim["hovertext"] = [f"forecast: {estimate(ahead)}"]
-    filled = {
-        "fill": "toself",
-        "fillcolor": COLORS["band"],
-        "line": {"width": 0, "color": COLORS["band"]},
-    }
+    aim |= {"hovertext": [f"forecast: {estimate(ahead)}"]}
     traces = [
-        _line(xs + xs[::-1], band, color="blue") | filled,
-        _line(xs, [point["loss"] for point in curve], color="blue"),
+        band | {"fill": "toself", "fillcolor": COLORS["band"]},
+        _line(xs, [point["loss"] for point in curve], color="blue", width=2),
         seeds,
         aim | {"error_y": _whiskers([ahead], "vermillion")},
     ]
     near = [point["loss"] for point in [*points, *curve]] + [ahead["value"]]
     span = (max(near) - min(near)) or abs(max(near)) or 1.0
     reach = [end for point in [*curve, ahead] for end in (point["low"], point["high"])]
-    shown = {
-        name: loss for name, loss in laws["baselines"].items() if abs(loss - near[0]) < 3 * span
-    }
+    baselines = laws["baselines"].items()
+    shown = {name: loss for name, loss in baselines if abs(loss - near[0]) < 3 * span}
     low = min([*shown.values(), *near, max(min(reach), min(near) - span)])
     high = max([*shown.values(), *near, min(max(reach), max(near) + span)])
-    pad = 0.06 * (high - low)
-    layout = _layout(height=400)
-    right = max([*xs, forecast["x"], *(point["x"] for point in points)])
-    labels = _spread(shown, gap=(high - low) / 18)
-    for position, (name, loss) in enumerate(shown.items()):
-        color = color_of(name, position)
-        line = {"dash": "dot", "width": 1.5, "color": COLORS[color]}
-        traces.append(_line([min(xs), right], [loss, loss], color=color) | {"line": line})
-        layout["annotations"].append(_label(name, labels[name], color))
     ticks = sorted({point["x"] for point in points} | {forecast["x"]})
-    layout["xaxis"] |= {"type": "log", "title": _title(f"{axis} (log scale)"), "tickvals": ticks}
-    layout["xaxis"] |= {"ticktext": [f"{tick:,.4g}" for tick in ticks], "tickangle": 0}
-    layout["yaxis"] |= {"title": _title("loss: mean 1 − cosine"), "range": [low - pad, high + pad]}
-    layout["margin"]["r"] = 64
-    return {"data": traces, "layout": layout}
+    for at, (name, loss) in enumerate(shown.items()):
+        line = _line([min(xs), max([*xs, *ticks])], [loss] * 2, color=color_of(name, at), width=1.5)
+        line["line"]["dash"] = "dot"
+        traces.append(line)
+    pad = 0.06 * (high - low)
+    x = {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:,.4g}" for tick in ticks]}
+    y = {"range": [low - pad, high + pad]} | _title("loss: mean 1 − cosine")
+    labels = _labels(shown, gap=(high - low) / 18)
+    x |= _title(f"{axis} (log scale)")
+    return _figure(traces, height=400, x=x, y=y, right=64, labels=labels)
 
 
 def curves(runs: Sequence[Mapping[str, Any]], *, axis: str) -> dict[str, Any]:
@@ -169,19 +214,15 @@ def curves(runs: Sequence[Mapping[str, Any]], *, axis: str) -> dict[str, Any]:
         points = points[:: max(1, -(-len(points) // _MAX_POINTS))]
         losses = [point["validation_loss"] for point in points]
         weight = (sizes.index(size) + 1) / len(sizes)
-        trace = _line([point["step"] for point in points], losses, color="blue")
-        trace["line"]["width"] = 0.8 + 1.4 * weight
+        steps = [point["step"] for point in points]
+        trace = _line(steps, losses, color="blue", width=0.8 + 1.4 * weight)
         traces.append(trace | {"opacity": 0.25 + 0.75 * weight})
         ends.setdefault(f"{size:g}", []).extend(losses[-1:])
     every = [loss for trace in traces for loss in trace["y"]] or [0.0]
     last = {name: fmean(losses) for name, losses in ends.items() if losses}
-    labels = _spread(last, gap=(max(every) - min(every)) / 16)
-    layout = _layout(height=320)
-    layout["annotations"] = [_label(name, y, "blue") for name, y in labels.items()]
-    layout["margin"]["r"] = 32
-    layout["xaxis"] |= {"title": _title("training step"), "tickangle": 0}
-    layout["yaxis"] |= {"title": _title("validation loss: mean 1 − cosine")}
-    return {"data": traces, "layout": layout}
+    labels = _labels(last, gap=(max(every) - min(every)) / 16, color="blue")
+    y = _title("validation loss: mean 1 − cosine")
+    return _figure(traces, height=320, x=_title("training step"), y=y, right=32, labels=labels)
 
 
 def frontier(
@@ -197,21 +238,21 @@ def frontier(
     traces: list[dict[str, Any]] = []
     best = max((p["semantic"]["value"] for gains in points.values() for p in gains), default=0)
     for position, (method, gains) in enumerate(points.items()):
-        color = color_of(method, position)
-        symbol = _SYMBOLS.get(method, "circle")
-        x = [point["semantic"]["value"] for point in gains]
+        color, symbol = color_of(method, position), _METHODS.get(method, ("", "circle"))[1]
+        meaning, safety = ([p[name] for p in gains] for name in ("semantic", "safety"))
+        x = [one["value"] for one in meaning]
         side = "top right" if max(x) == best else "top left"
         seeds = [seed for point in gains for seed in point["seeds"]]
         faint = _marks([seed[0] for seed in seeds], [seed[1] for seed in seeds], color)
         faint["marker"] |= {"size": 4, "opacity": 0.4, "symbol": symbol}
-        line = _marks(x, [point["safety"]["value"] for point in gains], color)
+        line = _marks(x, [one["value"] for one in safety], color)
         sizes = [13 if point["gain"] == marked_gain else 7 for point in gains]
         line["marker"] |= {"size": sizes, "symbol": symbol}
         line |= {
             "mode": "lines+markers+text",
             "line": {"color": COLORS[color], "width": 1.5},
-            "error_x": _whiskers([point["semantic"] for point in gains], color),
-            "error_y": _whiskers([point["safety"] for point in gains], color),
+            "error_x": _whiskers(meaning, color),
+            "error_y": _whiskers(safety, color),
             "text": _gain_labels(method, gains),
             "textposition": [side] * (len(gains) - 1) + ["top right" if len(gains) > 1 else side],
             "textfont": {"size": 12, "color": COLORS[color]},
@@ -223,18 +264,9 @@ def frontier(
             ],
         }
         traces += [faint | {"hoverinfo": "skip"}, line]
-    layout = _layout(height=460)
-    layout["xaxis"] |= {
-        "title": _title("meaning: cosine to the clean text →"),
-        "nticks": 6,
-        "tickangle": 0,
-    }
-    layout["yaxis"] |= {
-        "title": _title("safety: unsafe probability removed →"),
-        "tickformat": ".0%",
-    }
-    layout["margin"]["r"] = 40
-    return {"data": traces, "layout": layout}
+    y = {"tickformat": ".0%"} | _title("safety: unsafe probability removed →")
+    x_axis = {"nticks": 6} | _title("meaning: cosine to the clean text →")
+    return _figure(traces, height=460, x=x_axis, y=y, right=40)
 
 
 def _gain_labels(method: str, gains: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -244,86 +276,95 @@ def _gain_labels(method: str, gains: Sequence[Mapping[str, Any]]) -> list[str]:
     return [*others, f" {plain(method, characters=14)}{last}"]
 
 
-def _layout(*, height: int) -> dict[str, Any]:
+def _figure(
+    traces: Sequence[dict[str, Any]],
+    *,
+    height: int,
+    x: Mapping[str, Any],
+    y: Mapping[str, Any],
+    right: int,
+    labels: Sequence[dict[str, Any]] = (),
+) -> dict[str, Any]:
     axis = {
         "gridcolor": COLORS["grid"],
         "linecolor": COLORS["muted"],
-        "tickcolor": COLORS["muted"],
         "zeroline": False,
         "automargin": True,
         "ticks": "",
     }
-    return {
+    layout = {
         "height": height,
-        "margin": {"l": 48, "r": 16, "t": 12, "b": 36},
+        "margin": {"l": 48, "r": right, "t": 12, "b": 36},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": _FONT, "size": 12.5, "color": COLORS["ink"]},
         "showlegend": False,
         "hovermode": "closest",
         "hoverlabel": {"bgcolor": COLORS["paper"], "bordercolor": COLORS["muted"], "align": "left"},
-        "xaxis": dict(axis),
-        "yaxis": dict(axis),
-        "annotations": [],
+        "xaxis": {**axis, "tickangle": 0, **x},
+        "yaxis": {**axis, **y},
+        "annotations": [*labels],
     }
+    return {"data": [*traces], "layout": layout}
 
 
-def _row_axis(names: Sequence[str]) -> dict[str, Any]:
-    return {
-        "tickvals": list(range(len(names))),
-        "ticktext": [plain(words(name), characters=_LABEL_CHARACTERS) for name in names],
-        "range": [len(names) - 0.5, -0.5],
-        "showgrid": False,
-        "ticklabelstandoff": 6,
-    }
+def _rows(
+    traces: Sequence[dict[str, Any]],
+    rows: Sequence[tuple[str, str]],
+    *,
+    each: int,
+    x: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return a figure of named rows, top to bottom; a second line tells a row's figures."""
+    names = [
+        plain(words(name), characters=_LABEL_CHARACTERS)
+        + (f"<br><span style='font-size:11px'>{plain(detail)}</span>" if detail else "")
+        for name, detail in rows
+    ]
+    y = {"tickvals": list(range(len(rows))), "ticktext": names, "showgrid": False}
+    y |= {"range": [len(rows) - 0.5, -0.5], "ticklabelstandoff": 6}
+    return _figure(traces, height=50 + each * len(rows), x={"nticks": 6, **x}, y=y, right=24)
 
 
 def _title(text: str) -> dict[str, Any]:
-    return {"text": plain(text), "font": {"color": COLORS["muted"], "size": 12}, "standoff": 10}
+    font = {"color": COLORS["muted"], "size": 12}
+    return {"title": {"text": plain(text), "font": font, "standoff": 10}}
+
+
+def _bars(reaches: Sequence[tuple[float, float]], color: str) -> dict[str, Any]:
+    starts = {"base": [start for start, _ in reaches], "x": [end - start for start, end in reaches]}
+    look = {"marker": {"color": COLORS[color]}, "width": 0.5, "cliponaxis": False}
+    rows = {"type": "bar", "orientation": "h", "y": list(range(len(reaches)))}
+    return {**rows, **starts, **look, "hoverinfo": "skip"}
 
 
 def _marks(x: Sequence[float], y: Sequence[float], color: str) -> dict[str, Any]:
     marker = {"color": COLORS[color], "size": 8}
     shared = {"type": "scatter", "mode": "markers", "hoverinfo": "text"}
-    return shared | {"x": [*x], "y": [*y], "marker": marker}
+    return {**shared, "x": [*x], "y": [*y], "marker": marker}
 
 
-def _line(x: Sequence[float], y: Sequence[float], *, color: str) -> dict[str, Any]:
-    line = {"color": COLORS[color], "width": 2}
-    return {"type": "scatter", "mode": "lines", "x": [*x], "y": [*y]} | {
-        "line": line,
-        "hoverinfo": "skip",
-    }
-
-
-def _label(text: str, y: float, color: str) -> dict[str, Any]:
-    return {
-        "text": plain(text, characters=14),
-        "xref": "paper",
-        "x": 1.0,
-        "xanchor": "left",
-        "y": y,
-        "showarrow": False,
-        "font": {"color": COLORS[color], "size": 12},
-    }
+def _line(x: Sequence[float], y: Sequence[float], *, color: str, width: float) -> dict[str, Any]:
+    line = {"color": COLORS[color], "width": width}
+    shared = {"type": "scatter", "mode": "lines", "hoverinfo": "skip"}
+    return {**shared, "x": [*x], "y": [*y], "line": line}
 
 
 def _whiskers(intervals: Sequence[Interval], color: str) -> dict[str, Any]:
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [max(one["high"] - one["value"], 0) for one in intervals],
-        "arrayminus": [max(one["value"] - one["low"], 0) for one in intervals],
-        "color": COLORS[color],
-        "thickness": 1.2,
-        "width": 0,
-    }
+    above = [max(one["high"] - one["value"], 0) for one in intervals]
+    below = [max(one["value"] - one["low"], 0) for one in intervals]
+    look = {"color": COLORS[color], "thickness": 1.2, "width": 0}
+    return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, **look}
 
 
-def _spread(values: Mapping[str, float], *, gap: float) -> dict[str, float]:
-    placed: dict[str, float] = {}
+def _labels(values: Mapping[str, float], *, gap: float, color: str = "") -> list[dict[str, Any]]:
+    """Return the names of lines at their right end, so far apart that each can be read."""
+    made = []
     lowest = float("-inf")
+    positions = {name: at for at, name in enumerate(values)}
     for name, value in sorted(values.items(), key=lambda item: item[1]):
         lowest = max(value, lowest + gap)
-        placed[name] = lowest
-    return placed
+        font = {"color": COLORS[color or color_of(name, positions[name])], "size": 12}
+        place = {"xref": "paper", "x": 1.0, "xanchor": "left", "y": lowest, "showarrow": False}
+        made.append({"text": plain(name, characters=14), "font": font, **place})
+    return made

@@ -20,9 +20,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from workbench.core.identity import file_sha256, text_id
-from workbench.report import figures
 from workbench.report.blocks import Page, Text
 from workbench.report.evidence import NOTEBOOKS, Evidence, read_evidence
+from workbench.report.figures import DARK
 from workbench.report.pages import campaign, cost, data, frontier, scaling, story
 from workbench.store.artifacts import write_atomic
 from workbench.store.database import Store
@@ -31,14 +31,14 @@ __all__ = ["render"]
 
 _FOLDER = Path(__file__).parent
 _STAMP = ".inputs"
-_NAMES = ("index", "data", "scaling", "frontier", "campaign", "cost")
-_CHAPTERS: Mapping[str, tuple[str, Callable[[Evidence], Page | None], tuple[str, ...]]] = {
-    "data": ("Data", data.page, ("pairs",)),
-    "scaling": ("Scaling", scaling.page, ("training", "laws")),
-    "frontier": ("Frontier", frontier.page, ("training",)),
-    "campaign": ("Campaign", campaign.page, ("test_set", "execution", "analysis")),
-    "cost": ("Cost", cost.page, ("cost",)),
+_CHAPTERS: Mapping[str, tuple[Callable[[Evidence], Page | None], tuple[str, ...]]] = {
+    "data": (data.page, ("pairs",)),
+    "scaling": (scaling.page, ("training", "laws")),
+    "frontier": (frontier.page, ("training",)),
+    "campaign": (campaign.page, ("test_set", "execution", "analysis")),
+    "cost": (cost.page, ("cost",)),
 }
+_NAMES = ("index", *_CHAPTERS)
 _HEADLINES = ("campaign", "frontier", "scaling", "cost")
 """Pages whose findings open the first page, in this order."""
 _UNSEEN = re.compile(
@@ -60,12 +60,11 @@ def render(store: Store, experiment: str, folder: Path, *, single_file: bool = F
         StoreError: If the pages cannot be written.
     """
     evidence = read_evidence(store, experiment)
-    index = folder / "index.html"
-    names = ("index",) if single_file else _NAMES
+    index, stamp = folder / "index.html", folder / _STAMP
+    names = _NAMES[:1] if single_file else _NAMES
     key = text_id(evidence.fingerprint(), _code_hash(), str(single_file))
-    stamp = folder / _STAMP
-    whole = all(path.is_file() for path in [stamp, *(folder / f"{name}.html" for name in names)])
-    if whole and stamp.read_text(encoding="utf-8") == key:
+    whole = [stamp, *(folder / f"{name}.html" for name in names)]
+    if all(path.is_file() for path in whole) and stamp.read_text(encoding="utf-8") == key:
         return index
     stamp.unlink(missing_ok=True)
     chapters = [_build(name, evidence) for name in _CHAPTERS]
@@ -79,43 +78,38 @@ def render(store: Store, experiment: str, folder: Path, *, single_file: bool = F
 
 
 def _build(name: str, evidence: Evidence) -> Page:
-    title, build, kinds = _CHAPTERS[name]
+    build, kinds = _CHAPTERS[name]
     try:
-        page = build(evidence)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        words = f"A result of kind {', '.join(kinds)} is not as this version writes it"
-        words += f" ({type(error).__name__}: {error}); run its step again."
-    else:
-        if page is not None:
+        if page := build(evidence):
             return page
         words = f"Nothing here yet. Notebook {' and '.join(NOTEBOOKS[kind] for kind in kinds)} "
         words += "fills this page; the run table says how far it is."
-    return Page(name=name, title=title, notes=[Text(words, is_note=True)])
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        words = f"A result of kind {', '.join(kinds)} is not as this version writes it"
+        words += f" ({type(error).__name__}: {error}); run its step again."
+    return Page(name=name, notes=[Text(words, is_note=True)])
 
 
 def _write(pages: Sequence[Page], evidence: Evidence, *, single_file: bool) -> dict[str, bytes]:
     template = _environment().get_template("page.html.j2")
     groups = {"index": list(pages)} if single_file else {page.name: [page] for page in pages}
+    links = {page.name: f"#{page.name}" if single_file else f"{page.name}.html" for page in pages}
+    found = {page.name: page for page in pages if page.finding}
     written = {}
     for name, group in groups.items():
-        links = [
-            (f"#{page.name}" if single_file else f"{page.name}.html", page.title, page.name == name)
-            for page in pages
-        ]
-        drawn = [figure for page in group for figure in page.figures]
-        scripts = [_plotly(), _read("boot.js")] if drawn else []
-        places = {page.name: (href, page) for (href, *_), page in zip(links, pages, strict=True)}
-        findings = [places[one] for one in _HEADLINES if places[one][1].finding]
+        figure_count = sum(len(page.figures) for page in group)
+        scripts = [_plotly(), _read("boot.js")] if figure_count else []
         html = template.render(
+            name=name,
             evidence=evidence,
-            findings=findings,
+            findings=[(links[one], found[one].finding) for one in _HEADLINES if one in found],
             pages=group,
-            links=links,
-            figures=len(drawn),
+            links=[(links[page.name], page) for page in pages],
+            figures=figure_count,
             policy=_policy(scripts),
             scripts=[Markup(script) for script in scripts],  # noqa: S704 - our own files
             css=Markup(_read("theme.css")),  # noqa: S704 - our own file
-            dark=_json_block(figures.DARK),
+            dark=_json_block(DARK),
             finished=max((run.finished_at for run in evidence.runs), default=""),
         )
         written[name] = html.encode()
@@ -123,13 +117,11 @@ def _write(pages: Sequence[Page], evidence: Evidence, *, single_file: bool) -> d
 
 
 def _policy(scripts: Sequence[str]) -> str:
-    digests = (
-        base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts
-    )
-    allowed = " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
+    digests = [hashlib.sha256(script.encode()).digest() for script in scripts]
+    allowed = " ".join(f"'sha256-{base64.b64encode(one).decode()}'" for one in digests) or "'none'"
     return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
     )
 
 

@@ -12,11 +12,7 @@ __all__ = ["doubling_interval", "seed_interval"]
 
 
 def seed_interval(values: Sequence[float]) -> Interval:
-    """Return the mean with its Student t interval; one value alone has one of no width.
-
-    Args:
-        values: One per seed, at least one.
-    """
+    """Return the mean of one value per seed with its t interval; of no width for one seed."""
     mean = fmean(values)
     if len(values) == 1:
         return {"value": mean, "low": mean, "high": mean}

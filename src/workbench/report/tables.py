@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from workbench.core.money import show_usd, usd
@@ -12,9 +12,10 @@ __all__ = [
     "Cell",
     "Column",
     "Estimate",
+    "Heads",
     "Number",
     "Table",
-    "columns",
+    "cell",
     "counts",
     "dollars",
     "duration",
@@ -24,6 +25,7 @@ __all__ = [
     "percent",
     "records",
     "short",
+    "size",
     "table",
     "words",
 ]
@@ -55,6 +57,8 @@ class Estimate(NamedTuple):
 
 
 Cell = str | Estimate
+Heads = Mapping[str, Callable[[Any], Cell]]
+"""Head of a column → what it shows of a thing."""
 
 
 class Column(NamedTuple):
@@ -77,43 +81,34 @@ class Table:
     is_folded: bool = False
     """Shown when asked for."""
 
+    def folded(self) -> Table:
+        """Return the same table, shown when asked for."""
+        return replace(self, is_folded=True)
+
 
 def table(
-    caption: str,
-    heads: Sequence[str],
-    rows: Iterable[Sequence[Cell]],
-    *,
-    note: str = "",
-    is_folded: bool = False,
+    caption: str, heads: Sequence[str] | Heads, rows: Iterable[Any], *, note: str = ""
 ) -> Table:
     """Return a table; a head is written ``name`` or ``name | unit``.
 
-    Rows beyond 300 are left out, and the note says how many.
+    Args:
+        caption: What the table shows.
+        heads: Of the columns; with them, what each shows of a row.
+        rows: Cells, or any things where the heads know what to show; the first 300 are kept, and
+            the note says how many are not.
+        note: Shown below.
     """
-    body = [tuple(row) for row in rows]
+    shows = list(heads.values()) if isinstance(heads, Mapping) else None
+    body = [tuple(show(row) for show in shows) if shows else tuple(row) for row in rows]
     made = []
     for at, head in enumerate(heads):
         name, _, unit = head.partition(" | ")
         cells = [row[at] for row in body if row[at] not in ("", "–")]
-        numeric = bool(cells) and all(isinstance(cell, Number | Estimate) for cell in cells)
+        numeric = bool(cells) and all(isinstance(one, Number | Estimate) for one in cells)
         made.append(Column(name, unit, numeric))
     if len(body) > _MAX_ROWS:
         note = f"{note} {len(body) - _MAX_ROWS:,} more rows are left out here.".strip()
-    shown = tuple(body[:_MAX_ROWS])
-    return Table(caption=caption, columns=tuple(made), rows=shown, note=note, is_folded=is_folded)
-
-
-def columns(
-    caption: str,
-    rows: Iterable[Any],
-    heads: Mapping[str, Callable[[Any], Cell]],
-    *,
-    note: str = "",
-    is_folded: bool = False,
-) -> Table:
-    """Return a table of things: head of a column → what it shows of each thing."""
-    body = [[show(row) for show in heads.values()] for row in rows]
-    return table(caption, [*heads], body, note=note, is_folded=is_folded)
+    return Table(caption=caption, columns=tuple(made), rows=tuple(body[:_MAX_ROWS]), note=note)
 
 
 def counts(
@@ -122,24 +117,23 @@ def counts(
     values: Mapping[str, int],
     *,
     meanings: Mapping[str, str] | None = None,
-    is_folded: bool = False,
 ) -> Table:
     """Return counts with their shares, largest first, and what each name means where asked."""
     total = sum(values.values()) or 1
-    ordered = sorted(values.items(), key=lambda item: (-item[1], item[0]))
-    rows = [
-        (words(name), number(count), percent(count / total))
-        + ((meanings.get(name, "–"),) if meanings else ())
-        for name, count in ordered
-    ]
-    every = [*heads, "Share", *(["What it is"] if meanings else [])]
-    return table(caption, every, rows, is_folded=is_folded)
+    shown: dict[str, Callable[[Any], Cell]] = {
+        heads[0]: lambda item: words(item[0]),
+        heads[1]: lambda item: number(item[1]),
+        "Share": lambda item: percent(item[1] / total),
+    }
+    if meanings:
+        shown["What it is"] = lambda item: meanings.get(item[0], "–")
+    return table(caption, shown, sorted(values.items(), key=lambda item: (-item[1], item[0])))
 
 
 def records(caption: str, rows: Sequence[Mapping[str, Any]], *, note: str = "") -> Table:
     """Return a table of records as they are: one column per key, in order of first sight."""
     names = list(dict.fromkeys(key for row in rows for key in row))
-    body = [[_any(row.get(name)) for name in names] for row in rows]
+    body = [[cell(row.get(name)) for name in names] for row in rows]
     return table(caption, [words(name) for name in names], body, note=note)
 
 
@@ -169,18 +163,31 @@ def percent(value: float) -> Number:
 
 
 def dollars(value: Any) -> Number:
-    """Return an amount of US dollars; without cents from 100 on."""
-    amount = usd(value)
-    shown = show_usd(abs(amount)) if abs(amount) < 100 else f"${abs(amount):,.0f}"  # noqa: PLR2004
-    return Number(f"{'−' * (amount < 0)}{shown}")
+    """Return an amount of US dollars; without cents from 100 on, in millions from one on."""
+    amount = abs(usd(value))
+    if amount < 100:  # noqa: PLR2004
+        shown = show_usd(amount)
+    elif amount < 999_500:  # noqa: PLR2004 - what rounds to a million is one
+        shown = f"${amount:,.0f}"
+    else:
+        shown = f"${amount / 1_000_000:,.1f}M"
+    return Number(f"{'−' * (usd(value) < 0)}{shown}")
 
 
 def energy(kwh: float) -> Number:
     """Return an energy in the unit that suits it."""
-    factor, unit = next(
-        (one for one in ((1.0, "kWh"), (1e3, "Wh")) if kwh * one[0] >= 1), (1e6, "mWh")
-    )
-    return Number(f"{number(float(kwh * factor))}\u00a0{unit}")
+    return _scaled(kwh, ((1.0, "kWh"), (1e-3, "Wh"), (1e-6, "mWh")))
+
+
+def size(count: int) -> Number:
+    """Return a number of bytes in the unit that suits it."""
+    return _scaled(count, ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1, "B")))
+
+
+def _scaled(value: float, units: Sequence[tuple[float, str]]) -> Number:
+    one, name = next((unit for unit in units if value >= unit[0]), units[-1])
+    amount = value if one == 1 else value / one
+    return Number(f"{number(amount)}\u00a0{name}")
 
 
 def duration(seconds: float) -> Number:
@@ -206,7 +213,8 @@ def short(identity: str) -> str:
     return identity[:12] if len(identity) >= 32 else identity  # noqa: PLR2004 - a hash
 
 
-def _any(value: Any) -> Cell:  # noqa: PLR0911 - one per JSON type
+def cell(value: Any) -> Cell:  # noqa: PLR0911 - one per JSON type
+    """Return any value of a result as people read it."""
     if value is None or value == "":
         return "–"
     if isinstance(value, bool):
@@ -216,7 +224,7 @@ def _any(value: Any) -> Cell:  # noqa: PLR0911 - one per JSON type
     if isinstance(value, Mapping):
         if {"value", "low", "high"} <= value.keys():
             return estimate(value)
-        return ", ".join(f"{key} {_any(one)}" for key, one in value.items())
+        return ", ".join(f"{key} {cell(one)}" for key, one in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(str(_any(one)) for one in value)
+        return ", ".join(str(cell(one)) for one in value)
     return str(value)

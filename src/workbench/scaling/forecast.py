@@ -73,16 +73,8 @@ def forecast(
     More ``pairs`` take proportionally more samples, more ``parameters`` more work per sample; the
     other axes vary what the pairs are, not how much work they make.
 
-    Args:
-        law: The fitted law of the axis.
-        frame: The training frame it was fitted to.
-        axis: Name of the axis.
-        x: Planned size, > 0.
-        usd_per_core_hour: Price of one busy core for an hour.
-
-    Returns:
-        x, loss (Interval), train_s, usd, kwh, gco2, samples, constant (loss if more x does not
-        help) and ``note``.
+    ``frame`` holds the runs that the law was fitted to; ``constant`` in what comes back is the loss
+    if more ``x`` does not help.
 
     Raises:
         ConfigError: If ``x`` is not above 0.

@@ -323,12 +323,7 @@ def _fit(starts: Floats, columns: Floats, logs: Floats) -> tuple[Floats, Floats]
 
 
 def _resample(
-    residuals: Floats,
-    groups: NDArray[np.intp],
-    *,
-    free: int,
-    draws: int,
-    rng: np.random.Generator,
+    residuals: Floats, groups: NDArray[np.intp], *, free: int, draws: int, rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
     """Return ``(draws, n)`` errors for refits, and ``(draws,)`` scatter of a new run.
 
@@ -376,11 +371,8 @@ def _effective_runs(errors: Floats, sizes: NDArray[np.intp], *, parameters: int)
 def _aicc_gain(flat: float, squares: float, runs: float, parameters: int) -> float:
     """Return AICc of the constant (2 parameters) less that of the law, for Gaussian errors.
 
-    Args:
-        flat: Mean squared error of the constant, in log loss.
-        squares: That of the law.
-        runs: Independent runs, effective.
-        parameters: Of the law; minus infinity comes back where the runs cannot afford them.
+    Errors are mean squares of log loss, runs are effective ones; minus infinity comes back where
+    they cannot afford the law's parameters.
     """
     if runs <= parameters + 1:
         return float("-inf")

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["best_run", "mean_baselines", "training_frame", "training_runs"]
 
+_FIRST = "run the training step first"
+
 
 def training_runs(store: Store, run_ids: Sequence[str] = (), *, experiment: str = "") -> list[Run]:
     """Return training runs: those named, else those that make up the experiment now.
@@ -22,18 +24,12 @@ def training_runs(store: Store, run_ids: Sequence[str] = (), *, experiment: str 
         ConfigError: If there are none, one named is no finished training run, or their losses
             cannot be compared because they were measured on different pairs or encoders.
     """
-    found = (
-        store.runs.by_ids(run_ids) if run_ids else store.runs.current(experiment, kind="training")
-    )
+    found = store.runs.by_ids(run_ids) if run_ids else store.runs.current(experiment)
     runs = [run for run in found if run.result["kind"] == "training"]
     if missing := sorted(set(run_ids) - {run.id for run in runs}):
-        raise ConfigError(
-            f"{missing[0]!r} is no finished training run; run the training step first"
-        )
+        raise ConfigError(f"{missing[0]!r} is no finished training run; {_FIRST}")
     if not runs:
-        raise ConfigError(
-            f"no finished training run in experiment {experiment!r}; run the training step first"
-        )
+        raise ConfigError(f"no finished training run in experiment {experiment!r}; {_FIRST}")
     for field in ("pair_set", "encoder"):
         if len(values := {run.result[field] for run in runs}) > 1:
             raise ConfigError(
@@ -46,13 +42,9 @@ def training_runs(store: Store, run_ids: Sequence[str] = (), *, experiment: str 
 def training_frame(
     store: Store, run_ids: Sequence[str] = (), *, experiment: str = ""
 ) -> pd.DataFrame:
-    """Return one row per training run: ids, axes, losses, baselines, speed, CPU seconds.
+    """Return a row per run of :func:`training_runs`: ids, losses, speed, ``samples``, ``cpu_s``.
 
-    The axes of the result and ``baseline_<method>`` are columns beside ``run_id``, ``model``,
-    ``seed``, ``loss``, ``validation_loss``, ``train_s``, ``samples`` and ``cpu_s``.
-
-    Raises:
-        ConfigError: As :func:`training_runs`.
+    The axes of the result and ``baseline_<method>`` are columns too.
     """
     import pandas as pd
 

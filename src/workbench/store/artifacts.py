@@ -105,15 +105,9 @@ class Artifacts:
         return self._row(kind, artifact_id) is not None
 
     def metadata(self, kind: ArtifactKind, artifact_id: str) -> dict[str, Any]:
-        """Return what was said of an artifact when it was written.
-
-        Raises:
-            DataError: If there is none of that id.
-        """
-        row = self._row(kind, artifact_id)
-        if row is None:
-            raise DataError(f"no {kind} {artifact_id!r} in {self._root}")
-        return dict(row)
+        """Return what was said of an artifact when it was written; raises as :meth:`path`."""
+        self.path(kind, artifact_id)
+        return dict(self._row(kind, artifact_id) or {})
 
     def newest(self, kind: ArtifactKind) -> str:
         """Return the id of the newest artifact of a kind, or an empty string."""
@@ -121,13 +115,6 @@ class Artifacts:
         query = select(table.c.id).where(table.c.kind == kind).order_by(table.c.created_at.desc())
         with transaction(self._engine) as connection:
             return connection.execute(query.limit(1)).scalar() or ""
-
-    def ids(self, kind: ArtifactKind) -> list[str]:
-        """Return the ids of all artifacts of a kind, oldest first."""
-        table = schema.artifacts
-        query = select(table.c.id).where(table.c.kind == kind).order_by(table.c.created_at)
-        with transaction(self._engine) as connection:
-            return list(connection.execute(query).scalars())
 
     @contextmanager
     def create(
@@ -137,10 +124,7 @@ class Artifacts:
 
         Where the artifact exists already the new folder is dropped: same id, same content.
 
-        Args:
-            kind: Kind of artifact.
-            artifact_id: Its content hash.
-            metadata: JSON values to keep beside it; may be filled inside the block.
+        ``metadata`` may be filled inside the block.
 
         Raises:
             StoreError: If the disk is full or read-only.

@@ -18,11 +18,12 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Engine, bindparam, delete, insert, select, update
 
 from workbench.store import schema
-from workbench.store.budgets import Billed, Budgets, Judge
+from workbench.store.billed import Billed
+from workbench.store.budgets import Budgets, Judge
 from workbench.store.ledger import TOKEN, execute_many, insert_rows, take_turn
 from workbench.store.owners import Owners
 from workbench.store.records import LedgerRow, Phase, now
-from workbench.store.responses import Responses, StoredAnswer, keep, remove_expired
+from workbench.store.responses import Responses, StoredAnswer, fresh_keys, keep, remove_expired
 from workbench.store.transaction import transaction
 
 __all__ = ["Batch", "BatchState", "Calls", "Claim", "Flight", "Settlement", "StoredAnswer"]
@@ -65,7 +66,8 @@ class Claim:
 
     state: Literal["granted", "waiting", "taken", "denied"]
     """``waiting``: a budget is short only because of flights in progress · ``taken``: a live flight
-    has this key · ``denied``: what is billed leaves too little, whatever the flights come to."""
+    has this key, or its answer is there · ``denied``: what is billed leaves too little, whatever
+    the flights come to."""
     reason: str = ""
     """Of ``denied``: one line for a BudgetError."""
 
@@ -228,6 +230,9 @@ class Calls:
         for flight in flights:
             judge.hold(flight)
         taken = {flight.key for flight in flights if flight.is_shared}
+        # another process may have settled since the caller looked for an answer
+        shared = [flight.key for flight in claims if flight.is_shared]
+        taken |= fresh_keys(connection, shared, at=self._clock()) if shared else set()
         verdicts, granted = [], []
         for flight in claims:
             if flight.is_shared and flight.key in taken:

@@ -37,11 +37,8 @@ def add_attempts(engine: Engine, attempts: Iterable[Attempt]) -> None:
 def attempt_pages(engine: Engine, execution: str, *, rows: int) -> Iterator[list[dict[str, Any]]]:
     """Give the attempts of an execution by target, then case, so many rows at a time."""
     table = schema.attempts
-    query = (
-        select(table)
-        .where(table.c.execution == execution)
-        .order_by(table.c.target, table.c.case_id)
-    )
+    query = select(table).where(table.c.execution == execution)
+    query = query.order_by(table.c.target, table.c.case_id)
     with transaction(engine) as connection:
         for page in connection.execute(query).mappings().partitions(rows):
             yield [dict(row) for row in page]
@@ -58,9 +55,8 @@ def add_findings(engine: Engine, findings: Iterable[Finding]) -> None:
     """Write the findings that are not there yet; those known keep their triage."""
     table = schema.findings
     rows = {one.id: asdict(one) for one in findings}
-    query = select(table.c.id).where(
-        table.c.execution.in_({row["execution"] for row in rows.values()})
-    )
+    executions = {row["execution"] for row in rows.values()}
+    query = select(table.c.id).where(table.c.execution.in_(executions))
     with transaction(engine) as connection:
         for known in connection.execute(query).scalars().all():
             rows.pop(known, None)

@@ -9,7 +9,19 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Delete, Dialect, Engine, Insert, insert, select, update
+from sqlalchemy import (
+    Connection,
+    Delete,
+    Dialect,
+    Engine,
+    Float,
+    Insert,
+    cast,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from workbench.store import schema
 from workbench.store.records import LedgerRow
@@ -77,16 +89,24 @@ class Ledger:
             insert_rows(connection, listed)
 
     def rows(
-        self, *, experiment: str | None = None, jobs: Iterable[str] | None = None
+        self,
+        *,
+        experiment: str | None = None,
+        jobs: Iterable[str] | None = None,
+        newest_calls: int | None = None,
     ) -> list[LedgerRow]:
         """Return rows, oldest first.
 
         Args:
             experiment: Only those of this experiment.
             jobs: Only those that these runs caused.
+            newest_calls: Only so many rows of model calls, the newest.
         """
         table = schema.ledger
         query = select(*(table.c[name] for name in _FIELDS)).order_by(table.c.id)
+        if newest_calls is not None:
+            newest = select(table.c.id).where(table.c.unit == TOKEN).order_by(table.c.id.desc())
+            query = query.where(table.c.id.in_(newest.limit(newest_calls)))
         if experiment is not None:
             query = query.where(table.c.experiment == experiment)
         if jobs is not None:
@@ -94,3 +114,28 @@ class Ledger:
         with transaction(self._engine) as connection:
             found = connection.execute(query).mappings()
             return [LedgerRow(**{**row, "usd": Decimal(row["usd"])}) for row in found]
+
+    def totals(self, *, since: str) -> list[dict[str, Any]]:
+        """Return sums by unit and outcome, added up by the database: no row is read.
+
+        Args:
+            since: Only rows from then on, ISO 8601 in UTC.
+
+        Returns:
+            unit, outcome, usd, quantity, calls, bytes_sent and bytes_received per group.
+        """
+        table = schema.ledger
+        told = table.c.details
+        outcome = func.coalesce(told["outcome"].as_string(), "sent").label("outcome")
+        amounts = {
+            "usd": cast(table.c.usd, Float),
+            "quantity": table.c.quantity,
+            "calls": func.coalesce(told["calls"].as_integer(), 1),
+            "bytes_sent": func.coalesce(told["bytes_sent"].as_integer(), 0),
+            "bytes_received": func.coalesce(told["bytes_received"].as_integer(), 0),
+        }
+        sums = [func.sum(amount).label(name) for name, amount in amounts.items()]
+        query = select(table.c.unit, outcome, *sums).where(table.c.at >= since)
+        with transaction(self._engine) as connection:
+            found = connection.execute(query.group_by(table.c.unit, outcome)).mappings()
+            return [dict(row) for row in found]

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, cast
 
-from sqlalchemy import Connection, Engine, bindparam, delete, event, insert, select
+from sqlalchemy import Connection, Engine, bindparam, delete, event, insert, or_, select
 
 from workbench.core.errors import StoreError
 from workbench.store import schema
@@ -17,7 +17,7 @@ from workbench.store.ledger import execute_many
 from workbench.store.records import now
 from workbench.store.transaction import transaction
 
-__all__ = ["Responses", "StoredAnswer", "keep", "remove_expired"]
+__all__ = ["Responses", "StoredAnswer", "fresh_keys", "keep", "remove_expired"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,13 @@ def keep(connection: Connection, answers: Iterable[StoredAnswer]) -> None:
     ]
     execute_many(connection, _DELETE, [{"old": key} for key in newest])
     execute_many(connection, _INSERT, rows)
+
+
+def fresh_keys(connection: Connection, keys: Iterable[str], *, at: float) -> set[str]:
+    """Return those of the keys under which an answer is kept that has not expired."""
+    is_fresh = or_(_COLUMNS.expires_at.is_(None), _COLUMNS.expires_at > at)
+    query = select(_COLUMNS.key).where(_COLUMNS.key.in_(list(keys)), is_fresh)
+    return set(connection.execute(query).scalars())
 
 
 def remove_expired(connection: Connection, *, before: float) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Literal, NotRequired, TypedDict
 
 __all__ = [
+    "AblationResult",
+    "AblationRow",
     "AnalysisResult",
     "CallsResult",
     "CallsRow",
@@ -342,3 +344,44 @@ class CostResult(TypedDict):
     calls: NotRequired[CallsResult]
     """Model calls; absent from results that are older than the gateway."""
     estimates: NotRequired[list[EstimateRow]]
+
+
+class AblationRow(TypedDict):
+    """What one saving took off the bill of the fixed workload, beside what the guide claims."""
+
+    saving: str
+    """``prompt caching``, ``model selection``, …; ``combined`` for all of them together."""
+    usd: float
+    """Bill with this saving alone switched on."""
+    usd_alone_reduction: float
+    """Share of the baseline's bill that it takes off alone; below 0 it costs more."""
+    usd_without_increase: float
+    """By which share the combined bill grows where only this one is off; 0 for ``combined``."""
+    seconds: float
+    """Wall seconds with this saving alone."""
+    latency_reduction: float
+    """Share of the baseline's seconds that it takes off alone."""
+    latency_without_increase: float
+    """By which share the combined time grows where only this one is off; 0 for ``combined``."""
+    claimed_usd: list[float]
+    """Least and most of the bill that the guide says it takes off; empty where it says nothing."""
+    claimed_latency: list[float]
+    """Least and most of the time that the guide says it takes off; empty where it says nothing."""
+    verdict: Literal["reached", "missed", "no claim", "not comparable"]
+    """Whether every claim was measured to be true, up to its least, and says the same thing."""
+    note: str
+    """Why it came out so, in words; may be empty."""
+
+
+class AblationResult(TypedDict):
+    """``kind: ablation`` (``workbench cost ablate``)."""
+
+    kind: Literal["ablation"]
+    workload: str
+    """What was asked, of which server, in words."""
+    baseline: dict[str, float]
+    """With every saving off: usd, seconds, calls."""
+    rows: list[AblationRow]
+    """One per saving."""
+    combined: AblationRow
+    """All savings on."""

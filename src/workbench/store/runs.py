@@ -74,13 +74,8 @@ class RunTable:
         """Return the runs that match all that is given, oldest first."""
         table = schema.runs
         query = select(table).order_by(table.c.started_at, table.c.id)
-        wanted = {
-            "experiment": experiment,
-            "step": step,
-            "state": state,
-            "fingerprint": fingerprint,
-        }
-        for column, value in wanted.items():
+        given = {"experiment": experiment, "step": step, "state": state, "fingerprint": fingerprint}
+        for column, value in given.items():
             if value is not None:
                 query = query.where(table.c[column] == value)
         with transaction(self._engine) as connection:
@@ -95,27 +90,21 @@ class RunTable:
         state: str,
         owner: str,
     ) -> None:
-        """Say which runs make up an experiment now.
+        """Say which runs make up an experiment now: ``members``, in matrix order, None where due.
 
-        Args:
-            name: Name of the experiment.
-            file: Path of the experiment file.
-            members: Step → run ids in matrix order, None where not finished.
-            state: ``running``, ``succeeded``, ``failed``.
-            owner: Who started it.
+        Its state is ``running``, ``succeeded`` or ``failed``.
         """
         table = schema.experiments
         with transaction(self._engine) as connection:
             old = connection.execute(select(table).where(table.c.name == name)).mappings().first()
             connection.execute(delete(table).where(table.c.name == name))
-            was_running = old is not None and old["state"] == "running"
             row = {
                 "name": name,
                 "file": file,
                 "members": {step: list(ids) for step, ids in members.items()},
                 "state": state,
                 "owner": owner,
-                "started_at": old["started_at"] if old is not None and was_running else now(),
+                "started_at": old["started_at"] if old and old["state"] == "running" else now(),
                 "finished_at": "" if state == "running" else now(),
             }
             connection.execute(insert(table), row)
@@ -137,22 +126,15 @@ class RunTable:
     def experiments(self) -> list[str]:
         """Return the names of all experiments that ran, newest first."""
         table = schema.experiments
+        query = select(table.c.name).order_by(table.c.started_at.desc())
         with transaction(self._engine) as connection:
-            return list(
-                connection.execute(
-                    select(table.c.name).order_by(table.c.started_at.desc())
-                ).scalars()
-            )
+            return list(connection.execute(query).scalars())
 
     def current(self, experiment: str, *, kind: str | None = None) -> list[Run]:
         """Return the succeeded runs that make up an experiment now, in plan order.
 
-        Args:
-            experiment: Name of the experiment.
-            kind: Only runs whose result has this ``kind``, e.g. ``training``.
-
-        Raises:
-            ConfigError: If it never ran.
+        With ``kind`` only those whose result has it, e.g. ``training``. Raises as
+        :meth:`experiment`.
         """
         members: Mapping[str, Sequence[str | None]] = self.experiment(experiment)["members"]
         ids = [run_id for step in members.values() for run_id in step if run_id]

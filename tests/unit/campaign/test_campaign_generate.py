@@ -10,7 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from workbench.campaign import testsets
-from workbench.campaign.generate import CPU_S_PER_CALL, GenerateConfig, generate, preview
+from workbench.campaign.generate import CPU_S_PER_CALL, GenerateConfig, preview
 from workbench.campaign.plugins.catalog import PLUGINS
 from workbench.campaign.plugins.goals import load_goals
 from workbench.campaign.strategies.catalog import default_chains, parse_chain
@@ -112,7 +112,8 @@ def test_another_process_generates_the_same(seeded_store: Store) -> None:
 
 def test_generate_saves_what_preview_shows(seeded_store: Store) -> None:
     config = GenerateConfig(max_tests=20)
-    made = generate(seeded_store, config)
+    made = preview(seeded_store, config).test_set
+    testsets.save(seeded_store, made)
     assert testsets.load(seeded_store, made.id) == made == preview(seeded_store, config).test_set
     assert made.recipe["pair_set"] == load_goals(seeded_store).pair_set
 
@@ -130,7 +131,11 @@ def test_a_result_counts_every_case_once(seeded_store: Store) -> None:
 
 def test_estimate_counts_cases(seeded_store: Store) -> None:
     plan = preview(seeded_store, GenerateConfig(max_tests=10))
-    assert plan.estimate() == {"calls": 10, "cpu_s": pytest.approx(10 * CPU_S_PER_CALL), "usd": 0}
+    assert plan.result()["estimate"] == {
+        "calls": 10,
+        "cpu_s": pytest.approx(10 * CPU_S_PER_CALL),
+        "usd": 0,
+    }
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from workbench.core.errors import ConfigError
 from workbench.cost.roi import (
-    Latency,
+    Figure,
     assume,
+    by_hand,
     compute,
     cost_claims,
     measured_latency,
@@ -23,7 +24,7 @@ SPENT = {"group": "total", "cpu_s": 216.0, "kwh": 0.00024, "usd": 0.00255, "shar
 
 
 def assumptions(**values):
-    latency = Latency(LATENCY, "test")
+    latency = Figure(LATENCY, "test")
     listed = assume(prompts_per_day=10_000_000, latency=latency, spent_usd=0.00255)
     return replaced(listed, values)
 
@@ -90,7 +91,7 @@ def test_the_reduction_is_measured_and_no_credit_is_taken_for_it_alone():
     assert found.interval["low"] == pytest.approx(1 - 0.3 / 0.7)
     assert found.interval["high"] == pytest.approx(1 - 0.1 / 0.9)
     listed = assume(
-        prompts_per_day=1, latency=Latency(LATENCY, "test"), spent_usd=0, reduction=found
+        prompts_per_day=1, latency=Figure(LATENCY, "test"), spent_usd=0, reduction=found
     )
     assert compute(listed).annual_avoided_usd == 0
     by_name = {one.name: one for one in listed}
@@ -144,7 +145,7 @@ def test_values_given_by_hand_are_no_longer_measured():
 
 
 def test_a_latency_given_by_hand_is_assumed():
-    listed = assume(prompts_per_day=1, latency=Latency.given(7.0), spent_usd=0)
+    listed = assume(prompts_per_day=1, latency=by_hand(7.0), spent_usd=0)
     (latency,) = [one for one in listed if one.name == "latency_ms"]
     assert (latency.low, latency.value, latency.high) == (7.0, 7.0, 7.0)
     assert (latency.kind, latency.source) == ("assumed", "given by the user")
@@ -163,7 +164,7 @@ def test_mistaken_assumptions_are_named():
     with pytest.raises(ConfigError, match="'guard_tokens'"):
         compute([replace(one) for one in assumptions() if one.name != "guard_tokens"])
     with pytest.raises(ConfigError, match="above 0"):
-        assume(prompts_per_day=0, latency=Latency(LATENCY, ""), spent_usd=0)
+        assume(prompts_per_day=0, latency=Figure(LATENCY, ""), spent_usd=0)
 
 
 def test_latency_of_the_newest_analysis_of_a_sanitizer():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from workbench.core.errors import ConfigError
 from workbench.cost.prices import price, prices
-from workbench.cost.usage import compute_rows, spend, spend_rows, spent, total
+from workbench.cost.usage import compute_rows, spend, spent, total
 from workbench.scaling.energy import estimate
 
 WHO = {"who": "tester", "job": "run-1", "experiment": "sweep"}
@@ -53,7 +53,7 @@ def test_every_grouping_has_the_same_total(store, by):
         who = {**WHO, "job": f"run-{number}"}
         store.ledger.add(compute_rows(cpu_s=100.0 * (number + 1), phase=phase, **who))
     store.ledger.add(compute_rows(cpu_s=9e9, phase="training", **{**WHO, "experiment": "other"}))
-    rows = spend(store, "sweep", by=by)
+    rows = spend(store.ledger.rows(experiment="sweep"), by=by)
     whole = total(rows)
     assert whole["cpu_s"] == pytest.approx(600)
     assert whole["usd"] == pytest.approx(600 / 3600 * 0.0425)
@@ -63,14 +63,12 @@ def test_every_grouping_has_the_same_total(store, by):
 
 def test_spend_by_step_names_steps():
     rows = compute_rows(cpu_s=1.0, phase="training", **WHO)
-    assert [row["group"] for row in spend_rows(rows, by="step", steps={"run-1": "train"})] == [
-        "train"
-    ]
-    assert [row["group"] for row in spend_rows(rows, by="step")] == ["other"]
+    assert [row["group"] for row in spend(rows, by="step", steps={"run-1": "train"})] == ["train"]
+    assert [row["group"] for row in spend(rows, by="step")] == ["other"]
 
 
 def test_nothing_spent_is_an_empty_table(store):
-    assert spend(store, "sweep") == []
+    assert spent(store, "sweep")["by_phase"] == spend([]) == []
     assert total([])["usd"] == 0
 
 

@@ -145,7 +145,7 @@ def test_identity_takes_one_column(folder):
     [
         (PLAIN, {"relation": "nope"}, ConfigError, "relation is 'nope'; write one of dewrap"),
         (PLAIN, {"columns": "x"}, ConfigError, "columns is 'x'"),
-        (PLAIN, {"columns": {"advers": "bad"}}, ConfigError, "unknown field in columns 'advers'"),
+        (PLAIN, {"columns": {"advers": "bad"}}, ConfigError, "columns: unknown field 'advers'"),
         (PLAIN, {"columns": {"clean": "good"}}, ConfigError, "map columns.adversarial"),
         (PLAIN, {"path": None}, ConfigError, "no path"),
         (PLAIN, {"path": "gone.csv"}, DataError, "gone.csv: no such file"),
@@ -156,7 +156,7 @@ def test_identity_takes_one_column(folder):
         (GRID, {"columns": {"adversarial": 0}}, ConfigError, "map columns.clean"),
         (GRID, {"templates": {"path": "templates.csv"}}, ConfigError, "placeholder is None"),
         (GRID, {"templates": {**GRID["templates"], "placeholder": "[]"}}, DataError, "row 1: no placeholder"),  # noqa: E501
-        (GRID, {"templates": {**GRID["templates"], "x": 1}}, ConfigError, "unknown option in templates"),  # noqa: E501
+        (GRID, {"templates": {**GRID["templates"], "x": 1}}, ConfigError, "templates: unknown field 'x'"),  # noqa: E501
         (TWINS, {"rename": {"category": {"cats": "pets"}}}, DataError, "line 2: category is 'dogs'; add it to rename.category"),  # noqa: E501
         (TWINS, {"rename": {"domain": {"cats": "pets"}}}, ConfigError, "rename.domain needs columns.domain"),  # noqa: E501
         (TWINS, {"join": {"path": "twins.csv"}}, ConfigError, "join has no 'key'"),

@@ -94,8 +94,7 @@ def test_batches_depend_on_seed_and_step_alone(arrays: TrainingArrays) -> None:
 
 
 def test_ridge_agrees_with_sklearn(arrays: TrainingArrays) -> None:
-    validation = (arrays.validation_adversarial, arrays.validation_clean)
-    ours = Ridge.fit(arrays.adversarial, arrays.clean, validation=validation, penalties=[0.7])
+    ours = Ridge.fit(arrays, penalties=[0.7])
     theirs = SklearnRidge(alpha=0.7).fit(
         arrays.adversarial.astype(float), (arrays.clean - arrays.adversarial).astype(float)
     )
@@ -104,13 +103,9 @@ def test_ridge_agrees_with_sklearn(arrays: TrainingArrays) -> None:
 
 
 def test_ridge_takes_the_penalty_that_validation_likes(arrays: TrainingArrays) -> None:
-    validation = (arrays.validation_adversarial, arrays.validation_clean)
-
     def loss(penalties: list[float]) -> float:
-        ridge = Ridge.fit(
-            arrays.adversarial, arrays.clean, validation=validation, penalties=penalties
-        )
-        return mean_loss(ridge.vectors(validation[0]), validation[1])
+        ridge = Ridge.fit(arrays, penalties=penalties)
+        return mean_loss(ridge.vectors(arrays.validation_adversarial), arrays.validation_clean)
 
     each = [loss([penalty]) for penalty in (0.01, 1.0, 100.0)]
     assert loss([0.01, 1.0, 100.0]) == min(each) < max(each)

@@ -55,7 +55,7 @@ def test_cached_equals_computed_and_each_text_is_computed_once(batches):
             np.testing.assert_array_equal(reopened.encode(batch), FakeEncoder().encode(batch))
     assert len(fake.asked) == len(set(fake.asked))
     assert not again.asked
-    assert not reopened.is_loaded
+    assert reopened._encoder is None
 
 
 @given(st.integers(0, 16 * 20), st.integers(0, 4 * DIM * 20))
@@ -97,7 +97,7 @@ def test_rows_of_another_process_are_seen_at_the_next_miss(tmp_path):
     other.encode(["shared"])
     mine.encode(["shared"])
     assert first.asked == []
-    assert not mine.is_loaded
+    assert mine._encoder is None
 
 
 _APPEND = """
@@ -172,11 +172,11 @@ def test_a_full_disk_is_a_clear_error_and_keeps_what_was_there(tmp_path, monkeyp
 
 def test_open_encoder_keeps_the_cache_in_the_store(store):
     encoder = open_encoder(store)
-    assert (encoder.id, encoder.dim, encoder.is_loaded) == (MINILM_ID, MINILM_DIM, False)
+    assert (encoder.id, encoder.dim) == (MINILM_ID, MINILM_DIM)
     (folder,) = (store.home / "vectors").iterdir()
     assert folder.name.startswith(MINILM_ID)
     assert encoder.encode([]).shape == (0, 384)
-    assert not encoder.is_loaded
+    assert encoder._encoder is None
 
 
 def test_keys_differ_and_are_stable():

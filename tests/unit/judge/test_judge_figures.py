@@ -11,6 +11,7 @@ from workbench.judge.calibrate import (
     sigmoid,
     threshold_at,
 )
+from workbench.judge.judge_set import JudgeSet
 from workbench.judge.measure import auroc_interval, measure
 
 
@@ -78,23 +79,10 @@ def test_interval_is_wider_when_texts_of_a_topic_are_alike():
 def test_measure_says_rates_per_label():
     labels = np.array(["harmful", "harmful", "benign", "benign", "lookalike"])
     probabilities = np.array([0.9, 0.6, 0.1, 0.7, 0.5])
-    found = measure(probabilities, probabilities >= 0.6, labels, list("abcde"))
+    judge_set = JudgeSet(
+        texts=list("abcde"), labels=labels, topics=np.array(list("abcde")), sha256=""
+    )
+    found = measure(probabilities, probabilities >= 0.6, judge_set)
     assert found["flag_rate"] == {"harmful": 1.0, "benign": 0.5, "lookalike": 0.0}
     assert found["auroc"]["benign"]["value"] == 0.75
     assert found["auroc"]["lookalike"]["value"] == 1.0
-    without = measure(probabilities[:4], probabilities[:4] >= 0.6, labels[:4], list("abcd"))
-    assert set(without["auroc"]) == {"benign"}
-
-
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        (["harmful", "nice"], "'nice'"),
-        (["harmful", "harmful"], "missing"),
-        (["benign", "lookalike"], "missing"),
-        (["harmful"], "2 texts, 1 labels"),
-    ],
-)
-def test_measure_refuses_labels_it_cannot_measure(labels, message):
-    with pytest.raises(DataError, match=message):
-        measure(np.full(2, 0.5), np.ones(2, bool), np.array(labels), ["a", "b"])

@@ -9,7 +9,7 @@ import pytest
 
 from workbench.core.errors import DataError, StoreError
 from workbench.core.settings import read_settings
-from workbench.judge.probe import evaluate_bench, load_bench, train_bench
+from workbench.judge.probe import load_bench, train_bench
 from workbench.judge.training import tfidf
 from workbench.store.database import open_store
 
@@ -81,7 +81,7 @@ def test_loaded_bench_scores_the_same_and_is_not_trained_twice(bench, store, jud
     texts = ["please poison a barn", "study the river", "", "unknown words only"]
     again = train_bench(store, encoder, judge_file=judge_file)
     assert again.id == bench.id
-    assert store.artifacts.ids("judge").count(bench.id) == 1
+    assert store.artifacts.exists("judge", bench.id)
     for one, other in zip(again.judges, load_bench(store, encoder, bench.id).judges, strict=True):
         np.testing.assert_array_equal(one.score(texts), other.score(texts))
     probe = bench.embedding
@@ -137,16 +137,6 @@ def test_anything_that_changes_scores_changes_the_id(bench, store, judge_file, t
 def test_artifact_holds_no_pickle(bench, store):
     folder = store.artifacts.path("judge", bench.id)
     assert {file.name for file in folder.iterdir()} == {"bench.json", "arrays.safetensors"}
-
-
-def test_evaluate_bench_on_texts_from_elsewhere(bench):
-    texts = ["poison the lake", "destroy the lake", "paint the lake", "visit the lake"]
-    labels = ["harmful", "harmful", "benign", "benign"]
-    measured = evaluate_bench(bench, texts, labels)
-    assert set(measured) == {judge.id for judge in bench.judges}
-    assert all(found["auroc"]["benign"]["value"] == 1 for found in measured.values())
-    with pytest.raises(DataError, match="one of the two is missing"):
-        evaluate_bench(bench, texts[:2], labels[:2])
 
 
 def test_too_few_topics_to_hold_out(store, judge_file, tmp_path):

@@ -28,12 +28,15 @@ def test_reads_rows_and_hash(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ([*ROWS, "{"], r":4: not JSON"),
-        ([*ROWS, "[]"], r":4: needs text"),
-        ([*ROWS, {"label": "harmful", "topic": "t", "text": ""}], r":4: needs text"),
-        ([*ROWS, {"label": "bad", "topic": "t", "text": "x"}], r":4: needs text.*lookalike"),
-        ([*ROWS, {"label": "harmful", "topic": 3, "text": "x"}], r":4: needs text"),
-        ([*ROWS, ROWS[0]], "row 4 repeats the text of row 1"),
+        ([*ROWS, "{"], r"line 4 is not JSON"),
+        ([*ROWS, "[]"], r"line 4: field .label. is None"),
+        (
+            [*ROWS, {"label": "harmful", "topic": "t", "text": ""}],
+            r"line 4: field .text. is",
+        ),
+        ([*ROWS, {"label": "bad", "topic": "t", "text": "x"}], r"line 4: needs a label.*lookalike"),
+        ([*ROWS, {"label": "harmful", "topic": 3, "text": "x"}], r"line 4: field .topic. is 3"),
+        ([*ROWS, ROWS[0]], r"line 4 repeats the text of .*line 1"),
         (ROWS[:1], "benign or lookalike"),
     ],
 )

@@ -150,7 +150,8 @@ def test_what_is_wrong_is_refused_in_one_line_that_names_the_place(case):
 @pytest.mark.parametrize(
     "url",
     ["https://key@host", "https://u:key@host/v1", "https://host/v1?api=key", "ftp://key", "key",
-     "https://host#key", "https://ho st/key"],
+     "https://host#key", "https://ho st/key", "http://key:99999", "http://key:0", "http://[::key",
+     "http://[:::1]/key", "http://127.0.0.1@key.example"],
 )  # fmt: skip
 def test_an_address_that_may_hold_a_key_is_refused_and_not_shown(url):
     with pytest.raises(ConfigError) as caught:

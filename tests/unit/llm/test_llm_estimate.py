@@ -155,6 +155,14 @@ def test_history_replaces_what_is_assumed():
     assert found.usd.expected < of([request]).usd.expected
 
 
+def test_batches_tell_of_tokens_but_not_of_latency():
+    rows = [replace(row, details=row.details | {"latency_s": 0.0}) for row in calls()]
+    [facts] = history_of(rows).values()
+    assert (facts.latency_s, facts.tokens_per_byte) == (Facts().latency_s, pytest.approx(0.3))
+    [mixed] = history_of([*rows, *calls()]).values()
+    assert mixed.latency_s == 3
+
+
 def test_too_few_calls_tell_nothing():
     assert history_of(calls()[:4]) == {}
 

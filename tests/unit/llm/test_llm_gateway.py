@@ -17,7 +17,9 @@ from workbench.llm.scripted import ScriptedTransport, echo
 from workbench.store import schema
 from workbench.store.budgets import Budgets
 
-QUICK = GatewayConfig(rates=Rates(retry_after_cap_s=0.001, max_attempts=4))
+QUICK = GatewayConfig(
+    models={"cheap": "claude-haiku-4-5"}, rates=Rates(retry_after_cap_s=0.001, max_attempts=4)
+)
 BUSY = Fault(kind="overloaded", message="overloaded", status=529)
 DROPPED = Fault(kind="dropped", message="connection lost", may_be_billed=True)
 
@@ -168,7 +170,7 @@ def test_at_the_limit_no_new_call_starts_and_what_is_done_is_kept(store):
     billed = sum(row.usd for row in store.ledger.rows())
     assert 0 < billed <= Decimal("0.003")
     sent = len(transport.requests)
-    more = replace(config, budgets=Budgets(run=Decimal("1")))
+    more = replace(config, budgets=Budgets(run=Decimal(1)))
     use(store, transport, maps(requests), config=more)
     assert len(transport.requests) == 40 > sent
 
@@ -223,14 +225,14 @@ def test_a_refused_request_is_not_sent_again(store):
     transport = ScriptedTransport(
         Fault(kind="invalid", status=400, message="no", is_retryable=False)
     )
-    with pytest.raises(ModelError, match="claude-haiku-5-5: no"):
+    with pytest.raises(ModelError, match="claude-haiku-4-5: no"):
         use(store, transport, asks(summary()))
     assert len(transport.requests) == 1
 
 
 def test_a_refusal_is_an_answer(store):
     refusal = Reply(
-        text="", stop_reason="refusal", usage=Usage(input_tokens=5), model="claude-haiku-5-5"
+        text="", stop_reason="refusal", usage=Usage(input_tokens=5), model="claude-haiku-4-5"
     )
     (answer,) = use(store, ScriptedTransport(refusal), asks(summary()))
     assert answer.is_refusal

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from decimal import Decimal
 from pathlib import Path
 
@@ -11,12 +10,19 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from workbench.llm import loopback_ledger
-from workbench.llm.loopback_ledger import Block, Ledger, PrefixCache, Row, find_model
+from workbench.llm import router
+from workbench.llm.loopback.ledger import (
+    MODELS,
+    Block,
+    Ledger,
+    PrefixCache,
+    Row,
+    plain_name,
+    price,
+)
 from workbench.llm.messages import Usage
 
-_RATES = Path(loopback_ledger.__file__).with_name("loopback_rates.json")
-MODELS = sorted(json.loads(_RATES.read_text("utf-8"))["models"])
+_ROUTES = json.loads(Path(router.__file__).with_name("models.json").read_text("utf-8"))
 _tokens = st.integers(0, 150_000)
 _usages = st.builds(
     Usage, input_tokens=_tokens, cache_read_tokens=_tokens, cache_write_5m_tokens=_tokens,
@@ -40,7 +46,7 @@ def _oracle(usage: Usage, name: str, provider: str) -> Decimal:
     ).total_price
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", sorted(MODELS))
 @given(usage=_usages)
 @example(usage=Usage(input_tokens=100_000, output_tokens=1))
 @example(usage=Usage(input_tokens=100_000, cache_read_tokens=1, output_tokens=1))
@@ -48,16 +54,23 @@ def test_the_prices_entered_by_hand_are_those_of_genai_prices(name, usage):
     if name.startswith("gpt"):
         usage = Usage(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens)
     provider = "openai" if name.startswith("gpt") else "anthropic"
-    assert find_model(name).price(usage) == _oracle(usage, name, provider)
-    assert find_model(name).price(usage, is_batch=True) * 2 == find_model(name).price(usage)
+    assert price(usage, model=name) == _oracle(usage, name, provider)
+    assert price(usage, model=name, is_batch=True) * 2 == price(usage, model=name)
+
+
+@pytest.mark.parametrize("provider", sorted(_ROUTES["providers"]))
+def test_every_model_that_is_routed_to_is_served_and_its_window_is_known_alike(provider):
+    for name in map(plain_name, _ROUTES["providers"][provider].values()):
+        assert name in MODELS
+    for name in MODELS.keys() & _ROUTES["window_tokens"].keys():
+        assert MODELS[name]["window"] == _ROUTES["window_tokens"][name]
 
 
 @given(usage=_usages)
 @pytest.mark.parametrize("prefix", ["us.", "global."])
 def test_regional_endpoints_of_bedrock_cost_a_tenth_more(prefix, usage):
     name = f"{prefix}anthropic.claude-haiku-4-5-20251001-v1:0"
-    ours = find_model(name).price(usage, is_regional=prefix == "us.")
-    assert ours == _oracle(usage, name, "aws")
+    assert price(usage, model=name) == _oracle(usage, name, "aws")
 
 
 @pytest.mark.parametrize(
@@ -68,11 +81,7 @@ def test_regional_endpoints_of_bedrock_cost_a_tenth_more(prefix, usage):
     ],
 )  # fmt: skip
 def test_a_model_is_known_by_the_names_of_every_service(name):
-    assert find_model(name).name == "claude-haiku-4-5"
-
-
-def test_an_unknown_model_is_unknown():
-    assert find_model("claude-haiku-9") is None
+    assert plain_name(name) == "claude-haiku-4-5"
 
 
 class _Clock:
@@ -161,24 +170,13 @@ def test_a_longer_prompt_reads_the_shorter_one_and_writes_the_rest():
 
 
 def _row(usd: str, *, is_answered: bool) -> Row:
-    return Row(
-        at=0.0, path="/", status=200, key="k", model="m", usage=Usage(output_tokens=1),
-        usd=Decimal(usd), is_answered=is_answered, fault="", custom_id="", prompt_sha256="",
-    )  # fmt: skip
+    return Row(usage=Usage(output_tokens=1), usd=Decimal(usd), is_answered=is_answered)
 
 
 def test_a_ledger_adds_up_and_its_file_has_every_row_at_once(tmp_path):
     ledger = Ledger(file=tmp_path / "ledger.jsonl")
-
-    def add() -> None:
-        for number in range(100):
-            ledger.add(_row("0.01", is_answered=number % 4 > 0))
-
-    threads = [threading.Thread(target=add) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    for number in range(400):
+        ledger.add(_row("0.01", is_answered=number % 4 > 0))
     sums = (ledger.total_usd(), ledger.answered_usd(), ledger.lost_usd())
     assert sums == (Decimal("4.00"), Decimal("3.00"), Decimal("1.00"))
     lines = (tmp_path / "ledger.jsonl").read_text().splitlines()  # before it is closed

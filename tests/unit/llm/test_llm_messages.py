@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ DECIDING: dict[str, st.SearchStrategy[Any]] = {
     "prompt": PROMPT,
     "system": TEXT,
     "history": TURNS.map(tuple),
-    "namespace": TEXT.filter(bool),
+    "namespace": TEXT.filter(bool).filter(str.isprintable),
     "variant": st.integers(0, 99),
     "max_tokens": st.integers(1, 99),
     "schema": SCHEMA,
@@ -30,6 +31,37 @@ PLACE = {"provider": "anthropic", "model": "m"}
 def test_an_empty_prompt_is_refused(prompt: str) -> None:
     with pytest.raises(InputError, match="prompt is empty"):
         Request(prompt=prompt)
+
+
+@pytest.mark.parametrize("namespace", ["a\nb", "\x1b[2J", "\u202e"])
+def test_a_namespace_that_could_deceive_a_terminal_is_refused(namespace: str) -> None:
+    with pytest.raises(InputError, match="plain text"):
+        Request(prompt="x", namespace=namespace)
+
+
+def test_an_empty_turn_is_refused() -> None:
+    with pytest.raises(InputError, match="a turn of a request's history is empty"):
+        Request(prompt="x", history=(Turn("user", "a"), Turn("assistant", " \n")))
+
+
+LOOP: dict[str, Any] = {}
+LOOP["a"] = LOOP
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"a": {1, 2}},
+        {"a": b"x"},
+        {("a",): 1},
+        {"a": float("nan")},
+        MappingProxyType({"a": 1}),
+        LOOP,
+    ],
+)
+def test_a_schema_that_is_no_json_is_refused(schema: Any) -> None:
+    with pytest.raises(InputError, match="schema is no JSON"):
+        Request(prompt="x", schema=schema)
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,13 @@ import json
 import re
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from workbench.core.errors import BudgetError, InputError
+from workbench.core.errors import InputError, ModelError
 from workbench.llm.messages import MAX_PROMPT_BYTES, Answer, Request, Usage
 from workbench.llm.packing import Packed, Unpacked, answer_all, pack, unpack
 
@@ -183,20 +184,22 @@ def test_hostile_nesting_is_quick(text: str) -> None:
 class Model:
     """Answers in capitals, except for what it is told to leave out."""
 
-    def __init__(self, *, misses: int = 0, never: str = "", refuses: str = "") -> None:
-        self.misses, self.never, self.refuses = misses, never, refuses
+    def __init__(
+        self, *, misses: int = 0, never: str = "", refuses: str = "", fails: str = ""
+    ) -> None:
+        self.misses, self.never, self.refuses, self.fails = misses, never, refuses, fails
         self.requests: list[Request] = []
         self.seen: Counter[str] = Counter()
-        self.in_flight = self.most_in_flight = 0
 
-    async def __call__(self, request: Request) -> Answer:
+    async def __call__(self, requests: Sequence[Request]) -> list[Answer | ModelError]:
+        return [self.answer(request) for request in requests]
+
+    def answer(self, request: Request) -> Answer | ModelError:
         self.requests.append(request)
-        self.in_flight += 1
-        self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        await asyncio.sleep(0)
-        self.in_flight -= 1
         items = read(request.prompt)
         self.seen.update(items.values())
+        if self.fails and any(self.fails in text for text in items.values()):
+            return ModelError("HTTP 400")
         if self.refuses and any(self.refuses in text for text in items.values()):
             return Answer(text="I cannot.", stop_reason="refusal", model="m", usage=Usage())
         said = {
@@ -208,11 +211,11 @@ class Model:
         return Answer(text=text, stop_reason="end_turn", model="m", usage=Usage())
 
 
-def ask_all(items: dict[str, str], model: Model, size: int = 8, parallel: int = 4) -> Unpacked:
+def ask_all(items: dict[str, str], model: Model, size: int = 8) -> Unpacked:
     return asyncio.run(
         answer_all(
             items, ask=model, instruction="Say it louder.", items_per_call=size,
-            max_tokens_per_item=50, parallel=parallel,
+            max_tokens_per_item=50,
         )
     )  # fmt: skip
 
@@ -250,9 +253,16 @@ def test_a_refusal_is_narrowed_down_to_its_item() -> None:
     assert len(result.answers) == 7
 
 
+def test_a_call_that_fails_costs_only_the_item_to_blame() -> None:
+    items = {str(i): f"text {i}." for i in range(16)}
+    result = ask_all(items, Model(fails="text 5."))
+    assert result.failed == {"5": "HTTP 400"}
+    assert len(result.answers) == 15
+
+
 def test_an_answer_cut_off_is_no_answer() -> None:
-    async def cut(request: Request) -> Answer:
-        return Answer(text="Half of", stop_reason="max_tokens", model="m", usage=Usage())
+    async def cut(requests: Sequence[Request]) -> list[Answer]:
+        return [Answer(text="Half of", stop_reason="max_tokens", model="m", usage=Usage())]
 
     result = asyncio.run(
         answer_all(
@@ -260,32 +270,3 @@ def test_an_answer_cut_off_is_no_answer() -> None:
         )
     )  # fmt: skip
     assert result == Unpacked(answers={}, failed={"a": "cut off"})
-
-
-def test_calls_in_flight_are_bounded() -> None:
-    ask_all({str(i): f"t{i}" for i in range(50)}, model := Model(), size=1, parallel=3)
-    assert model.most_in_flight == 3
-
-
-def test_at_the_limit_no_new_call_starts_and_those_in_flight_end() -> None:
-    started: list[int] = []
-    ended: list[int] = []
-
-    async def ask(request: Request) -> Answer:
-        place = len(started)
-        started.append(place)
-        if place == 4:
-            raise BudgetError("enough")
-        await asyncio.sleep(0.01)
-        ended.append(place)
-        return Answer(text="fine", stop_reason="end_turn", model="m", usage=Usage())
-
-    with pytest.raises(BudgetError, match="enough"):
-        asyncio.run(
-            answer_all(
-                {str(i): f"t{i}" for i in range(100)}, ask=ask, instruction="", items_per_call=1,
-                max_tokens_per_item=5, parallel=5,
-            )
-        )  # fmt: skip
-    assert started == [0, 1, 2, 3, 4]
-    assert ended == [0, 1, 2, 3]

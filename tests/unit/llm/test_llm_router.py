@@ -100,7 +100,7 @@ def test_times_to_live_are_the_guides() -> None:
 
 
 def test_an_unknown_task_far_from_all_lists_them() -> None:
-    with pytest.raises(ConfigError, match=r"known: .*summary.*llm: tasks:"):
+    with pytest.raises(ConfigError, match=r"known: .*summary.*\(others go under llm: tasks:"):
         Router(GatewayConfig()).route(ask("zzzzzz"))
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
@@ -15,14 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.core.errors import ConfigError, InputError, ModelError
-from workbench.core.settings import Secret
+from workbench.core.settings import Secret, is_loopback
 from workbench.llm import anthropic as claude
 from workbench.llm import openai_compatible as compatible
 from workbench.llm.config import GatewayConfig
 from workbench.llm.faults import Exchange, one_line, retry_after_s
 from workbench.llm.messages import Fault, Reply, Request, Turn, Usage
 from workbench.llm.scripted import ScriptedTransport
-from workbench.llm.transport import BatchTransport, Sending, is_loopback, open_transport
+from workbench.llm.transport import BatchTransport, Sending, open_transport
 
 KEY = Secret("sk-ant-0123456789abcdefghij")
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 1}}}
@@ -110,7 +111,6 @@ def test_each_status_has_its_meaning(sdk, status, kind, is_retryable, may_be_bil
     fault = exchange_of(sdk).fault_of(error)
     assert (fault.kind, fault.status) == (kind, status)
     assert (fault.is_retryable, fault.may_be_billed) == (is_retryable, may_be_billed)
-    assert fault.bytes_sent == 5
     assert "t m" in fault.message
 
 
@@ -135,11 +135,6 @@ def test_an_error_inside_a_stream_may_be_billed_and_means_what_its_type_says():
     assert (fault.kind, fault.status, fault.may_be_billed) == ("overloaded", 529, True)
     fault = exchange_of().fault_of(status_error(200, {"error": {"type": "unheard"}}))
     assert (fault.kind, fault.is_retryable, fault.may_be_billed) == ("unavailable", True, True)
-
-
-def test_looking_at_a_batch_is_never_billed():
-    assert not exchange_of(is_charged=False).fault_of(TimeoutError()).may_be_billed
-    assert exchange_of().fault_of(TimeoutError()).may_be_billed
 
 
 def test_what_was_handled_before_does_not_make_a_lost_answer_free():
@@ -238,9 +233,10 @@ def test_tokens_of_a_compatible_prompt_add_up(fresh, read, written):
         ("openai", compatible.OpenAITransport),
     ],
 )
-def test_offline_only_this_machine_is_in_reach(provider, kind):
+def test_offline_only_this_machine_is_in_reach(provider, kind, settings):
     def open_(url, *, offline):
-        return open_transport(GatewayConfig(provider=provider, base_url=url), offline=offline)
+        config = GatewayConfig(provider=provider, base_url=url)
+        return open_transport(config, settings=replace(settings, offline=offline))
 
     assert type(open_("http://127.0.0.1:9/v1", offline=True)) is kind
     assert type(open_("http://[::1]:9", offline=True)) is kind
@@ -250,19 +246,8 @@ def test_offline_only_this_machine_is_in_reach(provider, kind):
             open_(url, offline=True)
 
 
-@pytest.mark.parametrize(
-    "url",
-    ["127.0.0.1:9", "ftp://localhost", "http://", "http://[::1", "http://u:p@localhost:1",
-     "http://localhost:1/?key=abc", "http://localhost:99999", "http://127.0.0.1@models.example"],
-)  # fmt: skip
-def test_addresses_that_make_no_sense_or_hold_a_secret_are_refused(url):
-    with pytest.raises(ConfigError, match="base_url") as caught:
-        open_transport(GatewayConfig(base_url=url), offline=False)
-    assert "abc" not in str(caught.value)
-
-
-def test_the_scripted_provider_works_offline():
-    transport = open_transport(GatewayConfig(provider="scripted"), offline=True)
+def test_the_scripted_provider_works_offline(settings):
+    transport = open_transport(GatewayConfig(provider="scripted"), settings=settings)
     reply = asyncio.run(transport.send(Request(prompt="marmot"), sending()))
     assert "marmot" in reply.text
 

@@ -233,7 +233,7 @@ def test_a_cell_of_another_language_is_left_alone(tmp_path):
 def test_without_an_llm_section_the_defaults_count(root):
     experiment = load(root, {"a": GROW})
     assert experiment.llm == GatewayConfig()
-    assert experiment.budget_usd is None
+    assert experiment.llm.budgets.experiment is None
     assert load(root, {"a": GROW}, llm=None).llm == GatewayConfig()
 
 
@@ -243,7 +243,7 @@ def test_without_an_llm_section_the_defaults_count(root):
 def test_the_smaller_of_both_limits_on_the_experiment_counts(root, outer, inner, smaller):
     given = {"budget_usd": outer, "llm": {"budgets": {"experiment": inner, "day": 9}}}
     experiment = load(root, {"a": GROW}, **given)
-    assert experiment.budget_usd == experiment.llm.budgets.experiment == Decimal(smaller)
+    assert experiment.llm.budgets.experiment == Decimal(smaller)
     assert experiment.llm.budgets.day == Decimal(9)
 
 
@@ -271,7 +271,9 @@ def fingerprint(root, notebook, llm):
     "llm",
     [
         {"models": {"cheap": "x"}}, {"tasks": {"summary": "none"}}, {"provider": "openai"},
-        {"base_url": "http://127.0.0.1:1"},
+        {"base_url": "http://127.0.0.1:1"}, {"savings": {"routing": False}},
+        {"savings": {"items_per_call": 2}}, {"savings": {"context_tokens": 9}},
+        {"savings": {"concise": False}},
     ],
 )  # fmt: skip
 def test_what_decides_answers_runs_again_the_steps_that_reach_a_model_and_no_others(root, llm):
@@ -286,6 +288,7 @@ def test_what_decides_answers_runs_again_the_steps_that_reach_a_model_and_no_oth
     [
         {"budgets": {"day": 1}}, {"rates": {"timeout_s": 3}}, {"savings": {"parallel": 2}},
         {"off_peak": "22:00-06:00"}, {"ttl_s": {"summary": 1}}, {"provider": "anthropic"},
+        {"savings": {"prompt_cache": "1h", "response_cache": False, "batches": True}},
     ],
 )  # fmt: skip
 def test_how_calls_are_paid_for_runs_nothing_again(root, llm):

@@ -33,7 +33,7 @@ def test_every_figure_is_valid_plotly(store: Store, is_hostile: bool) -> None:
     if is_hostile:
         steps = {step: [made.hostile(one) for one in found] for step, found in steps.items()}
     found = figures_of(store, steps)
-    assert len(found) == 9
+    assert len(found) == 13
     for figure in found:
         assert go.Figure(dict(figure.spec)).data
         assert figure.summary
@@ -71,5 +71,5 @@ def test_plain_text_cannot_be_markup(text: str) -> None:
 
 @given(st.dictionaries(st.text(max_size=3), st.floats(0, 1), min_size=1, max_size=8))
 def test_labels_never_overlap(values: dict[str, float]) -> None:
-    placed = sorted(figures._spread(values, gap=0.1).values())
+    placed = sorted(label["y"] for label in figures._labels(values, gap=0.1))
     assert all(later - earlier >= 0.1 - 1e-12 for earlier, later in pairwise(placed))

@@ -124,6 +124,13 @@ def test_one_of_equal_shared_calls_flies_and_all_of_the_others(store):
     assert claim(store, flight(key="k")) == ["taken"]
     assert claim(store, *own) == ["granted", "granted"]
     settle(store, settlement(shared[0]))
+    assert claim(store, flight(key="k"), flight(key="k", is_shared=False)) == ["taken", "granted"]
+
+
+def test_an_expired_answer_may_be_bought_again(store):
+    bought = flight(key="k")
+    claim(store, bought)
+    settle(store, Settlement(flight=bought.id, rows=(), answer=answer("k", expires_at=1.0)))
     assert claim(store, flight(key="k")) == ["granted"]
 
 

@@ -75,7 +75,7 @@ def test_a_row_that_does_not_fit_takes_its_companions_with_it(store):
 
 def test_nothing_can_be_changed_or_removed():
     public = {name for name in vars(Ledger) if not name.startswith("_")}
-    assert public == {"add", "rows"}
+    assert public == {"add", "rows", "totals"}
 
 
 def _add_many(home, number):

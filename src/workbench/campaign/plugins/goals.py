@@ -33,9 +33,7 @@ def load_goals(store: Store, *, pair_set: str = "") -> GoalPool:
     Taken from the pair set rather than from the seeds, so that merged near-duplicate groups and
     other people's data are respected too.
 
-    Args:
-        store: Where the pair set is.
-        pair_set: Its version; empty means the newest.
+    An empty version means the newest pair set.
 
     Raises:
         DataError: If there is no such pair set, or it holds out no request.

@@ -13,12 +13,10 @@ from workbench.data.transforms import TRANSFORMS
 from workbench.data.wrappers import family_split, load_wrappers, wrap
 
 __all__ = [
-    "LAYER", "PLAIN", "ChainKind", "Strategy", "chain_kind", "chain_name", "default_chains",
-    "parse_chain",
+    "LAYER", "PLAIN", "Strategy", "chain_kind", "chain_name", "default_chains", "parse_chain",
     "strategies",
 ]  # fmt: skip
 
-ChainKind = Literal["plain", "encoding", "wrapper", "layered"]
 PLAIN: Final = "plain"
 """Name of the empty chain: the goal as it is."""
 LAYER: Final = "+"
@@ -88,12 +86,8 @@ def chain_name(names: Sequence[str]) -> str:
     return LAYER.join(names) or PLAIN
 
 
-def chain_kind(names: Sequence[str]) -> ChainKind:
-    """Return what a chain of strategy names does to a goal.
-
-    Raises:
-        ConfigError: If a name is unknown.
-    """
+def chain_kind(names: Sequence[str]) -> Literal["plain", "encoding", "wrapper", "layered"]:
+    """Return what a chain of strategy names does to a goal."""
     if not names:
         return PLAIN
     return strategies().get(names[0]).kind if len(names) == 1 else "layered"

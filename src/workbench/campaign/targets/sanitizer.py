@@ -21,15 +21,6 @@ class SanitizerTarget:
     defends = True
 
     def __init__(self, sanitizer: Sanitizer, *, gain: float = 1.0) -> None:
-        """Wrap a sanitizer.
-
-        Args:
-            sanitizer: The loaded sanitizer.
-            gain: How far along the predicted correction to go; dimensionless, >= 0.
-
-        Raises:
-            ConfigError: If the gain is negative or no number.
-        """
         if not gain >= 0:
             raise ConfigError(f"gain is {gain}; give a number >= 0")
         self._sanitizer = sanitizer
@@ -41,8 +32,6 @@ class SanitizerTarget:
     def respond(self, prompts: Sequence[str]) -> list[Response]:
         """Return what the sanitizer made of each prompt."""
         return [
-            Response(
-                text=done.text, decision=done.decision, latency_ms=sum(done.latency_ms.values())
-            )
-            for done in self._sanitizer(prompts, gain=self._gain)
+            Response(text=one.text, decision=one.decision, latency_ms=sum(one.latency_ms.values()))
+            for one in self._sanitizer(prompts, gain=self._gain)
         ]

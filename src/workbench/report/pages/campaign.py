@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from workbench.report import figures
 from workbench.report.blocks import Block, Fact, Figure, Finding, Page, Passages, Section, Text
-from workbench.report.evidence import Evidence
+from workbench.report.evidence import Evidence, unfinished
+from workbench.report.figures import color_of, dots
 from workbench.report.tables import (
     Cell,
-    Table,
-    columns,
+    Heads,
+    cell,
     counts,
     dollars,
     duration,
@@ -23,7 +23,7 @@ from workbench.report.tables import (
     words,
 )
 
-__all__ = ["compared", "finding", "page"]
+__all__ = ["page"]
 
 _FIXED = ("@1.0", "@1")
 _MEASURES = {
@@ -39,87 +39,62 @@ def page(evidence: Evidence) -> Page | None:
     execution = evidence.last("execution")
     if tests is None and execution is None and analysis is None:
         return None
-    sections: list[Section] = []
-    if analysis is not None:
-        sections += _rates(evidence, analysis)
-    graded = analysis or execution
-    if graded is not None:
+    sections = _rates(evidence, analysis) if analysis else []
+    if graded := analysis or execution:
         sections.append(Section("The judges", _judges(graded)))
-    if analysis is not None:
+    if analysis:
         note = Text(f"{number(analysis['findings'])} findings in all; some of them, redacted:")
         examples = Passages.of(analysis["examples"], texts=("sent", "received"))
         sections.append(Section("What got through", [note, examples]))
-    sections.append(Section("The tests", [*_execution(execution), *_tests(tests)]))
-    missing = Text(
-        "The campaign is not analyzed yet: notebook 06_campaign_analysis has not finished.",
-        is_note=True,
-    )
+    sections.append(Section("The tests", [_execution(execution), *_tests(tests)]))
     return Page(
         name="campaign",
-        title="Campaign",
-        finding=finding(analysis) if analysis else None,
-        notes=[] if analysis else [missing],
+        finding=_finding(analysis) if analysis else None,
+        notes=[] if analysis else [unfinished("The campaign is not analyzed yet", "analysis")],
         facts=_facts(analysis) if analysis else (),
         sections=sections,
     )
 
 
-def compared(analysis: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the first target and the one it is compared with: gain 1.0, else the second.
-
-    Fixed beforehand: the rates of this test set do not choose it.
-    """
-    first, *others = _targets(analysis)
-    fixed = [name for name in others if name.endswith(_FIXED)]
-    return first, (fixed or others or [first])[0]
-
-
-def finding(analysis: Mapping[str, Any]) -> Finding:
-    """Return what the compared target stops and what it spoils."""
-    if not analysis["totals"]:
+def _finding(analysis: Mapping[str, Any]) -> Finding:
+    found = _compared(analysis, "totals")
+    if found is None:
         return Finding("No attack was executed", "There is nothing to count.")
-    first, second = compared(analysis)
-    bare, behind = (_total(analysis["totals"], name)["rate"] for name in (first, second))
+    (first, bare), (second, behind) = ((row["target"], row["rate"]) for row in found)
+    most = percent(bare["value"])
     if first == second:
-        return Finding(
-            f"{percent(bare['value'])} of attacks succeed on {first}",
-            f"{estimate(bare, percent)}; no second target was attacked.",
-        )
+        proof = f"{estimate(bare, percent)}; no second target was attacked."
+        return Finding(f"{most} of attacks succeed on {first}", proof)
     falls = behind["value"] < bare["value"]
-    claim = f"Attack success {'falls' if falls else 'does not fall'}: "
-    claim += f"{percent(bare['value'])} on {first}, {percent(behind['value'])} behind {second}"
+    claim = f"Attack success {'falls' if falls else 'does not fall'}: {most} on {first}, "
+    claim += f"{percent(behind['value'])} behind {second}"
     proof = (
-        f"In the judges' eyes {estimate(behind, percent)} of "
-        f"{number(_total(analysis['totals'], second)['attempts'])} attacks succeed behind "
-        f"{second} (compared at the fixed gain, not the best one), and {estimate(bare, percent)} "
-        f"on {first}."
+        f"In the judges' eyes {estimate(behind, percent)} of {number(found[1]['attempts'])} "
+        f"attacks succeed behind {second} (compared at the fixed gain, not the best one), and "
+        f"{estimate(bare, percent)} on {first}."
     )
     if falls and behind["high"] >= bare["low"]:
         proof += " The intervals overlap: this campaign alone does not settle the difference."
-    through, spoilt = (_total(analysis[name], second) for name in ("delivered", "controls"))
-    if through:
-        proof += f" {estimate(through['rate'], percent)} of the requests still arrive intact,"
-        reached = _total(analysis["delivered"], first)["rate"]["value"]
-        proof += f" plain or disguised, against {percent(reached)}."
-    if spoilt:
-        claim += f", at the price of {percent(spoilt['rate']['value'])} of harmless prompts"
-        proof += f" {estimate(spoilt['rate'], percent)} of harmless prompts are spoilt, against "
-        proof += f"{percent(_total(analysis['controls'], first)['rate']['value'])}."
+    if through := _compared(analysis, "delivered"):
+        proof += f" {estimate(through[1]['rate'], percent)} of the requests still arrive intact, "
+        proof += f"plain or disguised, against {percent(through[0]['rate']['value'])}."
+    if spoilt := _compared(analysis, "controls"):
+        claim += f", at the price of {percent(spoilt[1]['rate']['value'])} of harmless prompts"
+        proof += f" {estimate(spoilt[1]['rate'], percent)} of harmless prompts are spoilt, against "
+        proof += f"{percent(spoilt[0]['rate']['value'])}."
     return Finding(claim, proof)
 
 
-def _judge_table(judges: Sequence[Mapping[str, Any]]) -> Table:
-    heads: dict[str, Callable[[Any], Cell]] = {
-        "Judge": lambda one: short(one["id"]),
-        "AUROC | against benign": lambda one: estimate(one["auroc_benign"]),
-        "AUROC | against look-alikes": lambda one: estimate(one["auroc_lookalike"]),
-        "Recall | harmful flagged": lambda one: percent(one["recall"]),
-        "False alarms | benign": lambda one: percent(one["false_positive_rate"]),
-        "False alarms | look-alikes": lambda one: percent(one["lookalike_flag_rate"]),
-        "Calibration error | probability": lambda one: number(float(one["calibration_error"])),
-        "Threshold | probability": lambda one: number(float(one["threshold"])),
-    }
-    return columns("The judges' own error, on held-out topics of the judge set", judges, heads)
+def _compared(analysis: Mapping[str, Any], measure: str) -> tuple[Any, Any] | None:
+    """Return the rows of the first target and of the one it is compared with, if both are known.
+
+    That is the one at gain 1.0, else the second: fixed beforehand, not chosen by these tests.
+    """
+    targets = _targets(analysis)
+    fixed = [name for name in targets[1:] if name.endswith(_FIXED)]
+    pair = [*targets[:1], *(fixed or targets[1:] or targets)[:1]]
+    first, second = [_total(analysis[measure], name) for name in pair] or (None, None)
+    return (first, second) if first and second else None
 
 
 def _targets(analysis: Mapping[str, Any]) -> list[str]:
@@ -133,43 +108,30 @@ def _total(rows: Sequence[Mapping[str, Any]], target: str) -> dict[str, Any]:
 
 def _facts(analysis: Mapping[str, Any]) -> list[Fact]:
     facts = []
-    for key, label in _MEASURES.items() if analysis["totals"] else ():
-        first, second = compared(analysis)
-        row, reference = _total(analysis[key], second), _total(analysis[key], first)
-        if row and reference:
-            rate = row["rate"]
-            low, value, high = (min(max(rate[end], 0.0), 1.0) for end in ("low", "value", "high"))
-            facts.append(
-                Fact(
-                    label=label[0].upper() + label[1:],
-                    value=percent(value),
-                    interval=estimate(rate, percent).interval,
-                    note=f"{second}, {number(row['attempts'])} prompts; {first} "
-                    f"{percent(reference['rate']['value'])} (gray tick)",
-                    strip=(low, value, high),
-                    reference=min(max(reference["rate"]["value"], 0.0), 1.0),
-                )
-            )
+    for key, label in _MEASURES.items():
+        if found := _compared(analysis, key):
+            (first, bare), (second, rate) = ((row["target"], row["rate"]) for row in found)
+            note = f"{second}, {number(found[1]['attempts'])} prompts; {first} "
+            note += f"{percent(bare['value'])} (gray tick)"
+            ends = (rate["low"], rate["value"], rate["high"], bare["value"])
+            strip = tuple(min(max(end, 0.0), 1.0) for end in ends)
+            facts.append(Fact(label.capitalize(), estimate(rate, percent), note, strip=strip))
     return facts
 
 
 def _rates(evidence: Evidence, analysis: Mapping[str, Any]) -> list[Section]:
     targets = _targets(analysis)
-    footer = evidence.footer([analysis])
-    keys = tuple((name, figures.color_of(name, at)) for at, name in enumerate(targets))
+    totals = {key: [_total(analysis[key], target) for target in targets] for key in _MEASURES}
     overall = [
-        {**row, "group": label}
-        for key, label in _MEASURES.items()
-        for target in targets
-        if (row := _total(analysis[key], target))
+        {**row, "group": label} for key, label in _MEASURES.items() for row in totals[key] if row
     ]
-    heads: dict[str, Callable[[Any], Cell]] = {
+    heads: Heads = {
         "Target": lambda item: item[0],
         "Median | ms": lambda item: number(float(item[1]["value"])),
         "5th percentile | ms": lambda item: number(float(item[1]["low"])),
         "95th percentile | ms": lambda item: number(float(item[1]["high"])),
     }
-    latency = columns("Latency per prompt", analysis["latency_ms"].items(), heads)
+    latency = table("Latency per prompt", heads, analysis["latency_ms"].items())
     kinds = [row for row in analysis["controls"] if row["group"] != "all"]
     views = (
         ("totals", "What gets through, and what is spoilt", "Measure", overall),
@@ -177,32 +139,8 @@ def _rates(evidence: Evidence, analysis: Mapping[str, Any]) -> list[Section]:
         ("category", "Attack success by harm category", "Category", analysis["by_category"]),
         ("controls", "Harmless prompts spoilt, by kind", "Kind", kinds),
     )
-    drawn: list[Block] = []
-    for name, title, head, rows in views:
-        if not rows:
-            continue
-        series = {
-            target: {row["group"]: row["rate"] for row in rows if row["target"] == target}
-            for target in targets
-        }
-        groups = list(dict.fromkeys(row["group"] for row in rows))
-        if name != "totals":
-            known = series[targets[0]]
-            groups.sort(key=lambda group: (-known.get(group, {"value": 0.0})["value"], group))
-        each = sorted({row["attempts"] for row in rows})
-        size = number(each[0]) + (f" to {number(each[-1])}" if len(each) > 1 else "")
-        drawn.append(
-            Figure(
-                name=name,
-                title=title,
-                spec=figures.dots(groups, series),
-                summary=f"Share of {size} prompts per dot, with its 95 % interval; "
-                "further left is better.",
-                footer=footer,
-                keys=keys,
-                numbers=_pivot(title, head, groups, series),
-            )
-        )
+    footer = evidence.footer([analysis])
+    drawn = [_rate_figure(*view, targets=targets, footer=footer) for view in views if view[-1]]
     method = Text(f"How it is counted: {analysis['method']}")
     return [
         Section("Overall", [*drawn[:1], method, latency]),
@@ -210,43 +148,76 @@ def _rates(evidence: Evidence, analysis: Mapping[str, Any]) -> list[Section]:
     ]
 
 
-def _pivot(
-    caption: str, head: str, groups: Sequence[str], series: Mapping[str, Mapping[str, Any]]
-) -> Table:
+def _rate_figure(
+    name: str,
+    title: str,
+    head: str,
+    rows: Sequence[Mapping[str, Any]],
+    /,
+    *,
+    targets: Sequence[str],
+    footer: str,
+) -> Figure:
+    series = {
+        target: {row["group"]: row["rate"] for row in rows if row["target"] == target}
+        for target in targets
+    }
+    groups = list(dict.fromkeys(row["group"] for row in rows))
+    if name != "totals":
+        known = series[targets[0]]
+        groups.sort(key=lambda group: (-known.get(group, {"value": 0.0})["value"], group))
+
     def cells(group: str) -> list[Cell]:
         rates = [one.get(group) for one in series.values()]
         return [words(group), *(estimate(rate, percent) if rate else "–" for rate in rates)]
 
-    return table(caption, [head, *series], map(cells, groups), is_folded=True)
+    attempts = [row["attempts"] for row in rows]
+    size = " to ".join(dict.fromkeys(number(end) for end in (min(attempts), max(attempts))))
+    return Figure(
+        name=name,
+        title=title,
+        spec=dots(groups, series),
+        summary=f"Share of {size} prompts per dot, with its 95 % interval; further left is better.",
+        footer=footer,
+        keys=tuple((target, color_of(target, at)) for at, target in enumerate(targets)),
+        numbers=table(title, [head, *series], map(cells, groups)),
+    )
 
 
 def _judges(graded: Mapping[str, Any]) -> list[Block]:
     reads = "; ".join(f"{short(one['id'])}: {one['representation']}" for one in graded["judges"])
-    agreed = percent(graded["agreement"]) if "agreement" in graded else ""
-    agree = f" They agree on {agreed} of attempts." if agreed else ""
-    text = f"They never saw the training data.{agree} What they are: {reads}."
-    return [Text(text), _judge_table(graded["judges"])]
+    agree = ""
+    if "agreement" in graded:
+        agree = f" They agree on {percent(graded['agreement'])} of attempts."
+    heads: Heads = {
+        "Judge": lambda one: short(one["id"]),
+        "AUROC | against benign": lambda one: estimate(one["auroc_benign"]),
+        "AUROC | against look-alikes": lambda one: estimate(one["auroc_lookalike"]),
+        "Recall | harmful flagged": lambda one: percent(one["recall"]),
+        "False alarms | benign": lambda one: percent(one["false_positive_rate"]),
+        "False alarms | look-alikes": lambda one: percent(one["lookalike_flag_rate"]),
+        "Calibration error | probability": lambda one: cell(one["calibration_error"]),
+        "Threshold | probability": lambda one: cell(one["threshold"]),
+    }
+    caption = "The judges' own error, on held-out topics of the judge set"
+    text = Text(f"They never saw the training data.{agree} What they are: {reads}.")
+    return [text, table(caption, heads, graded["judges"])]
 
 
-def _execution(execution: Mapping[str, Any] | None) -> list[Block]:
+def _execution(execution: Mapping[str, Any] | None) -> Text:
     if execution is None:
-        missing = "Nothing was executed yet: notebook 05_execute_campaign has not finished."
-        return [Text(missing, is_note=True)]
-    return [
-        Text(
-            f"Execution {short(execution['execution'])}: {number(execution['attempts'])} attempts "
-            f"on {', '.join(execution['targets'])}; {number(execution['resumed'])} of them from an "
-            f"earlier, interrupted run; {number(execution['errors'])} errors."
-        )
-    ]
+        return unfinished("Nothing was executed yet", "execution")
+    return Text(
+        f"Execution {short(execution['execution'])}: {number(execution['attempts'])} attempts "
+        f"on {', '.join(execution['targets'])}; {number(execution['resumed'])} of them from an "
+        f"earlier, interrupted run; {number(execution['errors'])} errors."
+    )
 
 
 def _tests(tests: Mapping[str, Any] | None) -> list[Block]:
     if tests is None:
-        missing = "No test set here: notebook 04_generate_tests has not finished."
-        return [Text(missing, is_note=True)]
-    expected = tests["estimate"]
-    prompts = "Count | tests"
+        return [unfinished("No test set here", "test_set")]
+    expected, prompts = tests["estimate"], "Count | tests"
     return [
         Text(
             f"Test set {short(tests['test_set'])} (promptfoo id "
@@ -257,6 +228,6 @@ def _tests(tests: Mapping[str, Any] | None) -> list[Block]:
         ),
         counts("Tests by category", ["Category", prompts], tests["by_category"]),
         counts("Tests by plugin", ["Plugin", prompts], tests["by_plugin"]),
-        counts("Tests by strategy", ["Strategy", prompts], tests["by_strategy"], is_folded=True),
+        counts("Tests by strategy", ["Strategy", prompts], tests["by_strategy"]).folded(),
         Passages.of(tests["samples"][:6], texts=("prompt", "goal")),
     ]

@@ -40,52 +40,37 @@ def page(evidence: Evidence) -> Page | None:
         f"alone. {number(pairs['near_duplicates'])} near-duplicates were taken out. Pair set "
         f"{short(pairs['version'])}, seed {pairs['seed']}.",
     )
+    unit = "Count | pairs"
     figure = Figure(
         name="categories",
         title="Pairs by harm category",
         spec=figures.bars(pairs["by_category"], show=number),
         summary="Counted exactly; benign pairs are harmless requests, plain and wrapped.",
         footer=evidence.footer([pairs]),
-        numbers=counts(
-            "Pairs by category", ["Category", "Count | pairs"], pairs["by_category"], is_folded=True
-        ),
+        numbers=counts("Pairs by category", ["Category", unit], pairs["by_category"]),
     )
-    families_table = counts(
-        "Pairs by wrapper family",
-        ["Family", "Count | pairs"],
-        pairs["by_family"],
-        is_folded=True,
-    )
-    relations = counts(
-        "What the clean text is",
-        ["Relation", "Count | pairs"],
-        pairs["by_relation"],
-        meanings=_RELATIONS,
-    )
-    splits = counts("Pairs by split", ["Split", "Count | pairs"], pairs["splits"], meanings=_SPLITS)
+    by_family = counts("Pairs by wrapper family", ["Family", unit], pairs["by_family"]).folded()
+    meant, relation = pairs["by_relation"], ["Relation", unit]
+    relations = counts("What the clean text is", relation, meant, meanings=_RELATIONS)
+    splits = counts("Pairs by split", ["Split", unit], pairs["splits"], meanings=_SPLITS)
     no_leak = Text(
         f"Requests that mean the same share one of {number(pairs['unique_groups'])} groups. All "
         "requests of a group are seen in training or none is, and so it is with wrapper families."
     )
     dropped = counts("Rows dropped", ["Reason", "Count | rows"], pairs["dropped"])
+    lost = [
+        Text(f"Source {one['name']} could not be loaded: {one['error']}", is_note=True)
+        for one in pairs["sources"]
+        if one["error"]
+    ]
+    note = f"from {requests} requests in {families} wrapper families; counted exactly"
     return Page(
         name="data",
-        title="Data",
         finding=finding,
-        notes=[
-            Text(f"Source {one['name']} could not be loaded: {one['error']}", is_note=True)
-            for one in pairs["sources"]
-            if one["error"]
-        ],
-        facts=[
-            Fact(
-                label="Training pairs grown",
-                value=total,
-                note=f"from {requests} requests in {families} wrapper families; counted exactly",
-            )
-        ],
+        notes=lost,
+        facts=[Fact("Training pairs grown", total, note)],
         sections=[
-            Section("What is in it", [figure, relations, families_table]),
+            Section("What is in it", [figure, relations, by_family]),
             Section("Splits", [splits, no_leak]),
             Section("Where it comes from", [records("Sources", pairs["sources"]), dropped]),
             Section("Some pairs", [Passages.of(pairs["samples"], texts=("adversarial", "clean"))]),

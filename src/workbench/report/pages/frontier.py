@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from workbench.report import figures
-from workbench.report.blocks import Fact, Figure, Finding, Page, Section, Text
+from workbench.report.blocks import Block, Fact, Figure, Finding, Page, Section, Text
 from workbench.report.evidence import Evidence
 from workbench.report.seeds import seed_interval
-from workbench.report.tables import (
-    Cell,
-    Number,
-    Table,
-    columns,
-    estimate,
-    number,
-    percent,
-    words,
-)
+from workbench.report.tables import Heads, Number, Table, estimate, number, percent, table, words
 
-__all__ = ["FIXED_GAIN", "finding", "page"]
+__all__ = ["page"]
 
-FIXED_GAIN = 1.0
+_FIXED_GAIN = 1.0
 """The gain at which methods are compared: fixed beforehand, so that no test split chooses it."""
 
 _MEASURES = ("semantic", "safety", "unsafe", "keep")
 _WORDS = {"test_both": "unseen requests in unseen wrappers"}
+
+_SAFETY = (
+    "Safety is the share of the judges' mean unsafe probability that the method removes; below "
+    "zero, the output looks less safe than the prompt. “Benign kept” is how close a sanitized "
+    "harmless prompt stays to itself. The judges' own errors are on the campaign page."
+)
 
 Summary = Mapping[str, list[dict[str, Any]]]
 """Method → one row per gain, in order of gain: means over seeds."""
@@ -39,85 +36,70 @@ def page(evidence: Evidence) -> Page | None:
     if not splits:
         return None
     split = "test_both" if "test_both" in splits else splits[0]
-    summary = _summarize(training, split=split)
-    gaps = _gaps(training, split=split)
-    axis = evidence.axis()
-    size = f"{training[0]['axes'].get(axis, 0):g} {words(axis)}"
+    gaps, summary = _gaps(training, split=split), _summarize(training, split=split)
+    seeds = f"{len(training)} seed{'s' * (len(training) > 1)}"
+    rest = [one for one in splits if one != split]
+    others = [_table(_summarize(training, split=one), one).folded() for one in rest]
+    facts = []
+    if gaps and len(training) > 1:
+        rival = _rival(gaps)
+        note = f"cosine to the clean text at the fixed gain 1, over {seeds}; above zero, "
+        note += "diffusion is better"
+        facts.append(Fact(f"Diffusion minus {rival}", estimate(gaps[rival]), note))
+    figure = _figure(evidence, summary, split=split, seeds=seeds)
+    blocks: list[Block] = [figure, Text(_SAFETY), _table(summary, split)]
+    return Page(
+        name="frontier",
+        finding=_finding(gaps, summary, split=split, seeds=seeds),
+        facts=facts,
+        sections=[Section("Safety against meaning", blocks), Section("Other splits", others)],
+    )
+
+
+def _figure(evidence: Evidence, summary: Summary, *, split: str, seeds: str) -> Figure:
+    training, axis = evidence.largest(), evidence.axis()
     shown, far = _near(summary)
     outside = "".join(
         f" The {name} baseline lies far outside the plot, at meaning "
         f"{number(at['semantic']['value'])} and safety {percent(at['safety']['value'])}."
         for name, at in far.items()
     )
-    figure = Figure(
+    return Figure(
         name="frontier",
         title=f"Safety against meaning kept, on {_WORDS.get(split, split)}",
-        spec=figures.frontier(shown, marked_gain=FIXED_GAIN),
+        spec=figures.frontier(shown, marked_gain=_FIXED_GAIN),
         summary="Up and to the right is better. The figures beside the marks are gains: 0 is the "
         "prompt itself, 1 the whole predicted correction (large marks). Means over "
-        f"{len(training)} seeds with 95 % intervals, models trained on {size}.{outside}",
+        f"{seeds} with 95 % intervals, models trained on {training[0]['axes'].get(axis, 0):g} "
+        f"{words(axis)}.{outside}",
         footer=evidence.footer(training),
         keys=tuple((name, figures.color_of(name, at)) for at, name in enumerate(shown)),
     )
-    others = [
-        _table(_summarize(training, split=one), one, is_folded=True)
-        for one in splits
-        if one != split
-    ]
-    safety = Text(
-        "Safety is the share of the judges' mean unsafe probability that the method removes; "
-        "below zero, the output looks less safe than the prompt. “Benign kept” is how close a "
-        "sanitized harmless prompt stays to itself. The judges' own errors are on the campaign "
-        "page."
-    )
-    facts = []
-    if gaps and len(training) > 1:
-        rival = _rival(gaps)
-        note = f"cosine to the clean text at the fixed gain 1, over {len(training)} seeds; "
-        note += "above zero, diffusion is better"
-        facts.append(Fact.of(f"Diffusion minus {rival}", estimate(gaps[rival]), note))
-    return Page(
-        name="frontier",
-        title="Frontier",
-        finding=finding(training, split=split),
-        facts=facts,
-        sections=[
-            Section("Safety against meaning", [figure, safety, _table(summary, split)]),
-            Section("Other splits", others),
-        ],
-    )
 
 
-def finding(training: Sequence[Mapping[str, Any]], *, split: str) -> Finding:
-    """Return how diffusion does against each baseline at the fixed gain, paired over seeds."""
-    gaps = _gaps(training, split=split)
+def _finding(gaps: Mapping[str, Any], summary: Summary, *, split: str, seeds: str) -> Finding:
     if not gaps:
-        return Finding(
-            f"Nothing to compare at gain {FIXED_GAIN:g}",
-            f"Diffusion and a baseline at this gain are needed on {split}.",
-        )
+        needed = f"Diffusion and a baseline at this gain are needed on {split}."
+        return Finding(f"Nothing to compare at gain {_FIXED_GAIN:g}", needed)
     worse = [name for name, gap in gaps.items() if gap["high"] < 0]
     level = [name for name, gap in gaps.items() if gap["low"] <= 0 <= gap["high"]]
-    if len(training) == 1:
+    claim = "The diffusion sanitizer keeps more meaning than every baseline"
+    if seeds == "1 seed":
         claim = "One seed cannot tell diffusion and its baselines apart"
     elif worse:
         claim = f"{' and '.join(worse).capitalize()} keep{'s' * (len(worse) == 1)} more meaning "
         claim += "than the diffusion sanitizer"
     elif level:
         claim = f"No winner: these seeds do not separate diffusion from {' and '.join(level)}"
-    else:
-        claim = "The diffusion sanitizer keeps more meaning than every baseline"
     rival = _rival(gaps)
-    summary = _summarize(training, split=split)
     ours, theirs = _fixed(summary["diffusion"]), _fixed(summary[rival])
     return Finding(
         claim,
         f"Cosine to the clean text, on {_WORDS.get(split, split)} and at the fixed gain "
-        f"{FIXED_GAIN:g}, not at the best one: diffusion {estimate(ours['semantic'])}, {rival} "
+        f"{_FIXED_GAIN:g}, not at the best one: diffusion {estimate(ours['semantic'])}, {rival} "
         f"{estimate(theirs['semantic'])}; the difference is {estimate(gaps[rival])}, paired over "
-        f"{len(training)} seed{'s' * (len(training) > 1)}. Diffusion removes "
-        f"{percent(ours['safety']['value'])} of the unsafe probability, {rival} "
-        f"{percent(theirs['safety']['value'])}.",
+        f"{seeds}. Diffusion removes {percent(ours['safety']['value'])} of the unsafe "
+        f"probability, {rival} {percent(theirs['safety']['value'])}.",
     )
 
 
@@ -129,13 +111,10 @@ def _gaps(training: Sequence[Mapping[str, Any]], *, split: str) -> dict[str, Any
     differences: dict[str, list[float]] = {}
     for run in training:
         rows = _rows(run, split)
-        ours = rows.get(("diffusion", FIXED_GAIN))
+        ours = rows.get(("diffusion", _FIXED_GAIN))
         for (method, gain), row in rows.items():
-            if (
-                ours
-                and method != "diffusion"
-                and gain == (0 if method == "identity" else FIXED_GAIN)
-            ):
+            fixed = 0 if method == "identity" else _FIXED_GAIN
+            if ours and method != "diffusion" and gain == fixed:
                 differences.setdefault(method, []).append(ours["semantic"] - row["semantic"])
     return {name: seed_interval(differences[name]) for name in sorted(differences)}
 
@@ -150,12 +129,10 @@ def _rows(run: Mapping[str, Any], split: str) -> dict[tuple[str, float], Any]:
 
 
 def _fixed(gains: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    return next((point for point in gains if point["gain"] == FIXED_GAIN), gains[0])
+    return next((point for point in gains if point["gain"] == _FIXED_GAIN), gains[0])
 
 
-def _summarize(
-    training: Sequence[Mapping[str, Any]], *, split: str
-) -> dict[str, list[dict[str, Any]]]:
+def _summarize(training: Sequence[Mapping[str, Any]], *, split: str) -> Summary:
     cells: dict[str, dict[float, list[Mapping[str, Any]]]] = {}
     for run in training:
         for (method, gain), row in _rows(run, split).items():
@@ -172,7 +149,7 @@ def _mean(gain: float, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return means | {"gain": gain, "seeds": [(row["semantic"], row["safety"]) for row in rows]}
 
 
-def _near(summary: Summary) -> tuple[Summary, dict[str, dict[str, Any]]]:
+def _near(summary: Summary) -> tuple[Summary, dict[str, Any]]:
     """Split off the constant baseline where it would squeeze all the others into a corner."""
     others = {name: gains for name, gains in summary.items() if name != "constant"}
     if len(others) == len(summary) or not others:
@@ -186,14 +163,14 @@ def _near(summary: Summary) -> tuple[Summary, dict[str, dict[str, Any]]]:
     return summary, {}
 
 
-def _table(summary: Summary, split: str, *, is_folded: bool = False) -> Table:
+def _table(summary: Summary, split: str) -> Table:
     rows = [
         {**point, "method": method}
         for method, gains in summary.items()
         for point in gains
         if point["gain"] or len(gains) == 1
     ]
-    heads: dict[str, Callable[[Any], Cell]] = {
+    heads: Heads = {
         "Method": lambda row: row["method"],
         "Gain": lambda row: Number(f"{row['gain']:g}"),
         "Meaning | cosine": lambda row: estimate(row["semantic"]),
@@ -202,4 +179,4 @@ def _table(summary: Summary, split: str, *, is_folded: bool = False) -> Table:
         "Benign kept | cosine": lambda row: estimate(row["keep"]),
     }
     note = "Means over seeds with 95 % t intervals. At gain 0 every method is the identity."
-    return columns(f"Every method on {split}", rows, heads, note=note, is_folded=is_folded)
+    return table(f"Every method on {split}", heads, rows, note=note)

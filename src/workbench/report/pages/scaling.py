@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from workbench.report import figures
 from workbench.report.blocks import Block, Fact, Figure, Finding, Page, Section, Text
-from workbench.report.evidence import Evidence
+from workbench.report.evidence import Evidence, unfinished
 from workbench.report.seeds import doubling_interval, seed_interval
 from workbench.report.tables import (
     Cell,
+    Heads,
     Number,
-    columns,
+    cell,
     dollars,
     duration,
     energy,
@@ -25,13 +26,18 @@ from workbench.report.tables import (
     words,
 )
 
-__all__ = ["finding", "page"]
+__all__ = ["page"]
 
 _CLAIMED = (
     "The roadmap's targets are claimed — metric incompatible. Its “semantic” is the overlap of "
     "whitespace tokens and its “safety” a constant per keyword hit, both of a word-replacement "
     "path; they cannot be put on one axis with a measured loss and are listed here only to keep "
     "them in view."
+)
+_KEYS = (
+    ("one training run", "ink"),
+    ("fit with 95 % interval", "blue"),
+    ("forecast with 95 % interval", "vermillion"),
 )
 _MEANINGS = {
     "E": "loss that no amount of the axis removes",
@@ -46,28 +52,28 @@ def page(evidence: Evidence) -> Page | None:
     if not training and laws is None:
         return None
     axis = words(evidence.axis())
-    sections: list[Section] = []
-    if laws is not None:
-        sections.append(Section("The law", _law(evidence, laws, training, axis)))
-        sections.append(Section("Can it be believed, and what comes next", _ahead(laws, axis)))
-    if training:
-        sections.append(Section("Training runs", _training(evidence, training, axis)))
-    if laws is not None and laws["claims"]:
-        claims = records("Targets of the roadmap (claimed — metric incompatible)", laws["claims"])
-        sections.append(Section("What the roadmap claimed", [Text(_CLAIMED, is_note=True), claims]))
-    missing = Text("No law is fitted yet: notebook 03_scaling_laws has not finished.", is_note=True)
+    runs = [_training(evidence, training, axis)] if training else []
+    if laws is None:
+        notes = [unfinished("No law is fitted yet", "laws")]
+        return Page(name="scaling", notes=notes, sections=[Section("Training runs", runs)])
+    claims: list[Block] = []
+    if laws["claims"]:
+        claimed = records("Targets of the roadmap (claimed — metric incompatible)", laws["claims"])
+        claims = [Text(_CLAIMED, is_note=True), claimed]
     return Page(
         name="scaling",
-        title="Scaling",
-        finding=finding(laws, axis=axis) if laws else None,
-        notes=[] if laws else [missing],
-        facts=_facts(laws, axis) if laws else (),
-        sections=sections,
+        finding=_finding(laws, axis=axis),
+        facts=_facts(laws, axis),
+        sections=[
+            Section("The law", _law(evidence, laws, training, axis)),
+            Section("Can it be believed, and what comes next", _ahead(laws, axis)),
+            Section("Training runs", runs),
+            Section("What the roadmap claimed", claims),
+        ],
     )
 
 
-def finding(laws: Mapping[str, Any], *, axis: str) -> Finding:
-    """Return whether more of the axis helps, from the smallest to the largest measured size."""
+def _finding(laws: Mapping[str, Any], *, axis: str) -> Finding:
     by_x, points, ahead = _by_x(laws), laws["points"], laws["forecast"]
     least, most = min(by_x), max(by_x)
     step = doubling_interval([one["x"] for one in points], [one["loss"] for one in points])
@@ -79,10 +85,8 @@ def finding(laws: Mapping[str, Any], *, axis: str) -> Finding:
         effect = "lowers" if step["value"] < 0 else "raises"
         claim = f"Each doubling of {axis} {effect} the loss by {number(abs(step['value']))}"
     first, last = (seed_interval(by_x[size])["value"] for size in (least, most))
-    proof = (
-        f"From {least:,.4g} to {most:,.4g} {axis} the loss, 1 − cosine to the clean text, goes "
-        f"from {number(first)} to {number(last)}"
-    )
+    proof = f"From {least:,.4g} to {most:,.4g} {axis} the loss, 1 − cosine to the clean text, goes "
+    proof += f"from {number(first)} to {number(last)}"
     if step is not None:
         proof += f", or {estimate(step)} per doubling over {len(points)} runs"
     proof += f"; the law forecasts {estimate(ahead['loss'])} at {ahead['x']:,.4g}."
@@ -95,15 +99,11 @@ def finding(laws: Mapping[str, Any], *, axis: str) -> Finding:
 def _facts(laws: Mapping[str, Any], axis: str) -> list[Fact]:
     by_x, ahead = _by_x(laws), laws["forecast"]
     loss, coming = estimate(seed_interval(by_x[max(by_x)])), estimate(ahead["loss"])
-    measured = (
-        f"mean 1 − cosine to the clean text at {max(by_x):,.4g} {axis}, "
-        f"{len(by_x[max(by_x)])} seeds; unseen requests in unseen wrappers"
-    )
-    next_phase = (
-        f"the next phase, {ahead['x']:,.4g} {axis}, by the fitted law; about "
-        f"{dollars(ahead['usd'])} a run"
-    )
-    return [Fact.of("Diffusion loss", loss, measured), Fact.of("Forecast loss", coming, next_phase)]
+    measured = f"mean 1 − cosine to the clean text at {max(by_x):,.4g} {axis}, "
+    measured += f"{len(by_x[max(by_x)])} seeds; unseen requests in unseen wrappers"
+    next_phase = f"the next phase, {ahead['x']:,.4g} {axis}, by the fitted law; about "
+    next_phase += f"{dollars(ahead['usd'])} a run"
+    return [Fact("Diffusion loss", loss, measured), Fact("Forecast loss", coming, next_phase)]
 
 
 def _by_x(laws: Mapping[str, Any]) -> dict[float, list[float]]:
@@ -116,10 +116,8 @@ def _by_x(laws: Mapping[str, Any]) -> dict[float, list[float]]:
 def _law(
     evidence: Evidence, laws: Mapping[str, Any], training: Sequence[Mapping[str, Any]], axis: str
 ) -> list[Block]:
-    baselines = ", ".join(
-        f"{name} {number(float(loss))}" for name, loss in laws["baselines"].items()
-    )
-    sizes: dict[str, Callable[[Any], Cell]] = {
+    baselines = ", ".join(f"{name} {cell(loss)}" for name, loss in laws["baselines"].items())
+    sizes: Heads = {
         axis.capitalize(): lambda item: Number(f"{item[0]:,.4g}"),
         "Mean loss | 95 % t interval over seeds": lambda item: estimate(seed_interval(item[1])),
         "Each seed": lambda item: ", ".join(f"{loss:.4f}" for loss in item[1]),
@@ -132,22 +130,17 @@ def _law(
         f"Dotted: baselines at the largest size ({baselines}); one far from the runs lies "
         "outside the plot.",
         footer=evidence.footer(training),
-        keys=(
-            ("one training run", "ink"),
-            ("fit with 95 % interval", "blue"),
-            ("forecast with 95 % interval", "vermillion"),
-        ),
-        numbers=columns("Measured loss", sorted(_by_x(laws).items()), sizes, is_folded=True),
+        keys=_KEYS,
+        numbers=table("Measured loss", sizes, sorted(_by_x(laws).items())),
     )
-    parameters = table(
-        f"Parameters of {laws['form']}",
-        ["Parameter", "Estimate | 95 % interval", "Meaning"],
-        [
-            (name, estimate(value), _MEANINGS.get(name, "–"))
-            for name, value in laws["parameters"].items()
-        ],
-        note=f"{laws['starts_agreeing']} of {laws['starts']} starts of the optimizer agree.",
-    )
+    estimates: Heads = {
+        "Parameter": lambda item: item[0],
+        "Estimate | 95 % interval": lambda item: estimate(item[1]),
+        "Meaning": lambda item: _MEANINGS.get(item[0], "–"),
+    }
+    agree = f"{laws['starts_agreeing']} of {laws['starts']} starts of the optimizer agree."
+    caption, values = f"Parameters of {laws['form']}", laws["parameters"].items()
+    parameters = table(caption, estimates, values, note=agree)
     return [figure, parameters, Text(f"The fit in its own words: {laws['verdict']}")]
 
 
@@ -163,7 +156,7 @@ def _ahead(laws: Mapping[str, Any], axis: str) -> list[Block]:
     if "constant" in forecast:
         rows.insert(1, ("loss if the axis did nothing", number(float(forecast["constant"]))))
     ahead = table("The next phase", ["Quantity", "Forecast"], rows, note=str(forecast["note"]))
-    heads: dict[str, Callable[[Any], Cell]] = {
+    heads: Heads = {
         f"Fitted up to | {axis}": lambda row: Number(f"{row['x_fit_max']:,.4g}"),
         f"Asked for | {axis}": lambda row: Number(f"{row['x_predicted']:,.4g}"),
         "Predicted loss | 95 % interval": lambda row: estimate({**row, "value": row["predicted"]}),
@@ -171,29 +164,28 @@ def _ahead(laws: Mapping[str, Any], axis: str) -> list[Block]:
         "Error | %": lambda row: Number(f"{row['error_pct']:+.1f}".replace("-", "−")),
     }
     caption = "Backtest: the law fitted to the smaller sizes, asked for a larger one"
-    return [columns(caption, laws["backtest"], heads), ahead]
+    return [table(caption, heads, laws["backtest"]), ahead]
 
 
-def _training(evidence: Evidence, training: Sequence[Mapping[str, Any]], axis: str) -> list[Block]:
+def _training(evidence: Evidence, training: Sequence[Mapping[str, Any]], axis: str) -> Figure:
     key = evidence.axis()
-    heads: dict[str, Callable[[Any], Cell]] = {
+    heads: Heads = {
         "Model": lambda run: short(run["model"]),
         axis.capitalize(): lambda run: Number(f"{run['axes'].get(key, math.nan):,.4g}"),
         "Seed": lambda run: Number(run["seed"]),
         "Test loss | both unseen": lambda run: Number(f"{run['loss']:.4f}"),
         "Validation loss": lambda run: Number(f"{run['validation_loss']:.4f}"),
         "Steps": lambda run: number(run["steps"]),
-        "Training | s": lambda run: number(float(run["train_s"])),
-        "Speed | samples/s": lambda run: number(float(run["samples_per_s"])),
-        "Compute | FLOP": lambda run: number(float(run["flops"])),
+        "Training | s": lambda run: cell(run["train_s"]),
+        "Speed | samples/s": lambda run: cell(run["samples_per_s"]),
+        "Compute | FLOP": lambda run: cell(run["flops"]),
     }
     note = "Models are chosen by validation loss only."
-    figure = Figure(
+    return Figure(
         name="curves",
         title="Validation loss while training",
         spec=figures.curves(training, axis=key),
         summary=f"One line per run; darker is more {axis}, their number stands at the right.",
         footer=evidence.footer(training),
-        numbers=columns("The training runs", training, heads, note=note, is_folded=True),
+        numbers=table("The training runs", heads, training, note=note),
     )
-    return [figure]

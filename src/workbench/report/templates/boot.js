@@ -16,11 +16,12 @@
   // names of rows above their marks: beside them they would leave no room
   const narrow = ({ layout }) => {
     const { tickvals, ticktext } = layout.yaxis;
+    const step = ticktext.some((text) => text.includes("<br>")) ? 76 : 56;
     layout.annotations = tickvals.map((y, row) => ({
-      text: ticktext[row], xref: "paper", x: 0, xanchor: "left", y, yanchor: "bottom", yshift: 14, showarrow: false,
+      text: ticktext[row], xref: "paper", x: 0, xanchor: "left", y, yanchor: "bottom", yshift: step / 4, align: "left", showarrow: false,
     }));
     Object.assign(layout.yaxis, { showticklabels: false, range: [tickvals.length - 0.5, -0.8] });
-    Object.assign(layout, { height: 60 + 56 * tickvals.length, margin: { ...layout.margin, l: 8 } });
+    Object.assign(layout, { height: 60 + step * tickvals.length, margin: { ...layout.margin, l: 8 } });
   };
 
   const draw = async (block, dark) => {

@@ -32,14 +32,10 @@ class Table:
     names: tuple[str, ...]
     rows: tuple[Mapping[str, Any], ...]
     places: tuple[str, ...]
-    """Words for the place of each row, e.g. ``line 3``."""
+    """File and place of each row for messages, e.g. ``a.csv: line 3``."""
 
     def column(self, reference: str | int) -> str:
-        """Return the name of the column that a name or a position (from 0) points at.
-
-        Raises:
-            DataError: If there is none; the message lists those there are.
-        """
+        """Return the name of the column that a name or a position (from 0) points at."""
         if type(reference) is int and 0 <= reference < len(self.names):
             return self.names[reference]
         if reference in self.names:
@@ -48,10 +44,6 @@ class Table:
         raise DataError(
             f"{self.path}: no column {reference!r}; the columns are: {known}; fix the mapping"
         )
-
-    def place(self, index: int) -> str:
-        """Return the words for file and place of a row, for messages."""
-        return f"{self.path}: {self.places[index]}"
 
     def texts(self, reference: str | int, *, allowed: tuple[type, ...] = (str,)) -> list[str]:
         """Return a column as texts, empty where a value is null.
@@ -64,15 +56,11 @@ class Table:
         for index, value in enumerate(values):
             if value is not None and not isinstance(value, allowed):
                 what = f"column {name!r} holds {type(value).__name__}, not text"
-                raise DataError(f"{self.place(index)}: {what}; map another column")
+                raise DataError(f"{self.places[index]}: {what}; map another column")
         return ["" if value is None else str(value) for value in values]
 
     def labels(self, reference: str | int) -> list[str]:
-        """Return a column of labels; numbers and truth values become text.
-
-        Raises:
-            DataError: If the column is absent or a value is a list or an object.
-        """
+        """Return a column of labels; numbers and truth values become text."""
         return self.texts(reference, allowed=(str, bool, int, float))
 
 
@@ -104,16 +92,15 @@ def read_table(path: Path, *, kind: str = "", rows: str = "") -> Table:
         # Not splitlines: a prompt may hold a line separator of Unicode.
         lines = enumerate(_decode(path, data).split("\n"), start=1)
         filled = ((number, line.strip()) for number, line in lines if line.strip())
-        numbered = filled if kind == "txt" else _json_lines(path, filled)
+        numbered = (
+            (number, line if kind == "txt" else _parse(path, line, line=number))
+            for number, line in filled
+        )
     return _table(path, numbered, unit="line" if kind in {"jsonl", "txt"} else "row")
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Return the one JSON object of a file.
-
-    Raises:
-        DataError: As :func:`read_table`, and if the file holds something else.
-    """
+    """Return the one JSON object of a file; raises as :func:`read_table`."""
     value = _parse(path, _decode(path, _read_bytes(path)))
     if not isinstance(value, dict):
         raise DataError(f"{path}: holds {type(value).__name__}, not a JSON object; write one")
@@ -121,11 +108,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def text_in(row: Mapping[str, Any], name: str, *, place: str) -> str:
-    """Return a text field of a row, stripped.
-
-    Raises:
-        DataError: If it is absent, blank or no text.
-    """
+    """Return a text field of a row, stripped; refuse one that is absent, blank or no text."""
     value = row.get(name)
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"{place}: field {name!r} is {value!r}; write a text")
@@ -133,11 +116,7 @@ def text_in(row: Mapping[str, Any], name: str, *, place: str) -> str:
 
 
 def texts_in(row: Mapping[str, Any], name: str, *, place: str) -> tuple[str, ...]:
-    """Return a field of a row that holds texts, at least one.
-
-    Raises:
-        DataError: If it is something else.
-    """
+    """Return a field of a row that holds texts, at least one; refuse anything else."""
     value = row.get(name)
     if (
         not isinstance(value, list)
@@ -164,9 +143,7 @@ def _read_bytes(path: Path) -> bytes:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: damaged gzip ({error}); fetch it again") from error
     except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}); give a readable file"
-        ) from error
+        raise DataError(f"{path}: cannot be read ({error.strerror}); give another") from error
     if not data:
         raise DataError(f"{path}: is empty; give a file that has rows")
     return data
@@ -193,10 +170,6 @@ def _parse(path: Path, text: str, *, line: int = 1) -> Any:
     except (ValueError, RecursionError) as error:
         what = type(error).__name__
         raise DataError(f"{path}: line {line}: not usable JSON ({what}); fix the file") from None
-
-
-def _json_lines(path: Path, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, Any]]:
-    return ((number, _parse(path, line, line=number)) for number, line in lines)
 
 
 def _rows_at(path: Path, value: Any, dotted: str) -> list[Any]:
@@ -233,9 +206,7 @@ def _csv_rows(path: Path, text: str, *, delimiter: str) -> Iterator[dict[str, st
                 )
             yield dict(zip(names, cells, strict=True))
     except csv.Error as error:
-        raise DataError(
-            f"{path}: line {reader.line_num} is not CSV ({error}); fix that line"
-        ) from None
+        raise DataError(f"{path}: line {reader.line_num} is not CSV ({error}); fix it") from None
 
 
 def _parquet_rows(path: Path, data: bytes) -> list[dict[str, Any]]:
@@ -255,7 +226,7 @@ def _table(path: Path, numbered: Iterable[tuple[int, Any]], *, unit: str) -> Tab
     rows: list[dict[str, Any]] = []
     places = []
     for number, value in numbered:
-        places.append(f"{unit} {number}")
+        places.append(f"{path}: {unit} {number}")
         if isinstance(value, dict):
             rows.append(value)
         elif isinstance(value, list):
@@ -264,7 +235,7 @@ def _table(path: Path, numbered: Iterable[tuple[int, Any]], *, unit: str) -> Tab
             rows.append({"text": value})
         else:
             what = type(value).__name__
-            raise DataError(f"{path}: {places[-1]} is {what}, not an object, list or text")
+            raise DataError(f"{places[-1]} is {what}, not an object, list or text")
     if not rows:
         raise DataError(f"{path}: holds no rows; give a file that has some")
     names = tuple(dict.fromkeys(name for row in rows for name in row))

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from workbench.core.errors import DataError
-from workbench.data.files import read_object, read_table, text_in, texts_in
+from workbench.core.files import read_object, read_table, text_in, texts_in
 
 ROWS = [{"text": "eins, zwei", "n": 1}, {"text": 'drei "vier"\nfünf', "n": 2}]
 
@@ -108,7 +108,7 @@ def test_columns(tmp_path):
 
 def test_places_are_those_of_the_file(tmp_path):
     table = read_table(write(tmp_path, "a.jsonl", '\n{"a": "x"}\n\n{"a": "y"}\n'))
-    assert [table.place(index).rpartition(": ")[2] for index in (0, 1)] == ["line 2", "line 4"]
+    assert [place.rpartition(": ")[2] for place in table.places] == ["line 2", "line 4"]
     separated = read_table(write(tmp_path, "a.txt", "one\u2028two\nthree"))
     assert separated.texts("text") == ["one\u2028two", "three"]
 
