@@ -57,9 +57,9 @@ def digest(number: int) -> str:
     return sha256(request(number).prompt.encode()).hexdigest()
 
 
-def key_of(number: int) -> str:
-    """Return under what the store keeps the answer."""
-    return request(number).key(provider="anthropic", model=MODEL)
+def key_of(number: int, *, url: str) -> str:
+    """Return under what the store keeps the answer of a server."""
+    return request(number).key(provider=f"anthropic {url}", model=MODEL)
 
 
 def variables(home: Path, llm: dict, *, run: str = "run-1", user: str = "tester", **more) -> dict:

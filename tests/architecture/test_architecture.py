@@ -178,7 +178,7 @@ def test_no_dumping_grounds():
 
 def test_the_package_stays_small():
     code = sum(len(lines_of_code(path)) for path in MODULES)
-    assert code <= 15_000
+    assert code <= 15_300  # about 15,000, see docs/decisions/0004
 
 
 def lines_of_code(path: Path) -> set[int]:

@@ -64,7 +64,7 @@ def test_nothing_that_reached_the_store_is_bought_again(tmp_path, response_cache
         savings = {"parallel": PARALLEL, "response_cache": response_cache}
         env = variables(home, {"base_url": server.url, "savings": savings})
         store = open_store(read_settings(env))
-        names = {key_of(number): digest(number) for number in range(COUNT)}
+        names = {key_of(number, url=server.url): digest(number) for number in range(COUNT)}
         kills, seen, kept = 0, 0, set()
         for moment in range(KILLS + 1):
             if moment < KILLS:
@@ -107,6 +107,8 @@ def test_a_batch_in_flight_is_taken_up_again(tmp_path):
     bought = ledger_of(store, "batch")
     assert len(bought) == COUNT
     assert spent(bought) == server.total_usd()
-    assert {row["custom_id"] for row in rows} == {key_of(number) for number in range(COUNT)}
+    assert {row["custom_id"] for row in rows} == {
+        key_of(number, url=server.url) for number in range(COUNT)
+    }
     assert flights_of(store) == 0
     store.engine.dispose()

@@ -106,6 +106,10 @@ def test_help_has_examples_for_every_command(tmp_path):
     for command in (*commands, "cost reprice", "ask"):
         text = call(tmp_path, *command.split(), "--help").stdout
         assert f"workbench {command}" in text.partition("Examples:")[2]
+    for group in ("", "cost"):
+        text = call(tmp_path, *group.split(), "--help").stdout
+        assert "..." not in text.partition("Commands:")[2]  # no summary is cut off
+    assert "workbench ask" in call(tmp_path, "--help").stdout
 
 
 @pytest.fixture
@@ -134,11 +138,44 @@ def test_cost_show_as_json_and_as_a_table(spent):
     assert shown["estimates"][0]["verdict"] == "below"
     done = call(spent, "cost", "show", "sweep")
     assert done.returncode == 0, done.stderr
-    for text in ("generation", "$0.50", "$0.75", "not at hand: absent 2", "expected_usd"):
+    for text in ("generation", "$0.50", "$0.75", "not at hand: absent 2", "expected"):
         assert text in done.stdout
     lines = done.stdout.splitlines()
     assert max(map(len, lines)) <= 160
     assert not any("…" in line for line in lines)
+
+
+@pytest.fixture
+def rehearsed(spent):
+    """Return the project after a rehearsal by hand and one of the sweep."""
+    store = open_store(read_settings({"WORKBENCH_HOME": str(spent / "home")}))
+    who = "rehearsal:ada"
+    rows = [model_row(usd="8", who=who, experiment=name) for name in ("rehearsal", "sweep")]
+    store.ledger.add(rows)
+    store.engine.dispose()
+    return spent
+
+
+def test_rehearsals_stand_apart_from_what_is_billed(rehearsed):
+    for name in ("", "sweep"):
+        shown = json.loads(call(rehearsed, "cost", "show", *name.split(), "--json").stdout)
+        assert shown["total"]["usd"] == 0.75
+        assert shown["rehearsal"]["usd"] == (8 if name else 16)
+    done = call(rehearsed, "cost", "show")
+    assert "rehearsal, not billed: 2 calls, $16.00" in done.stdout
+    done = call(rehearsed, "cost", "show", "rehearsal")
+    assert "$8.00" in done.stdout
+    assert "nobody was billed" in done.stdout
+    alerts = call(rehearsed, "cost", "alerts")
+    assert "rehearsal, not billed: 2 calls, $16.00" in alerts.stdout
+    assert alerts.stdout.splitlines()[2].split()[2] == "0.5"
+
+
+def test_what_only_asked_models_says_where_it_is_shown(rehearsed):
+    for command in ("status", "report"):
+        done = call(rehearsed, command, "rehearsal")
+        assert done.returncode == 2
+        assert "see `workbench cost show rehearsal`" in done.stderr
 
 
 def test_cost_show_writes_metrics(spent):

@@ -91,8 +91,10 @@ def test_answers_in_order_metered_and_at_hand_the_second_time(project, server):
     again = ask(project, *arguments[:-1], given="\n".join([*prompts, ""]))
     assert again.stdout.splitlines() == [one["text"] for one in answers]
     assert server.requests == 5
-    assert again.stderr.splitlines()[-1].startswith("0 calls, 5 at hand, $0.00 billed, $0.0")
-    shown = show(project, "by-hand")
+    last = again.stderr.splitlines()[-1]
+    assert last.startswith("0 calls, 5 at hand, $0.00 billed, $0.0")
+    assert last.endswith(" kept from before")  # it bought them itself: nothing is saved
+    shown = show(project, "rehearsal")
     assert [row["verdict"] for row in shown["estimates"]] == ["within", "within"]
     assert [row["calls"] for row in shown["estimates"]] == [5, 0]
     assert shown["groups"][0]["group"] == "generation"
@@ -148,7 +150,10 @@ def test_what_failed_is_told_and_the_rest_is_kept(project):
         arguments = ("--base-url", server.base_url, "one", "two", "three")
         done = ask(project, *arguments, WORKBENCH_LLM=config)
         assert done.returncode == 1
-        assert len(done.stdout.splitlines()) == 2
+        first, second, third = done.stdout.splitlines()
+        assert first
+        assert not second
+        assert third
         (told,) = [line for line in done.stderr.splitlines() if line.startswith("prompt ")]
         assert told.startswith("prompt 2: ")
         again = ask(project, *arguments, WORKBENCH_LLM=config)
@@ -161,8 +166,9 @@ def test_a_budget_is_never_exceeded_and_what_was_bought_is_printed(project, serv
     done = ask(project, "--budget", "0.004", *arguments)
     assert done.returncode == 3
     assert "$0.004" in done.stderr
-    assert "--budget" in done.stderr
-    bought = len(done.stdout.splitlines())
+    assert "error: --budget is $0.004: " in done.stderr
+    assert "raise --budget and run again" in done.stderr
+    bought = sum(map(bool, done.stdout.splitlines()))
     assert 0 < bought == server.requests < 40
     assert 0 < server.ledger.total_usd() <= Decimal("0.004")
     more = ask(project, "--budget", "1", *arguments)
@@ -181,17 +187,18 @@ def test_the_budget_is_of_these_prompts_alone(project, server):
     [
         ([], "", "no prompts"),
         ([" "], "", "prompt 1: a request's prompt is empty"),
-        (["--budget", "-1", "x"], "", "dollars >= 0"),
+        (["--budget", "-1", "x"], "", "--budget: '-1'; write dollars >= 0"),
         (["--budget", "much", "x"], "", "dollars >= 0"),
         (["--task", "sumary", "x"], "", "did you mean 'summary'"),
-        (["--difficulty", "compex", "x"], "", "did you mean 'complex'"),
-        (["--max-tokens", "0", "x"], "", "max_tokens=0"),
+        (["--difficulty", "compex", "x"], "", "--difficulty 'compex'; did you mean 'complex'"),
+        (["--max-tokens", "0", "x"], "", "--max-tokens 0"),
         (["--model", "gpt-none", "x"], "", "gpt-none"),
-        (["--base-url", "http://127.0.0.1:1@x", "x"], "", "base_url"),
+        (["--base-url", "http://127.0.0.1:1@x", "x"], "", "error: --base-url: write"),
         (["--jsonl"], "{", "prompt 1 is not JSON"),
         (["--jsonl"], '{"prompt": "a"}\n[1]', "prompt 2 is no object"),
         (["--jsonl"], "{}", "without a prompt"),
         (["--jsonl"], '{"promt": "a"}', "did you mean 'prompt'"),
+        (["--jsonl"], '{"prompt": "a", "max_tokens": 0}', "prompt 1: max_tokens=0"),
         (["--jsonl"], '{"prompt": "a", "variant": true}', "prompt 1: variant True is no int"),
         (["--jsonl"], '{"prompt": "\\ud800"}', "lone surrogate"),
     ],
@@ -206,10 +213,34 @@ def test_bad_input_exits_2_before_anything_is_sent(project, server, arguments, g
     assert server.requests == 0
 
 
-def test_no_key_says_so(project, server):
-    done = ask(project, "--base-url", server.base_url, "x", ANTHROPIC_API_KEY="")
-    assert done.returncode == 2
-    assert "ANTHROPIC_API_KEY" in done.stderr
+def test_a_threshold_that_aborts_stops_it_before_anything_is_sent(project, server):
+    file = project / "alerts.yaml"
+    file.write_text("alerts: [{metric: storage_growth_mb, window: day, limit: 0, action: abort}]")
+    done = ask(project, "x", "--base-url", server.base_url)
+    assert done.returncode == 3
+    assert "storage_growth_mb of the last day" in done.stderr
+    assert server.requests == 0
+    assert ask(project, "x", "--dry-run").returncode == 0
+    file.write_text(file.read_text().replace("abort", "warn"))
+    done = ask(project, "x", "--base-url", server.base_url)
+    assert done.returncode == 0
+    assert "warning: storage_growth_mb of the last day" in done.stderr
+
+
+def test_answers_come_one_by_one_in_order(project):
+    prompts = [f"What is number {n}?" for n in range(30)]
+    with LoopbackServer(latency_s=0.03).serve_in_thread() as server:
+        config = json.dumps({"savings": {"parallel": 1}})
+        command = ("ask", "--base-url", server.base_url, "--max-tokens", "20", "--json", *prompts)
+        process = subprocess.Popen(
+            [WORKBENCH, *command], cwd=project, stdout=subprocess.PIPE, text=True,
+            stderr=subprocess.DEVNULL, env=environment(project, WORKBENCH_LLM=config),
+        )  # fmt: skip
+        with process:
+            first = json.loads(process.stdout.readline())
+            assert server.requests < 30
+            rest = [json.loads(line) for line in process.stdout]
+    assert [one["number"] for one in (first, *rest)] == list(range(1, 31))
 
 
 def test_an_answer_cannot_command_a_terminal(project):
@@ -238,12 +269,19 @@ def test_after_a_kill_the_same_command_buys_only_what_is_missing(project):
         assert first.wait() == -signal.SIGKILL
         kept = sum(row.details["outcome"] == "sent" for row in rows_of(project))
         assert 0 < kept < 40
+        looked = ask(project, "--dry-run", *command, WORKBENCH_LLM=config)
+        (told,) = looked.stderr.splitlines()  # of what was in flight, and of no bill
+        assert "charged to the run that lost them" in told
         done = ask(project, *command, WORKBENCH_LLM=config)
         assert done.returncode == 0, done.stderr
+        assert "lost" not in done.stderr
         outcomes = Counter(json.loads(line)["outcome"] for line in done.stdout.splitlines())
         assert outcomes == {"hit": kept, "sent": 40 - kept}
         sent = Counter(row.prompt_sha256 for row in server.ledger.rows)
         assert len(sent) == 40
         assert sent.total() <= 42  # twice: at most what was in flight
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith(f"{40 - kept} calls, {kept} at hand, $")
+        assert last.endswith(" kept from before")
     billed = sum(row.usd for row in rows_of(project))
     assert billed >= server.ledger.total_usd()

@@ -102,7 +102,7 @@ def test_dollars_equal_the_servers_under_faults(store, tmp_path):
 
 def test_lost_answers_that_were_billed_are_covered(store):
     names = ("drop_after", "truncated", "malformed", "html", "wrong_schema", "stream_drop")
-    faults = Faults(rates=dict.fromkeys(names, 0.03), lost_answers_bill=True)
+    faults = Faults(rates=dict.fromkeys(names, 0.01), lost_answers_bill=True)
     with serve(faults=faults, seed=2) as server:
         outcomes = use(store, server, maps(400), savings=Savings(parallel=64))
         lost_by_server = [row for row in server.ledger.rows if not row.is_answered]
@@ -110,7 +110,7 @@ def test_lost_answers_that_were_billed_are_covered(store):
         assert spent(ledger_of(store, "sent")) == server.ledger.answered_usd()
     assert len(answered(outcomes)) == 400
     sent, lost = ledger_of(store, "sent"), ledger_of(store, "lost")
-    assert len(lost) == len(lost_by_server) > 20
+    assert len(lost) == len(lost_by_server) > 10
     assert spent(sent) < billed <= spent(sent + lost)
     assert flights_of(store) == 0
 
@@ -287,6 +287,9 @@ def hostile(answer):
             data = b""
             while b"\r\n\r\n" not in data:
                 data += connection.recv(65536)
+            if data.startswith(b"GET / "):  # whether it is a loopback server of ours
+                connection.sendall(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
+                return
             head, _, body = data.partition(b"\r\n\r\n")
             wanted = int(head.lower().partition(b"content-length:")[2].split()[0])
             while len(body) < wanted:
@@ -439,9 +442,13 @@ def test_what_is_no_answer_is_charged_as_lost(store, answer):
     ids=["high", "low", "control", "marks", "accents", "blank", "10 MB"],
 )  # fmt: skip
 def test_any_text_is_kept_and_comes_back(store, text):
-    bought = ask_hostile(store, http(message(text)))
+    async def twice(gateway):
+        return [await gateway.ask(request(1)) for _ in range(2)]
+
+    with hostile(http(message(text))) as server:
+        bought, again = use(store, server, twice, rates=ONCE)
+        assert len(server.heads) == 1
     assert bought.text == text
-    again = ask_hostile(store, http("never asked"))
     assert (again.text, again.outcome) == (text, "hit")
 
 
@@ -567,7 +574,7 @@ def use_and_die(store, server, count, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(Calls, "update_batch", die)
-        with pytest.raises(Killed):
+        with pytest.raises(BaseExceptionGroup):
             use(store, server, maps(count), savings=BATCHES)
 
 
@@ -596,18 +603,18 @@ def test_another_users_batch_of_the_same_size_is_not_taken_for_ours(
     other.engine.dispose()
 
 
-def test_a_batch_waits_for_those_who_asked_for_it(store, monkeypatch):
+def test_a_batch_waits_for_who_asks_for_a_part_of_it(store, monkeypatch):
     with serve() as server:
         use_and_die(store, server, 4, monkeypatch)
         # the same work asks for other things first, then for a part of it
         use(store, server, maps(3, variant=1), savings=BATCHES)
         assert flights_of(store) == 1
         use(store, server, maps(2), savings=BATCHES)
-        assert flights_of(store) == 1
+        assert flights_of(store) == 0
+        assert spent(ledger_of(store, "batch")) == server.ledger.total_usd()
         assert len(answered(use(store, server, maps(4), savings=BATCHES))) == 4
         assert len(server.ledger.rows) == 7
         assert spent(ledger_of(store, "batch")) == server.ledger.total_usd()
-    assert flights_of(store) == 0
 
 
 def test_a_rule_answers_within_batches_too(store):
@@ -641,7 +648,7 @@ def test_a_damaged_answer_in_the_store_is_named(store):
         use(store, server, maps(1))
         with store.engine.begin() as connection:
             connection.exec_driver_sql("UPDATE responses SET answer = '{\"text\": 7}'")
-        with pytest.raises(StoreError, match="damaged; remove it"):
+        with pytest.raises(StoreError, match="is damaged; remove that row"):
             use(store, server, maps(1))
         assert server.requests == 1
 

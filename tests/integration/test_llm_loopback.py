@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -377,8 +378,6 @@ def test_a_thread_serves_callers_without_an_event_loop():
 
 
 def _connect(url):
-    import socket
-
     host, _, port = url.removeprefix("http://").partition(":")
     socket.create_connection((host, int(port)), timeout=1).close()
 
@@ -400,8 +399,23 @@ def test_the_command_prints_its_url_and_keeps_a_ledger_through_a_kill(tmp_path):
     assert "sk-secret" not in ledger.read_text()
 
 
-def test_the_command_refuses_unknown_faults():
-    command = [sys.executable, "-m", "workbench.llm.loopback", "--faults", "gremlins=1"]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--faults", "gremlins=1"], "unknown fault 'gremlins'"),
+        (["--port", "65536"], "65536 is no port"),
+        (["--port", "http"], "http is no port"),
+        (["--latency-s", "-1"], "-1 is no number from 0 up"),
+        (["--ledger", "/none/ledger.jsonl"], "/none/ledger.jsonl: No such file"),
+        (["--port", "TAKEN"], "in use"),
+    ],
+)
+def test_the_command_refuses_in_one_line(arguments, message):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        arguments = [port if one == "TAKEN" else one for one in arguments]
+        command = [sys.executable, "-m", "workbench.llm.loopback", *arguments]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert run.returncode == 2
-    assert "unknown fault 'gremlins'" in run.stderr
+    assert message in run.stderr
+    assert run.stderr.count("\n") == 1

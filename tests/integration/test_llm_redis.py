@@ -188,6 +188,24 @@ def test_a_lease_that_ran_out_is_not_taken_from_its_next_owner(server):
     run(server, use)
 
 
+def test_a_lease_is_short_and_lasts_as_long_as_it_is_renewed(server):
+    async def use(cache):
+        async with opened(server) as other:
+            assert await cache.lease(KEY)
+            # a buyer that is killed holds up the others no longer than this
+            assert 14_000 < await cache._redis.pttl("workbench:lease:" + KEY) <= 15_000
+            assert not await other.renew(KEY)  # is not its own
+            assert await cache.renew(KEY, ttl_s=60)
+            assert 59_000 < await cache._redis.pttl("workbench:lease:" + KEY) <= 60_000
+            assert await cache.renew(KEY, ttl_s=0.001)
+            await asyncio.sleep(0.01)
+            assert not await cache.renew(KEY)  # too late: nobody's by now
+            assert await other.lease(KEY)
+            assert not await cache.renew(KEY)
+
+    run(server, use)
+
+
 def test_more_callers_than_connections_all_get_their_answer(server, caplog):
     async def use(cache):
         await cache.put(KEY, ANSWER, ttl_s=60)

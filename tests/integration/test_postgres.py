@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from tempfile import mkdtemp
@@ -21,6 +23,7 @@ from sqlalchemy import create_engine, text
 from conftest import require
 from ledger_rows import hit_row, model_row
 from model_calls import (
+    OWNER,
     answer,
     bill,
     check_a_killed_process_is_charged_once,
@@ -33,8 +36,9 @@ from workbench.core.errors import StoreError
 from workbench.core.settings import Settings, read_settings
 from workbench.store import schema
 from workbench.store.budgets import Budgets
-from workbench.store.calls import Calls
+from workbench.store.calls import Calls, Settlement
 from workbench.store.database import Store, open_store
+from workbench.store.journal import Journal
 from workbench.store.ledger import insert_rows, take_turn
 from workbench.store.records import LedgerRow, Run, now
 
@@ -229,6 +233,38 @@ def test_model_calls_are_claimed_settled_and_read(pg_store):
     assert [row.details for row in pg_store.ledger.rows()] == [{"calls": 1, "outcome": "sent"}] * 2
     (verdict,) = pg_store.calls.commit(budgets=budgets, claims=[flight()])
     assert verdict.state == "denied"
+
+
+def test_answers_per_work_and_charges_taken_back(pg_store):
+    lost = flight("2", owner=OWNER.rsplit(":", 1)[0] + ":1.00")
+    ends = [settlement(lost, "0.5"), Settlement(flight="none", rows=(), answer=None)]
+    pg_store.calls.commit(budgets=Budgets(), claims=[lost])
+    assert pg_store.calls.recover() == [lost]
+    for _ in range(2):
+        once = [replace(end, is_once=True) for end in ends]
+        pg_store.calls.commit(budgets=Budgets(), settlements=once)
+    assert [row.usd for row in pg_store.ledger.rows()] == [2, -2, Decimal("0.5")]
+    for work, expires_at in (("a", 5.0), ("", None), ("b", 9.0)):
+        kept = answer("k", work, work=work, expires_at=expires_at)
+        end = Settlement(flight="", rows=(), answer=kept)
+        pg_store.calls.commit(budgets=Budgets(), settlements=[end])
+    found = [pg_store.calls.read("k", work=work).work for work in ("a", "b", "c", "")]
+    assert found == ["a", "b", "", ""]
+    pg_store.calls.touch(OWNER)
+
+
+def test_a_value_that_does_not_fit_loses_no_other_answer(pg_store):
+    async def settle_all():
+        ends = [settlement(flight()) for _ in range(9)]
+        ends[4] = replace(ends[4], answer=replace(ends[4].answer, namespace="n" * 300))
+        return await asyncio.gather(*map(journal.settle, ends), return_exceptions=True)
+
+    journal = Journal(pg_store.calls, Budgets())
+    outcomes = asyncio.run(settle_all())
+    journal.close()
+    assert [position for position, one in enumerate(outcomes) if one] == [4]
+    assert "do not fit" in str(outcomes[4]) or "too long" in str(outcomes[4])
+    assert len(pg_store.ledger.rows()) == 8
 
 
 def test_the_database_adds_up_model_calls(pg_store):

@@ -11,14 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from workbench.cli.opening import EXIT_CODES, open_here, read_lines, to_request
+from workbench.cli.answers import Answers
+from workbench.cli.opening import (
+    EXIT_CODES,
+    check_options,
+    open_here,
+    parse_options,
+    read_lines,
+    to_request,
+)  # fmt: skip
 from workbench.core.errors import BudgetError, WorkbenchError
-from workbench.core.money import show_usd, usd
+from workbench.core.money import ZERO, show_usd, usd
 
 if TYPE_CHECKING:
     from workbench.llm.config import GatewayConfig
     from workbench.llm.estimate import Estimate
-    from workbench.llm.gateway import Outcome
     from workbench.llm.messages import Request
     from workbench.store.database import Store
 
@@ -45,8 +52,9 @@ def ask(
 ) -> None:  # fmt: skip
     """Ask a model each of PROMPTS, or each line of standard input.
 
-    The same command again, also after a kill, takes what was answered before from the store. With
-    --jsonl a prompt is {"prompt": …} and system, task, difficulty, variant, max_tokens or schema.
+    Answers come in the order of the prompts, an empty line where one failed. The same command
+    again, also after a kill, takes what was answered before from the store. With --jsonl a prompt
+    is {"prompt": …} and system, task, difficulty, variant, max_tokens or schema.
 
     \b
     Examples:
@@ -57,9 +65,9 @@ def ask(
     import asyncio
 
     from workbench.core.identity import content_id
-    from workbench.llm.config import parse, read_config
-    from workbench.store.records import now
+    from workbench.llm.config import read_config
 
+    check_options(usual)
     lines = enumerate(read_lines(prompts), 1)
     requests = [to_request(line, number, usual, is_json=jsonl) for number, line in lines]
     keys = [one.key(provider="", model=one.model) for one in requests]
@@ -70,16 +78,15 @@ def ask(
     section["budgets"] |= {"run": budget} if budget else {}
     section["savings"] |= {"batches": True} if batch else {}
     section |= {"base_url": base_url} if base_url else {}
-    config, started = parse(section, where="ask"), now()
+    config = parse_options(section)
+    _refuse_if_exceeded(store, dry_run=dry_run)
     asking = _ask(store, config, requests, work=work, dry_run=dry_run, as_json=as_json)
     try:
         is_answered = asyncio.run(asking)
     except BudgetError as error:
-        raise BudgetError(f"{error}; of this command: --budget") from None
+        raise BudgetError(_of_this_command(str(error), job)) from None
     except KeyboardInterrupt:
         raise WorkbenchError("interrupted; answers are kept, run it again to go on") from None
-    finally:
-        _tell_bill(store, job, since=started)
     sys.exit(0 if is_answered else 1)
 
 
@@ -90,43 +97,47 @@ async def _ask(
     """Print the estimate, then answers; return whether every prompt was answered."""
     from workbench.llm.gateway import open_gateway
     from workbench.llm.transport import open_transport
+    from workbench.store.records import now
 
     # an estimate needs neither key nor network
     online = replace(store.settings, offline=False)
     transport = open_transport(config, settings=online) if dry_run else None
-    outcomes: dict[int, Outcome] = {}
-    async with open_gateway(
-        store, phase="generation", work=work, config=config, transport=transport, tell=_tell
-    ) as gateway:
-        found = await gateway.estimate(requests, is_kept=not dry_run)
-        if dry_run:
-            click.echo(json.dumps(found.figures()) if as_json else _in_words(found))
-            return True
-        _tell(f"estimated: {_in_words(found)}")
-        hidden = not sys.stderr.isatty()
-        with click.progressbar(length=len(requests), file=sys.stderr, hidden=hidden) as bar:
-
-            def take(position: int, outcome: Outcome) -> None:
-                outcomes[position] = outcome
-                bar.update(1)
-
-            try:
-                await gateway.map(requests, on_answer=take)
-            finally:
-                for position in sorted(outcomes):
-                    _print(position + 1, outcomes[position], as_json=as_json)
-    return not any(isinstance(outcome, Exception) for outcome in outcomes.values())
+    printer, since = Answers(len(requests), as_json=as_json), ""
+    try:
+        async with open_gateway(
+            store, phase="generation", work=work, config=config, transport=transport, tell=_tell
+        ) as gateway:
+            found = await gateway.estimate(requests, is_kept=not dry_run)
+            if dry_run:
+                click.echo(json.dumps(found.figures()) if as_json else _in_words(found))
+                return True
+            since = now()  # what a dead process lost was charged before
+            _tell(f"estimated: {_in_words(found)}")
+            async with printer.watched():
+                await gateway.map(requests, on_answer=printer.take)
+    finally:
+        if since:
+            _tell_bill(store, work, since=since)
+    return not printer.failed
 
 
-def _print(number: int, outcome: Outcome, *, as_json: bool) -> None:
-    if isinstance(outcome, Exception):
-        _tell(f"prompt {number}: {outcome}")
-    elif as_json:
-        names = ("text", "stop_reason", "model", "outcome", "latency_s")
-        told = {name: getattr(outcome, name) for name in names}
-        click.echo(json.dumps({"number": number, **told, "usd": float(outcome.usd)}))
-    else:  # what a model says may hold codes that a terminal obeys
-        click.echo("".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in outcome.text))
+def _refuse_if_exceeded(store: Store, *, dry_run: bool) -> None:
+    """Refuse to spend past a threshold that aborts."""
+    import time
+
+    from workbench.core.settings import project_root
+    from workbench.cost.alerts import refuse_if_exceeded
+
+    if not dry_run:
+        for one in refuse_if_exceeded(store, project_root(), now=time.time()):
+            _tell(f"warning: {one}")
+
+
+def _of_this_command(reason: str, job: str) -> str:
+    """Return why a budget stopped the command, with the option that raises it."""
+    reason = reason.replace(f"the budget of run {job} is", "--budget is")
+    reason = reason.replace("`llm: budgets: run` in the experiment file", "--budget")
+    return reason.replace("in the experiment file", "in WORKBENCH_LLM")
 
 
 def _in_words(found: Estimate) -> str:
@@ -138,11 +149,15 @@ def _in_words(found: Estimate) -> str:
     )
 
 
-def _tell_bill(store: Store, job: str, *, since: str) -> None:
-    from workbench.cost.calls import summary
+def _tell_bill(store: Store, work: str, *, since: str) -> None:
+    """Say what was called and billed since then, and what was bought before and is kept."""
+    from workbench.cost.calls import BILLED, summary
 
-    rows = [row for row in store.ledger.rows(jobs=[job]) if row.at >= since]
-    if rows:
-        bill = summary("", rows)
-        billed, saved = show_usd(usd(bill["usd"])), show_usd(usd(bill["saved_usd"]))
-        _tell(f"{bill['calls']} calls, {bill['hits']} at hand, {billed} billed, {saved} saved")
+    rows = [row for row in store.ledger.rows(jobs=[store.settings.run_id]) if row.work == work]
+    bill = summary("", [row for row in rows if row.at >= since])
+    told = f"{bill['calls']} calls, {bill['hits']} at hand, {show_usd(usd(bill['usd']))} billed"
+    at_hand = usd(bill["saved_usd"])
+    bought = [row for row in rows if row.at < since and row.details.get("outcome") in BILLED[:2]]
+    kept = min(at_hand, sum((row.usd for row in bought), ZERO))
+    told += f", {show_usd(at_hand - kept)} saved"
+    _tell(told + (f", {show_usd(kept)} kept from before" if kept else ""))

@@ -18,24 +18,33 @@ if TYPE_CHECKING:
 
 __all__ = ["ablate", "alerts", "cost", "reprice", "show"]
 
-_CALL_COLUMNS = (
-    "group", "calls", "hits", "hit_share", "lost", "input_tokens", "cached_tokens",
-    "output_tokens", "usd", "saved_usd", "bytes_sent", "bytes_received",
-)  # fmt: skip
-_ESTIMATE_COLUMNS = (
-    "work", "phase", "expected_calls", "calls", "low_usd", "expected_usd", "worst_usd", "usd",
-    "verdict",
-)  # fmt: skip
-_ABLATION_COLUMNS = {
-    "saving": "saving", "usd": "usd", "claimed": "claimed_usd", "alone": "usd_alone_reduction",
-    "without it": "usd_without_increase", "seconds": "seconds", "claimed ": "claimed_latency",
-    "alone ": "latency_reduction", "without it ": "latency_without_increase", "claim": "verdict",
+_CALLS = {
+    "group": "group", "usd": "usd", "calls": "calls", "hits": "hits", "saved": "saved_usd",
+    "hit share": "hit_share", "lost": "lost", "tokens in": "input_tokens",
+    "cached": "cached_tokens", "tokens out": "output_tokens", "bytes out": "bytes_sent",
+    "bytes in": "bytes_received",
 }  # fmt: skip
+_ESTIMATES = {
+    "verdict": "verdict", "billed": "usd", "least": "low_usd", "expected": "expected_usd",
+    "worst": "worst_usd", "calls": "calls", "planned": "expected_calls", "phase": "phase",
+    "work": "work",
+}  # fmt: skip
+_ABLATION = {
+    "saving": "saving", "usd": "usd", "usd claim": "claimed_usd",
+    "usd alone": "usd_alone_reduction", "usd without": "usd_without_increase",
+    "seconds": "seconds", "time claim": "claimed_latency", "time alone": "latency_reduction",
+    "time without": "latency_without_increase", "verdict": "verdict",
+}  # fmt: skip
+_SPARE = (
+    "bytes in", "bytes out", "cached", "work", "phase", "time claim", "time without", "hit share",
+    "seconds", "usd without", "tokens out", "tokens in",
+)  # fmt: skip
+"""What a narrow terminal does without, the first one first."""
 
 
 @click.group(epilog=EXIT_CODES)
 def cost() -> None:
-    """See what model calls cost, watch thresholds, price old calls anew.
+    """See what model calls cost, watch thresholds, price anew.
 
     \b
     Examples:
@@ -62,7 +71,9 @@ def cost() -> None:
     help="Also write metrics of the whole store, for node_exporter's textfile collector.",
 )
 def show(experiment: str | None, *, by: By, as_json: bool, metrics_file: Path | None) -> None:
-    """Show what the model calls of EXPERIMENT, or all of them, took, cost and saved.
+    """Show what model calls took, cost and saved.
+
+    Those of EXPERIMENT, or all of them. Rehearsals, which nobody is billed for, are shown apart.
 
     \b
     Examples:
@@ -70,12 +81,13 @@ def show(experiment: str | None, *, by: By, as_json: bool, metrics_file: Path | 
       workbench cost show quickstart --by task --json
       workbench cost show --prometheus /var/lib/node_exporter/workbench.prom
     """  # noqa: D301 - \b keeps click from wrapping
-    from workbench.cost.calls import estimate_vs_truth, summarize, summary
+    from workbench.cost.calls import estimate_vs_truth, is_rehearsal, summarize, summary
 
     store = open_here()
-    rows = _ledger(store, experiment)
+    rows, rehearsed = _ledger(store, experiment)
     groups, total = summarize(rows, by=by), summary("total", rows)
     estimates = estimate_vs_truth(store, experiment) if experiment else []
+    rehearsal = summary("rehearsal, not billed", rehearsed)
     other_usd = float(sum(row.usd for row in rows)) - total["usd"]
     if metrics_file:
         from workbench.cost.metrics import write_textfile
@@ -83,25 +95,29 @@ def show(experiment: str | None, *, by: By, as_json: bool, metrics_file: Path | 
         write_textfile(store, metrics_file)
     if as_json:
         figures = {"groups": groups, "total": total, "estimates": estimates, "other_usd": other_usd}
+        figures["rehearsal"] = rehearsal
         click.echo(json.dumps(figures, ensure_ascii=False, indent=1))
         return
-    _print_table(_CALL_COLUMNS, [*groups, total])
+    _print_table(_CALLS, [*groups, total])
+    _print_rehearsals(rehearsal["calls"], rehearsal["usd"])
+    if any(map(is_rehearsal, rows)):
+        click.echo("a rehearsal: nobody was billed for its calls")
     reasons = ", ".join(f"{reason} {count}" for reason, count in total["misses"].items())
     if reasons:
         click.echo(f"not at hand: {reasons}")
     click.echo(f"everything else (CPU time, energy; estimated): {_cell('usd', other_usd)}")
     if estimates:
         click.echo("\nestimated before, beside what was billed:")
-        _print_table(_ESTIMATE_COLUMNS, estimates)
+        _print_table(_ESTIMATES, estimates)
 
 
 @cost.command(epilog=EXIT_CODES)
 @click.option("--json", "as_json", is_flag=True, help="Print the thresholds as JSON.")
 def alerts(*, as_json: bool) -> None:
-    """Show how calls, tokens, dollars, bytes, storage and runs stand with their thresholds.
+    """Show how what is used stands with its thresholds.
 
-    They come from alerts.yaml at the root of the project; without it some are shipped. An exceeded
-    one with action abort exits 3, and no run starts.
+    They come from alerts.yaml at the root of the project, see docs/metrics.md; without it some are
+    shipped. An exceeded one with action abort exits 3, and neither a run nor an ask starts.
 
     \b
     Examples:
@@ -113,14 +129,20 @@ def alerts(*, as_json: bool) -> None:
 
     from workbench.core.settings import project_root
     from workbench.cost.alerts import check, read_thresholds, refuse_exceeded
+    from workbench.cost.calls import BILLED
 
     root = project_root()
-    found = check(open_here(root), read_thresholds(root), now=time.time())
+    store = open_here(root)
+    found = check(store, read_thresholds(root), now=time.time())
     states = [{**asdict(one.threshold), "value": one.value, "state": one.state} for one in found]
     if as_json:
         click.echo(json.dumps(states, indent=1))
     else:
-        _print_table(("metric", "window", "value", "limit", "action", "state"), states)
+        names = ("metric", "window", "value", "limit", "action", "state")
+        _print_table({name: name for name in names}, states)
+        rehearsed = [one for one in store.ledger.totals(since="") if one["is_rehearsal"]]
+        calls = sum(one["calls"] for one in rehearsed if one["outcome"] in BILLED)
+        _print_rehearsals(calls, sum(one["usd"] for one in rehearsed))
     for one in refuse_exceeded(found, root):
         click.secho(f"warning: {one}", fg="yellow", err=True)
 
@@ -134,9 +156,9 @@ def alerts(*, as_json: bool) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
 def reprice(experiment: str | None, *, price_file: Path | None, as_json: bool) -> None:
-    """Show what the model calls of EXPERIMENT, or all of them, would cost today.
+    """Show what old model calls would cost today.
 
-    The ledger is left as it is.
+    Those of EXPERIMENT, or all of them. The ledger is left as it is.
 
     \b
     Examples:
@@ -147,7 +169,7 @@ def reprice(experiment: str | None, *, price_file: Path | None, as_json: bool) -
     from workbench.cost.calls import summarize, summary
     from workbench.llm.prices import Prices
 
-    rows = _ledger(open_here(), experiment)
+    rows, _ = _ledger(open_here(), experiment)
     prices = Prices(price_file)
     today = priced_anew(rows, prices)
     old = [*summarize(rows, by="model"), summary("total", rows)]
@@ -165,7 +187,7 @@ def reprice(experiment: str | None, *, price_file: Path | None, as_json: bool) -
     if as_json:
         click.echo(json.dumps({"prices": prices.price_version(), "models": table}, indent=1))
         return
-    _print_table(("model", "calls", "booked_usd", "today_usd"), table)
+    _print_table({name: name for name in table[0]}, table)
     click.echo(f"prices of today: {prices.price_version()}")
 
 
@@ -183,9 +205,10 @@ def reprice(experiment: str | None, *, price_file: Path | None, as_json: bool) -
     "--out", type=click.File("w", encoding="utf-8", lazy=False), help="Also write it here."
 )
 def ablate(*, size: int, latency_ms: float, as_json: bool, out: IO[str] | None) -> None:
-    """Measure what each saving saves, on a fixed workload and a server on this machine.
+    """Measure what each saving saves, on a fixed workload.
 
-    Nothing is spent. The result is kept as the experiment "ablation", for reports to show.
+    Its server is on this machine: nothing is spent. The result is kept as the experiment
+    "ablation", for reports to show.
 
     \b
     Examples:
@@ -193,7 +216,6 @@ def ablate(*, size: int, latency_ms: float, as_json: bool, out: IO[str] | None) 
       workbench cost ablate --size 100 --json
     """  # noqa: D301 - \b keeps click from wrapping
     from workbench.notebook.ablation import ablate as measure
-    from workbench.notebook.progress import show_table
 
     found = measure(
         open_here(), size=size, latency_ms=latency_ms, tell=lambda line: click.echo(line, err=True)
@@ -207,25 +229,46 @@ def ablate(*, size: int, latency_ms: float, as_json: bool, out: IO[str] | None) 
     rows = [*found["rows"], found["combined"]]
     base = found["baseline"]
     click.echo(f"{found['workload']}; with all savings off ${base['usd']:.2f}, {base['seconds']} s")
-    names = _ABLATION_COLUMNS.values()
-    show_table(
-        tuple(_ABLATION_COLUMNS), [[_cell(name, row[name]) for name in names] for row in rows]
-    )
+    _print_table(_ABLATION, rows)
     for row in rows:
         click.echo(f"{row['saving']}: {row['note']}")
 
 
-def _ledger(store: Store, experiment: str | None) -> list[LedgerRow]:
+def _ledger(store: Store, experiment: str | None) -> tuple[list[LedgerRow], list[LedgerRow]]:
+    """Return the rows to be shown, and rehearsals beside them.
+
+    What an experiment rehearsed is shown where it did nothing else.
+    """
     rows = store.ledger.rows(experiment=experiment)
-    if experiment is not None and not rows:
+    if experiment is None:
+        return _split(rows)
+    if not rows:
         store.runs.experiment(experiment)  # refuses a name that never ran
-    return rows
+    billed, rehearsed = _split(rows)
+    has_calls = any(row.unit == "token" for row in billed)
+    return (billed, rehearsed) if has_calls or not rehearsed else (rows, [])
 
 
-def _print_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+def _split(rows: Sequence[LedgerRow]) -> tuple[list[LedgerRow], list[LedgerRow]]:
+    from workbench.cost.calls import is_rehearsal
+
+    return [row for row in rows if not is_rehearsal(row)], [*filter(is_rehearsal, rows)]
+
+
+def _print_rehearsals(calls: int, dollars: float) -> None:
+    if calls:
+        click.echo(
+            f"rehearsal, not billed: {calls} calls, {_cell('usd', dollars)};"
+            " see `workbench cost show rehearsal`"
+        )
+
+
+def _print_table(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print fields of rows, heading → field."""
     from workbench.notebook.progress import show_table
 
-    show_table(columns, [[_cell(name, row[name]) for name in columns] for row in rows])
+    cells = [[_cell(name, row[name]) for name in columns.values()] for row in rows]
+    show_table(tuple(columns), cells, spare=[name for name in _SPARE if name in columns])
 
 
 def _cell(name: str, value: Any) -> str:

@@ -8,14 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from workbench.core.errors import InputError
+from workbench.core.errors import ConfigError, InputError
 from workbench.core.fields import refuse_unknown, suggest
 
 if TYPE_CHECKING:
+    from workbench.llm.config import GatewayConfig
     from workbench.llm.messages import Request
     from workbench.store.database import Store
 
-__all__ = ["EXIT_CODES", "open_here", "read_lines", "to_request"]
+__all__ = [
+    "EXIT_CODES", "check_options", "open_here", "parse_options", "read_lines", "to_request"
+]  # fmt: skip
 
 EXIT_CODES = "Exit status: 0 ok, 1 failed, 2 bad input, 3 budget reached, 4 gate failed."
 
@@ -47,6 +50,36 @@ def read_lines(given: Sequence[str]) -> list[str]:
     if not lines:
         raise InputError("no prompts; give arguments, or one per line on standard input")
     return lines
+
+
+def check_options(usual: Mapping[str, Any]) -> None:
+    """Refuse what options say of every request, by the name of the option.
+
+    Raises:
+        InputError: If it makes no sense.
+    """
+    from workbench.llm.messages import Difficulty
+
+    if usual["max_tokens"] < 1:
+        raise InputError(f"--max-tokens {usual['max_tokens']}: must be 1 or more")
+    if usual["difficulty"] not in get_args(Difficulty):
+        hint = suggest(usual["difficulty"], get_args(Difficulty))
+        raise InputError(f"--difficulty {usual['difficulty']!r:.60}; {hint}")
+
+
+def parse_options(section: Mapping[str, Any]) -> GatewayConfig:
+    """Return the config of a section that options changed.
+
+    Raises:
+        ConfigError: If an option makes no sense.
+    """
+    from workbench.llm.config import parse
+
+    try:
+        return parse(section, where="ask")
+    except ConfigError as error:
+        text = str(error).replace("ask.budgets.run", "--budget")
+        raise ConfigError(text.replace("ask.base_url", "--base-url")) from None
 
 
 def to_request(line: str, number: int, usual: Mapping[str, Any], *, is_json: bool) -> Request:

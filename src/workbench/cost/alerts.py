@@ -32,7 +32,8 @@ __all__ = [
 Metric = Literal[
     "calls", "tokens", "dollars", "bytes_sent", "bytes_received", "storage_growth_mb", "runs"
 ]
-"""Calls, tokens and bytes are of models; dollars are of everything in the ledger, compute too."""
+"""All but the last two are of model calls, rehearsals left out. Dollars are billed ones, a lost
+call at its worst case; the estimated price of CPU time and energy is nobody's bill."""
 Window = Literal["hour", "day", "week"]
 """Up to now."""
 Action = Literal["warn", "abort"]
@@ -83,11 +84,17 @@ def read_thresholds(root: Path) -> list[Threshold]:
     if not file.exists():
         file = _SHIPPED
     try:
-        entries = yaml.safe_load(file.read_text(encoding="utf-8"))["alerts"]
-        return [_threshold(entry, f"{file}, alert {n}") for n, entry in enumerate(entries, 1)]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        section = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"{file}: {reason}; write `alerts:` and a list under it") from None
+        raise ConfigError(f"{file}: {reason}; correct the file") from None
+    entries = section["alerts"] if isinstance(section, dict) and set(section) == {"alerts"} else 0
+    if not isinstance(entries, list):
+        raise ConfigError(
+            f"{file}: write one field, `alerts:`, and a list under it, e.g."
+            " [{metric: dollars, window: day, limit: 25, action: warn}]"
+        )
+    return [_threshold(entry, f"{file}, alert {n}") for n, entry in enumerate(entries, 1)]
 
 
 def check(store: Store, thresholds: list[Threshold], *, now: float) -> list[Alert]:
@@ -126,7 +133,11 @@ def refuse_exceeded(found: list[Alert], root: Path) -> list[Alert]:
 
 def _threshold(entry: Any, where: str) -> Threshold:
     names = [field.name for field in fields(Threshold)]
+    if not isinstance(entry, dict):
+        raise ConfigError(f"{where}: {str(entry)[:60]!r}; write a mapping of {', '.join(names)}")
     refuse_unknown(entry, known=names, where=where)
+    if missing := [name for name in names if name not in entry]:
+        raise ConfigError(f"{where}: add {', '.join(missing)}")
     for name, choices in (("metric", Metric), ("window", Window), ("action", Action)):
         if (given := entry[name]) not in get_args(choices):
             hint = suggest(given, get_args(choices))
@@ -147,8 +158,8 @@ def _values(store: Store, metrics: set[Metric], since: float) -> dict[Metric, fl
         found["runs"] = sum(run.started_at >= start for run in store.runs.find())
     if not metrics <= set(found):
         totals = store.ledger.totals(since=start)
-        calls = [row for row in totals if row["unit"] == TOKEN]
-        found["dollars"] = sum(row["usd"] for row in totals)
+        calls = [row for row in totals if row["unit"] == TOKEN and not row["is_rehearsal"]]
+        found["dollars"] = sum(row["usd"] for row in calls)
         found["tokens"] = sum(row["quantity"] for row in calls)
         found["calls"] = sum(row["calls"] for row in calls if row["outcome"] in BILLED)
         found["bytes_sent"] = sum(row["bytes_sent"] for row in calls)

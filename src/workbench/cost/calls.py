@@ -13,12 +13,12 @@ from workbench.llm.messages import Usage
 from workbench.llm.prices import Prices
 from workbench.store.database import Store
 from workbench.store.ledger import TOKEN
-from workbench.store.records import LedgerRow
+from workbench.store.records import REHEARSAL, LedgerRow
 from workbench.store.results import CallsResult, CallsRow, EstimateRow
 
 __all__ = [
-    "BILLED", "By", "calls_of", "count_calls", "estimate_vs_truth", "reprice", "summarize",
-    "summary",
+    "BILLED", "By", "calls_of", "count_calls", "estimate_vs_truth", "is_rehearsal", "reprice",
+    "summarize", "summary",
 ]  # fmt: skip
 
 By = Literal["phase", "model", "task", "person", "day"]
@@ -64,6 +64,11 @@ def summarize(rows: Iterable[LedgerRow], *, by: By) -> list[CallsRow]:
 def count_calls(row: LedgerRow) -> tuple[str, int]:
     """Return the outcome of a ledger row of model calls, and how many it stands for."""
     return str(row.details.get("outcome", "sent")), int(row.details.get("calls", 1))
+
+
+def is_rehearsal(row: LedgerRow) -> bool:
+    """Return whether nobody pays this row: its calls went to the loopback server."""
+    return row.who.startswith(REHEARSAL)
 
 
 def estimate_vs_truth(store: Store, experiment: str) -> list[EstimateRow]:

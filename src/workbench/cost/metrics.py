@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from workbench.core.errors import ConfigError
 from workbench.cost.alerts import stored_bytes
-from workbench.cost.calls import count_calls
+from workbench.cost.calls import BILLED, count_calls, is_rehearsal
 from workbench.store.database import Store
 from workbench.store.ledger import TOKEN
 
@@ -27,6 +27,8 @@ _COUNTERS = {
     "bytes": ("Bytes of HTTP bodies.", ("direction",)),
     "cache_hits": ("Answers that were at hand.", ()),
     "cache_misses": ("Calls that were not at hand, and why.", ("reason",)),
+    "rehearsed_calls": ("Calls of rehearsals, which no other metric counts.", ()),
+    "rehearsed_dollars": ("What they would have cost; nobody was billed.", ()),
 }
 
 
@@ -69,6 +71,10 @@ class StoreCollector:
                 continue
             told, model = row.details, _label(row.resource)
             outcome, calls = count_calls(row)
+            if is_rehearsal(row):
+                counts["rehearsed_calls",] += calls if outcome in BILLED else 0
+                counts["rehearsed_dollars",] += float(row.usd)
+                continue
             counts["calls", model, _label(told.get("task", "")), row.phase, outcome] += calls
             counts["dollars", model, row.phase] += float(row.usd)
             for kind in _KINDS:

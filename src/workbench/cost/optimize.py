@@ -18,6 +18,9 @@ from workbench.store.results import AblationRow
 
 __all__ = ["Trial", "faults", "table"]
 
+_ODDS = 1.5
+"""By which factor a saving has to weigh more or less beside the others for a note to say so."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
@@ -89,19 +92,38 @@ def _row(saving: str, told: Mapping[str, Any], trials: Mapping[str, Trial]) -> A
         "cached": alone.cached_tokens / alone.prompt_tokens,
         "batched": float(trials["all+batches"].usd),
     }
+    grown = float(before.usd / after.usd) - 1
+    notes = [told["note"].format(**measured), _interplay(saving, measured["usd"], grown, told)]
     return AblationRow(
         saving=told["title"],
         usd=float(alone.usd),
         usd_alone_reduction=measured["usd"],
-        usd_without_increase=float(before.usd / after.usd) - 1,
+        usd_without_increase=grown,
         seconds=alone.seconds,
         latency_reduction=measured["latency"],
         latency_without_increase=before.seconds / after.seconds - 1,
+        tokens_reduction=measured["tokens"],
         claimed_usd=told.get("usd", []),
+        claimed_tokens=told.get("tokens", []),
         claimed_latency=told.get("latency", []),
         verdict=_verdict(told, measured, is_hit=saving == "response_cache"),
-        note=told["note"].format(**measured),
+        note="; ".join(note for note in notes if note),
     )
+
+
+def _interplay(saving: str, alone: float, grown: float, told: Mapping[str, Any]) -> str:
+    """Return why a bill without a saving grows otherwise than its share alone would have it."""
+    if saving == "all" or round(grown, 3) == 0:
+        return ""
+    if grown < 0:
+        reason = told.get("not_worth_it", "the others leave it too little to save")
+        return f"without it the combined bill falls by {-grown:.1%} instead of rising: {reason}"
+    expected = 1 / (1 - alone) - 1
+    if grown < expected / _ODDS:
+        return "weighs less beside the others, which save much of the same"
+    if grown > expected * _ODDS:
+        return "weighs more beside the others, as it works on what they leave of the bill"
+    return ""
 
 
 def _verdict(

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
+from decimal import Decimal
+from functools import partial
+from typing import TypeVar
 
-from workbench.core.errors import BudgetError, ConfigError, ModelError
+from workbench.core.errors import ConfigError, ModelError, WorkbenchError
 from workbench.core.identity import new_id
 from workbench.core.settings import Secret
 from workbench.llm.limits import fingerprint
 from workbench.llm.messages import Answer, Fault, Reply, Request
+from workbench.llm.orders import Order, Outcome, noted, parts_of, to_note
 from workbench.llm.sender import Sender
 from workbench.llm.spending import Purchase, Spending
 from workbench.llm.stock import Stock
@@ -20,38 +25,15 @@ from workbench.store.calls import Batch, Calls
 
 __all__ = ["Batches"]
 
-_MOST_REQUESTS = 10_000
-"""Per batch; the service takes 100,000 or 256 MB, whichever comes first."""
-_POLL_S = (1.0, 60.0)
+T = TypeVar("T")
+_POLL_S = (0.05, 60.0)
 """First and longest pause between looks at a batch."""
 _CLOCK_SKEW_S = 60.0
+_REFUSED = {"invalid", "denied", "rate_limit"}
+"""Faults after which the service has no batch of ours."""
 
-Outcome = Answer | ModelError
-
-
-class _Order:
-    """Purchases by key, and what became of them."""
-
-    def __init__(
-        self, purchases: Sequence[Purchase], on_answer: Callable[[int, Outcome], None] | None
-    ) -> None:
-        self.purchases = {purchase.key: purchase for purchase in purchases}
-        self._keys = [purchase.key for purchase in purchases]
-        self._outcomes: dict[str, Outcome] = {}
-        self._on_answer = on_answer
-
-    def keep(self, key: str, outcome: Outcome) -> None:
-        self._outcomes[key] = outcome
-        if self._on_answer:
-            for position, own in enumerate(self._keys):
-                if own == key:
-                    self._on_answer(position, outcome)
-
-    def missing(self) -> list[Purchase]:
-        return [one for key, one in self.purchases.items() if key not in self._outcomes]
-
-    def outcomes(self) -> list[Outcome]:
-        return [self._outcomes[key] for key in self._keys]
+_busy: set[str] = set()
+"""Batches that somebody in this process is at work on, through whatever gateway."""
 
 
 class Batches:
@@ -63,7 +45,6 @@ class Batches:
         spending: Reserves and settles.
         calls: The store's record of batches.
         tell: Called with a line per batch submitted or found again.
-        poll_s: First and longest pause between looks at a batch, in seconds.
     """
 
     def __init__(
@@ -74,14 +55,12 @@ class Batches:
         spending: Spending,
         calls: Calls,
         tell: Callable[[str], None],
-        poll_s: tuple[float, float] = _POLL_S,
     ) -> None:
         self._sender = sender
         self._stock = stock
         self._spending = spending
         self._calls = calls
         self._tell = tell
-        self._poll_s = poll_s
 
     async def answer(
         self,
@@ -99,36 +78,87 @@ class Batches:
             ConfigError: If the service takes no batches.
             ModelError: If the service refuses a batch as a whole.
         """
-        order = _Order(
-            [
-                replace(
-                    self._stock.purchase(request, is_counted=True), kind="batch", is_shared=False
-                )
-                for request in requests
-            ],
-            on_answer,
-        )
-        work = self._spending.account.work
-        for batch in await asyncio.to_thread(self._calls.open_batches, work):
-            if not order.purchases.keys().isdisjoint(batch.requests):
-                await self._finish(batch, order)
+        asked = (self._stock.purchase(request, is_counted=True) for request in requests)
+        order = Order([replace(one, kind="batch", is_shared=False) for one in asked], on_answer)
+        is_done = False
+        while not is_done:
+            await self._take_up(order)
+            is_done = await self._buy(await self._find(order, by_rule), order)
+        for purchase in order.missing():
+            reason = "its batch never reached the service; run again"
+            order.keep(purchase.key, ModelError(f"{purchase.route.model}: {reason}"))
+        return order.outcomes()
+
+    async def _find(self, order: Order, by_rule: Callable[[Purchase], Answer]) -> list[Purchase]:
+        """Answer what takes no service, and return the rest."""
         due = []
         for purchase in order.missing():
             if purchase.route.tier == "none":
-                order.keep(purchase.key, by_rule(purchase))
+                order.keep(purchase.key, by_rule(purchase), again=partial(by_rule, purchase))
                 continue
             found = await self._stock.find(purchase)
             if found.answer:
-                order.keep(purchase.key, self._stock.take(purchase, found))
+                take = partial(self._stock.take, purchase, found)
+                order.keep(purchase.key, take(), again=take)
             else:
                 due.append(replace(purchase, miss=found.miss))
-        batches = [
-            await self._submit(due[start : start + _MOST_REQUESTS])
-            for start in range(0, len(due), _MOST_REQUESTS)
-        ]
-        for batch in batches:
-            await self._finish(batch, order)
-        return order.outcomes()
+        return due
+
+    async def _take_up(self, order: Order) -> None:
+        """Finish the batches of this work, begun by others or before a kill, with what is due."""
+        work = self._spending.account.work
+        pause, longest = _POLL_S
+        while found := [
+            batch
+            for batch in await asyncio.to_thread(self._calls.open_batches, work)
+            if not order.purchases.keys().isdisjoint(batch.requests)
+        ]:
+            free = [batch for batch in found if not self._is_tended(batch)]
+            if free:
+                with _tending(free[0].id):
+                    await self._finish(free[0], order)
+                continue
+            if pause == _POLL_S[0]:
+                self._tell(f"batch {found[0].id}: waiting for whoever is at work on it")
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, longest)
+
+    def _is_tended(self, batch: Batch) -> bool:
+        """Return whether a batch is somebody else's to name, or in this process to finish."""
+        is_foreign = batch.owner != self._spending.account.owner
+        is_named_elsewhere = batch.state == "submitting" and is_foreign
+        return batch.id in _busy or (
+            is_named_elsewhere and self._calls.is_alive(batch.owner, at=batch.created_at)
+        )
+
+    async def _buy(self, purchases: Sequence[Purchase], order: Order) -> bool:
+        """Submit purchases in batches one by one, and finish each while others are submitted.
+
+        So a batch that waits for a budget waits for batches that are being finished. Returns
+        whether all were submitted: somebody of the same work may be quicker.
+        """
+        stop: list[WorkbenchError] = []
+        batches: list[Batch | None] = []
+        turn = asyncio.Lock()
+
+        async def buy(part: Sequence[Purchase]) -> None:
+            name = new_id("batch")
+            with _tending(name):
+                try:
+                    async with turn:
+                        batch = None if stop else await self._submit(name, part)
+                    batches.append(batch)
+                    if batch:
+                        await self._finish(batch, order)
+                except WorkbenchError as error:  # those in flight end and are kept
+                    stop.append(error)
+
+        async with asyncio.TaskGroup() as group:
+            for part in parts_of(purchases):
+                group.create_task(buy(part))
+        if stop:
+            raise stop[0]
+        return all(batches)
 
     @property
     def _transport(self) -> BatchTransport:
@@ -139,35 +169,42 @@ class Batches:
             )
         return transport
 
-    async def _submit(self, purchases: Sequence[Purchase]) -> Batch:
-        """Write down the intent, reserve the worst case of a batch, send it."""
+    async def _submit(self, name: str, purchases: Sequence[Purchase]) -> Batch | None:
+        """Note a batch, reserve its worst case, send it; None where somebody was quicker."""
+        await self._sender.hold_until_open()
         account = self._spending.account
         key = await self._sender.pool.acquire(purchases[0].route.model, tokens=0)
         batch = Batch(
-            id=new_id("batch"),
+            id=name,
             work=account.work,
             job=account.job,
             experiment=account.experiment,
             phase=account.phase,
             who=account.who,
+            owner=account.owner,
             key_hash=fingerprint(key),
-            requests={purchase.key: None for purchase in purchases},
+            requests={
+                one.key: to_note(one, worst_usd=self._spending.worst(one)) for one in purchases
+            },
         )
-        await asyncio.to_thread(self._calls.add_batch, batch)
-        try:
-            await self._spending.reserve_all(purchases, batch=batch.id)
-        except BudgetError:
-            await self._end(batch)
-            raise
         sendings = {
             one.key: Sending(model=one.route.model, key=key, prompt_cache=self._sender.prompt_cache)
             for one in purchases
         }
         requests = {one.key: one.request for one in purchases}
-        given = await self._sender.retry(lambda: self._transport.submit(requests, sendings))
+        if not await asyncio.to_thread(self._calls.add_batch, batch):
+            return None
+        try:
+            await self._spending.reserve_all(purchases, batch=batch.id)
+            given = await self._sender.retry(lambda: self._transport.submit(requests, sendings))
+        except WorkbenchError:  # nothing was sent
+            await self._end(batch)
+            raise
+        if not isinstance(given, Fault):
+            return await self._name(batch, given)
         # an answer that was lost on its way may have left the batch with the service
-        remote = await self._adopt(batch) if isinstance(given, Fault) else given
-        if isinstance(given, Fault) and not remote:
+        remote = "" if given.kind in _REFUSED else await self._adopt(batch)
+        if not remote:
             await self._end(batch)
             raise ModelError(f"message batch of {len(requests)}: {given.message}; run again")
         return await self._name(batch, remote)
@@ -177,9 +214,14 @@ class Batches:
         self._tell(f"batch {remote[:60]}: {len(batch.requests)} requests with the service")
         return replace(batch, remote_id=remote, state="open")
 
-    async def _end(self, batch: Batch) -> None:
-        """Close a batch of which nothing more will be billed."""
-        await self._spending.release(batch.id)
+    async def _end(self, batch: Batch, *, lost: Mapping[str, Fault] | None = None) -> None:
+        """Close a batch; of what was lost, the worst case is charged."""
+        notes = batch.requests
+        charges = [
+            (noted(key, notes[key]), Decimal(notes[key]["worst_usd"]), fault.message)
+            for key, fault in (lost or {}).items()
+        ]
+        await self._spending.end_batch(batch.id, lost=charges)
         await asyncio.to_thread(self._calls.update_batch, batch.id, state="collected")
 
     async def _adopt(self, batch: Batch, *, strangers: frozenset[str] = frozenset()) -> str:
@@ -190,24 +232,19 @@ class Batches:
         the same key may have made it: its answers will tell.
         """
         key = self._key(batch)
-        listed = await self._sender.retry(lambda: self._transport.recent(key=key))
-        if isinstance(listed, Fault):
-            raise ModelError(f"message batches: {listed.message}; run again to look for the batch")
+        listed = await self._look(batch, lambda: self._transport.recent(key=key))
         known = await asyncio.to_thread(self._calls.remote_batches)
         since = datetime.fromisoformat(batch.created_at).timestamp() - _CLOCK_SKEW_S
-        for remote, created_at, requests in reversed(listed):
-            if (
-                remote not in known | strangers
-                and created_at >= since
-                and requests == len(batch.requests)
-            ):
+        for remote, created_at, size in reversed(listed):
+            is_alike = created_at >= since and size == len(batch.requests)
+            if is_alike and remote not in known | strangers:
                 return remote
         return ""
 
     async def _finish(
-        self, batch: Batch, order: _Order, *, strangers: frozenset[str] = frozenset()
+        self, batch: Batch, order: Order, *, strangers: frozenset[str] = frozenset()
     ) -> None:
-        """Wait for a batch and settle what it gave, each answer once."""
+        """Wait for a batch and settle all that it gave, each answer once."""
         if batch.state == "submitting":  # killed before it learned the batch's name
             remote = await self._adopt(batch, strangers=strangers)
             if not remote:
@@ -215,28 +252,37 @@ class Batches:
                 return
             batch = await self._name(batch, remote)
         key, remote = self._key(batch), batch.remote_id
-        pause, longest = self._poll_s
-        while not await self._sender.retry(lambda: self._transport.has_ended(remote, key=key)):
+        pause, longest = _POLL_S
+        while not await self._look(batch, lambda: self._transport.has_ended(remote, key=key)):
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, longest)
-        given = await self._sender.retry(lambda: self._transport.collect(remote, key=key))
-        if isinstance(given, Fault):
-            raise ModelError(f"batch {remote[:60]}: {given.message}; run again to take it up")
-        if given and batch.requests.keys().isdisjoint(given):
+        given = await self._look(batch, lambda: self._collect(batch, key))
+        if batch.requests.keys().isdisjoint(given):
             await asyncio.to_thread(
                 self._calls.update_batch, batch.id, state="submitting", remote_id=""
             )
             batch = replace(batch, state="submitting", remote_id="")
             await self._finish(batch, order, strangers=strangers | {remote})
             return
-        own = [order.purchases[name] for name in batch.requests if name in order.purchases]
-        nothing = Fault(kind="malformed", message="the batch gave no result for it")
-        await asyncio.gather(
-            *(self._settle(one, given.get(one.key, nothing), order) for one in own)
-        )
-        others = batch.requests.keys() - order.purchases.keys()
-        if all([await self._calls.find(key) for key in others]):
-            await self._end(batch)  # else the rest is settled when it is asked for
+        await self._settle(batch, given, order)
+
+    async def _collect(self, batch: Batch, key: Secret) -> Mapping[str, Reply | Fault] | Fault:
+        """Return what a batch gave: all of its results, or those of a stranger's batch."""
+        given = await self._transport.collect(batch.remote_id, key=key)
+        if isinstance(given, Fault):
+            return given
+        missing = batch.requests.keys() - given.keys()
+        if missing and not (given and len(missing) == len(batch.requests)):
+            told = f"{len(missing)} of {len(batch.requests)} results are missing"
+            return Fault(kind="malformed", message=told)
+        return given
+
+    async def _look(self, batch: Batch, send: Callable[[], Awaitable[T | Fault]]) -> T:
+        given = await self._sender.retry(send)
+        if isinstance(given, Fault):
+            name = batch.remote_id[:60] or batch.id
+            raise ModelError(f"batch {name}: {given.message}; run again to take it up")
+        return given
 
     def _key(self, batch: Batch) -> Secret:
         """Return the key that sent a batch: no other can collect it."""
@@ -248,13 +294,35 @@ class Batches:
                 f" (fingerprint {batch.key_hash}); set that one to take it up"
             ) from None
 
-    async def _settle(self, purchase: Purchase, reply: Reply | Fault, order: _Order) -> None:
-        if isinstance(reply, Fault):
-            order.keep(purchase.key, ModelError(f"{purchase.route.model}: {reply.message}"))
-            return
-        found = await self._stock.find(purchase)
-        if found.answer:  # settled before a kill
-            order.keep(purchase.key, found.answer)
-            return
-        # the batch's one flight holds the reservation until every answer is settled
-        order.keep(purchase.key, await self._spending.settle("", purchase, reply))
+    async def _settle(self, batch: Batch, given: Mapping[str, Reply | Fault], order: Order) -> None:
+        """Settle all that a batch gave, whether this order asks for it or not, and close it."""
+        lost: dict[str, Fault] = {}
+
+        async def settle(purchase: Purchase, reply: Reply | Fault) -> None:
+            if isinstance(reply, Fault):
+                order.keep(purchase.key, ModelError(f"{purchase.route.model}: {reply.message}"))
+                if reply.may_be_billed:
+                    lost[purchase.key] = reply
+                return
+            # the batch's one flight holds the reservation until every answer is settled; work
+            # without a name may buy an answer again that it has
+            answer = await self._spending.settle("", purchase, reply, is_once=bool(batch.work))
+            again = partial(self._stock.join, purchase, answer)
+            order.keep(purchase.key, answer, again=again)
+
+        await asyncio.gather(
+            *(settle(noted(key, note), given[key]) for key, note in batch.requests.items())
+        )
+        if lost:  # but another process may just have charged it
+            still_open = await asyncio.to_thread(self._calls.open_batches, batch.work)
+            lost = lost if any(one.id == batch.id for one in still_open) else {}
+        await self._end(batch, lost=lost)
+
+
+@contextmanager
+def _tending(batch: str) -> Iterator[None]:
+    _busy.add(batch)
+    try:
+        yield
+    finally:
+        _busy.discard(batch)

@@ -26,10 +26,9 @@ _CONNECTIONS = 32
 _TIMEOUT_S = 1.0
 _REST_S = 30.0
 """How long a server that does not answer is left alone, so that calls need not wait for it."""
-_RELEASE = """
-if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end
-return 0
-"""
+_IF_OURS = "if redis.call('get', KEYS[1]) ~= ARGV[1] then return 0 end return redis.call("
+_RELEASE = _IF_OURS + "'del', KEYS[1])"
+_RENEW = _IF_OURS + "'pexpire', KEYS[1], ARGV[2])"
 
 
 class RedisCache:
@@ -97,9 +96,18 @@ class RedisCache:
         if len(data) <= _MAX_BYTES and (ttl_s is None or ttl_s > 0):
             await self._ask("SET", _ANSWER + key, data, *_expiry(ttl_s))
 
-    async def lease(self, key: str, *, ttl_s: float) -> bool:
-        """Return whether the caller may send; also where the server does not answer."""
+    async def lease(self, key: str, *, ttl_s: float = 15.0) -> bool:
+        """Return whether the caller may send; also where the server does not answer.
+
+        The lease is short, so that a buyer that dies holds up the others no longer; who needs it
+        longer calls :meth:`renew` every few seconds.
+        """
         command = ("SET", _LEASE + key, self._token, "NX", *_expiry(ttl_s))
+        return bool(await self._ask(*command, otherwise=True))
+
+    async def renew(self, key: str, *, ttl_s: float = 15.0) -> bool:
+        """Return whether the lease is still the caller's, from now on for so many seconds."""
+        command = ("EVAL", _RENEW, 1, _LEASE + key, self._token, _milliseconds(ttl_s))
         return bool(await self._ask(*command, otherwise=True))
 
     async def release(self, key: str) -> None:
@@ -148,7 +156,11 @@ def open_cache(settings: Settings) -> RedisCache | None:
 
 
 def _expiry(ttl_s: float | None) -> tuple[str | int, ...]:
-    return () if ttl_s is None else ("PX", max(1, round(ttl_s * 1000)))
+    return () if ttl_s is None else ("PX", _milliseconds(ttl_s))
+
+
+def _milliseconds(ttl_s: float) -> int:
+    return max(1, round(ttl_s * 1000))
 
 
 def _refuse_constant(name: str) -> NoReturn:

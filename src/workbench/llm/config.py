@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from decimal import Decimal
+from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
@@ -17,6 +18,8 @@ from workbench.core.fields import refuse_unknown, suggest
 from workbench.core.money import usd
 from workbench.core.settings import Settings
 from workbench.llm.messages import PromptCache, Tier
+from workbench.llm.off_peak import OffPeak
+from workbench.llm.prices import Prices
 from workbench.store.budgets import Budgets
 
 __all__ = ["GatewayConfig", "Rates", "Savings", "parse", "read_config"]
@@ -101,12 +104,13 @@ _RANGES: Mapping[str, tuple[float, float]] = {
 _ADDRESS = re.compile(r"https?://([\w.-]+|\[[\da-f:]+\])(:\d{1,5})?(/[\w./~%-]*)?")
 
 
-def parse(section: Mapping[str, Any], *, where: str) -> GatewayConfig:
-    """Return the validated config of an ``llm`` section.
+def parse(section: Mapping[str, Any], *, where: str, root: Path = Path()) -> GatewayConfig:
+    """Return the validated config of an ``llm`` section; reads its price file.
 
     Args:
         section: Fields of :class:`GatewayConfig` by name, those of its parts in mappings.
         where: File and field, for messages.
+        root: Folder that the price file's path starts from; the working folder if not given.
 
     Raises:
         ConfigError: If a field is unknown, ill-typed or out of range. The message names the file,
@@ -119,6 +123,13 @@ def parse(section: Mapping[str, Any], *, where: str) -> GatewayConfig:
         raise ConfigError(
             f"{where}.base_url: write http(s)://host[:port][/path], without user or key in it"
         )
+    try:
+        if config.off_peak:
+            OffPeak.parse(config.off_peak)
+        if config.price_file:
+            Prices(root / config.price_file)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
     return config
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +15,7 @@ from workbench.llm.prices import Prices, most_prompt_tokens
 from workbench.store.records import LedgerRow
 
 if TYPE_CHECKING:
-    from workbench.llm.router import Router
+    from workbench.llm.spending import Purchase
 
 __all__ = ["Estimate", "Facts", "History", "Range", "estimate", "history_of"]
 
@@ -78,25 +78,23 @@ class Estimate:
 
 
 def estimate(
-    requests: Iterable[Request],
+    purchases: Iterable[Purchase],
     *,
-    router: Router,
+    at_hand: Container[str] = (),
     prices: Prices,
     provider: str,
     config: GatewayConfig,
     history: History | None = None,
-    is_at_hand: Callable[[Request], bool] = lambda _: False,
 ) -> Estimate:
-    """Return what the requests will cost; spends nothing.
+    """Return what the purchases will cost; spends nothing.
 
     Args:
-        requests: As they would be asked.
-        router: Chooses the models.
+        purchases: What asking would mean; of those with the same key, one is bought.
+        at_hand: Keys of the answers that are stored already.
         prices: Knows what they cost.
         provider: Whose prices, as ``genai-prices`` names it.
         config: The savings and rates that will hold.
         history: What earlier calls tell, see :func:`history_of`.
-        is_at_hand: Whether an answer is stored already.
 
     Raises:
         ConfigError: If a model has no known price.
@@ -104,16 +102,14 @@ def estimate(
     hits = rules = 0
     due: list[tuple[Request, str]] = []
     seen: set[str] = set()
-    for request in requests:
-        route = router.route(request)
-        key = request.key(provider=provider, model=route.model)
-        if route.tier == "none":
+    for purchase in purchases:
+        if purchase.route.tier == "none":
             rules += 1
-        elif is_at_hand(request) or (config.savings.response_cache and key in seen):
+        elif purchase.key in at_hand or purchase.key in seen:
             hits += 1
         else:
-            seen.add(key)
-            due.append((request, route.model))
+            seen.add(purchase.key)
+            due.append((purchase.request, purchase.route.model))
     calls = _calls(due, config=config, history=history or {})
     savings = config.savings
 

@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from workbench.core.errors import ConfigError, ModelError, WorkbenchError
 from workbench.core.money import ZERO, show_usd
-from workbench.core.settings import Secret, read_keys
+from workbench.core.settings import Secret, is_loopback, read_keys
 from workbench.llm.batches import Batches
 from workbench.llm.cache import open_cache
 from workbench.llm.config import GatewayConfig, read_config
@@ -28,17 +27,18 @@ from workbench.llm.estimate import Estimate, estimate, history_of
 from workbench.llm.limits import KeyPool
 from workbench.llm.messages import Answer, Request, Usage
 from workbench.llm.off_peak import OffPeak
+from workbench.llm.prewarm import Prewarm
 from workbench.llm.prices import Prices
-from workbench.llm.router import Router
+from workbench.llm.router import Route, Router
 from workbench.llm.sender import Sender
 from workbench.llm.spending import Account, Purchase, Spending
 from workbench.llm.stock import Stock
 from workbench.llm.telemetry import Spans, spans
-from workbench.llm.transport import Transport, open_transport
+from workbench.llm.transport import Transport, is_rehearsal, open_transport
 from workbench.store.database import Store
 from workbench.store.journal import Journal
 from workbench.store.owners import this_process
-from workbench.store.records import Phase
+from workbench.store.records import REHEARSAL, Phase
 
 __all__ = ["Gateway", "OnAnswer", "Outcome", "open_gateway"]
 
@@ -46,13 +46,8 @@ Outcome = Answer | ModelError
 OnAnswer = Callable[[int, Outcome], None]
 _Landing = asyncio.Future[Answer | WorkbenchError | None]
 
-_PREWARM_MIN_CHARACTERS = 4_096
-"""Services cache no prompt under 1,024 tokens."""
-_FAN_OUT = 2
 _HISTORY = 10_000
 """Earlier calls that an estimate looks at."""
-_PREWARM_TTL_S = {"5m": 240.0, "1h": 3_300.0}
-"""A little less than the service keeps it."""
 _POLL_S = (0.05, 1.0)
 """First and longest pause between looks at a flight of another process."""
 
@@ -95,6 +90,7 @@ class Gateway:
         self._store = store
         self._spans = spans
         self._flying: dict[str, _Landing] = {}
+        self._prewarm = Prewarm(config, stock=stock, sender=sender)
 
     async def ask(
         self,
@@ -108,8 +104,9 @@ class Gateway:
         Args:
             request: What to ask.
             rule: Answers where the route says that no model is needed.
-            on_text: Called with each piece of text as it arrives; a fault after the first piece
-                is final, since text that was shown cannot be taken back.
+            on_text: Called with each piece of text as it arrives, once for an answer at hand; a
+                fault after the first piece is final, since text that was shown cannot be taken
+                back.
 
         Raises:
             BudgetError: If a budget leaves too little; nothing was sent.
@@ -122,6 +119,8 @@ class Gateway:
         with self._spans.chat(request, purchase.route) as span:
             answer = await self._fly(purchase, on_text)
             span.end(answer)
+        if on_text and answer.outcome in {"hit", "joined"}:
+            on_text(answer.text)
         return answer
 
     async def map(
@@ -140,14 +139,16 @@ class Gateway:
 
         Raises:
             BudgetError: At the limit: no new call starts, those in flight end and are kept.
-            StoreError, ConfigError: As soon as they occur, likewise.
+            StoreError: Likewise.
+            InputError: If a request cannot be asked; nothing was sent.
         """
         listed = list(requests)
+        self._check(listed, has_rule=rule is not None)
         if self._config.savings.batches:
             return await self._batches.answer(
                 listed, by_rule=partial(self._by_rule, rule=rule), on_answer=on_answer
             )
-        await self._prewarm(listed)
+        await self._prewarm.write_shared(listed)
         outcomes: list[Outcome | None] = [None] * len(listed)
         positions = iter(range(len(listed)))
         stop: list[WorkbenchError] = []
@@ -174,6 +175,17 @@ class Gateway:
             raise stop[0]
         return [outcome for outcome in outcomes if outcome is not None]
 
+    def _check(self, requests: Sequence[Request], *, has_rule: bool) -> None:
+        """Refuse a list with a request that has no route, price or rule, before any is sent."""
+        priced: set[str] = set()
+        for request in requests:
+            route = self._router.route(request)
+            if route.tier == "none" and not has_rule:
+                raise _no_rule(request, route)
+            if route.tier != "none" and route.model not in priced:
+                self._prices.price_of(Usage(), model=route.model, provider=self._sender.provider)
+                priced.add(route.model)
+
     async def estimate(self, requests: Iterable[Request], *, is_kept: bool = True) -> Estimate:
         """Return what requests will take, before any of it is spent.
 
@@ -184,21 +196,16 @@ class Gateway:
         Raises:
             ConfigError: If no model, or no price of it, is known.
         """
-        listed = list(requests)
-        at_hand = {
-            id(request)
-            for request in listed
-            if (await self._stock.find(self._stock.purchase(request))).answer
-        }
+        planned = self._stock.planned(requests)
+        at_hand = {one.key for one in planned if (await self._stock.find(one)).answer}
         rows = await asyncio.to_thread(self._store.ledger.rows, newest_calls=_HISTORY)
         found = estimate(
-            listed,
-            router=self._router,
+            planned,
+            at_hand=at_hand,
             prices=self._prices,
             provider=self._sender.provider,
             config=self._config,
-            history=history_of(rows),
-            is_at_hand=lambda request: id(request) in at_hand,
+            history=history_of(row for row in rows if self._spending.account.is_alike(row.who)),
         )
         if not is_kept:
             return found
@@ -216,9 +223,11 @@ class Gateway:
     async def close(self) -> None:
         """End: enter what was counted and close the connections."""
         self._spending.flush()
-        await self._sender.close()
-        await self._stock.close()
-        self._spans.close()
+        try:
+            await self._sender.close()
+            await self._stock.close()
+        finally:
+            self._spans.close()
 
     async def _fly(self, purchase: Purchase, on_text: Callable[[str], None] | None) -> Answer:
         """Buy once, however many ask at the same time."""
@@ -263,47 +272,10 @@ class Gateway:
             found = await self._stock.find(purchase)
         return self._stock.take(purchase, found)
 
-    async def _prewarm(self, requests: Sequence[Request]) -> None:
-        """Write each system text that several requests share to the service's cache, once."""
-        savings = self._config.savings
-        if savings.prompt_cache == "off" or not savings.prewarm:
-            return
-        seen: Counter[str] = Counter()
-        for request in requests:
-            if len(request.system) < _PREWARM_MIN_CHARACTERS:
-                continue
-            purchase = self._stock.purchase(request)
-            if purchase.route.tier == "none":
-                continue
-            warming = self._warming(purchase)
-            if seen[warming.key] < _FAN_OUT and not (await self._stock.find(purchase)).answer:
-                seen[warming.key] += 1
-                is_due = seen[warming.key] == _FAN_OUT
-                if is_due and not (await self._stock.find(warming)).answer:
-                    with suppress(ModelError):  # it is only cheaper that way
-                        await self._sender.buy(warming)
-
-    def _warming(self, purchase: Purchase) -> Purchase:
-        """Return what writes a purchase's system text, and the schema before it, to the cache."""
-        request = replace(
-            purchase.request,
-            prompt=".",
-            history=(),
-            model=purchase.route.model,
-            namespace="prewarm",
-            variant=0,
-            max_tokens=1,
-        )
-        ttl_s = _PREWARM_TTL_S[self._config.savings.prompt_cache]
-        return replace(self._stock.purchase(request), kind="prewarm", ttl_s=ttl_s)
-
     def _by_rule(self, purchase: Purchase, rule: Callable[[Request], str] | None) -> Answer:
         request = purchase.request
         if rule is None:
-            raise ConfigError(
-                f"task {request.task!r} needs no model ({purchase.route.reason}) but no rule was"
-                " given; pass rule=, or give the task a tier under llm: tasks:"
-            )
+            raise _no_rule(request, purchase.route)
         answer = Answer(
             text=rule(request), stop_reason="end_turn", model="", usage=Usage(), outcome="rule"
         )
@@ -338,20 +310,24 @@ async def open_gateway(
     settings = store.settings
     config = config or read_config(settings)
     work = work or settings.fingerprint
-    keys = (Secret(""),) if transport else read_keys(config.provider)
+    is_played = transport is None and await asyncio.to_thread(is_rehearsal, config)
+    keys = (Secret(""),) if transport else _keys(config)
     transport = transport or open_transport(config, settings=settings)
     journal = Journal(store.calls, config.budgets)
     if lost := await asyncio.to_thread(store.calls.recover):
         charged = show_usd(sum((flight.worst_usd for flight in lost), ZERO))
-        tell(f"calls lost with their process: {len(lost)}, charged at their worst case: {charged}")
+        tell(
+            f"calls lost with their process: {len(lost)}; {charged}, their worst case, is charged to"
+            " the run that lost them"
+        )
     prices = Prices(Path(config.price_file) if config.price_file else None)
     spending = Spending(
         journal,
         prices,
         Account(
-            who=settings.user,
+            who=(REHEARSAL if is_played else "") + settings.user,
             job=settings.run_id,
-            experiment=settings.experiment or "by-hand",
+            experiment=settings.experiment or ("rehearsal" if is_played else "by-hand"),
             phase=phase,
             work=work,
             owner=this_process(),
@@ -359,6 +335,7 @@ async def open_gateway(
         provider=transport.provider,
         prompt_cache=config.savings.prompt_cache,
         clock=time.time,
+        tell=tell,
     )
     sender = Sender(
         transport,
@@ -372,7 +349,7 @@ async def open_gateway(
     stock = Stock(
         config,
         router=router,
-        provider=transport.provider,
+        service=f"{config.provider} {config.base_url}".strip(),
         calls=store.calls,
         cache=open_cache(settings),
         spending=spending,
@@ -392,5 +369,24 @@ async def open_gateway(
     try:
         yield gateway
     finally:
-        await gateway.close()
-        await asyncio.to_thread(journal.close)
+        try:
+            await gateway.close()
+        finally:
+            await asyncio.to_thread(journal.close)
+
+
+def _no_rule(request: Request, route: Route) -> ConfigError:
+    return ConfigError(
+        f"task {request.task!r} needs no model ({route.reason}) but no rule was given; pass rule=,"
+        " or give the task a tier under llm: tasks:"
+    )
+
+
+def _keys(config: GatewayConfig) -> tuple[Secret, ...]:
+    """Return the keys of the configured service; a server on this machine can do without."""
+    try:
+        return read_keys(config.provider)
+    except ConfigError:
+        if config.base_url and is_loopback(config.base_url):
+            return (Secret(""),)
+        raise

@@ -9,12 +9,14 @@ import random as _random
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from workbench.core.errors import ConfigError, ModelError
 from workbench.core.settings import Secret
-from workbench.llm.config import Rates
 from workbench.llm.messages import Fault
+
+if TYPE_CHECKING:
+    from workbench.llm.config import Rates
 
 __all__ = ["Breaker", "KeyPool", "Timing", "backoff_s", "fingerprint"]
 
@@ -159,6 +161,7 @@ class KeyPool:
             timing: Clocks and sleep.
         """
         self._keys = {fingerprint(key): key for key in keys}
+        self._refused: set[tuple[str, str]] = set()
         self._variable = variable
         self._rates = rates
         self._timing = timing
@@ -181,7 +184,8 @@ class KeyPool:
             tokens: Prompt tokens of the request, as estimated.
 
         Raises:
-            ConfigError: If the service has refused every key.
+            ConfigError: If there is no key, or the service has refused every one.
+            ModelError: If the service has refused that model to every key.
         """
         queue = self._queues.setdefault(model, asyncio.Lock())
         async with queue:  # an asyncio.Lock wakes in order
@@ -205,25 +209,39 @@ class KeyPool:
         """Send nothing to that model with that key for a while: the answer to a 429."""
         self._limiter(fingerprint(key), model).rest(self._timing.monotonic() + seconds)
 
-    def retire(self, key: Secret) -> None:
-        """Use a key no more: the answer to a 401 or 403."""
-        self._keys.pop(fingerprint(key), None)
+    def retire(self, key: Secret, *, model: str | None = None) -> None:
+        """Use a key no more, the answer to a 401 or 402; for one model only, to a 403."""
+        if model is None:
+            self._keys.pop(fingerprint(key), None)
+        else:
+            self._refused.add((fingerprint(key), model))
+
+    def may_serve(self, model: str) -> bool:
+        """Return whether a key is left that the service has not refused for that model."""
+        return any((name, model) not in self._refused for name in self._keys)
 
     def _soonest(self, model: str, tokens: float) -> tuple[float, str]:
         now = self._timing.monotonic()
         best = (math.inf, "")
         for name in self._keys:
+            if (name, model) in self._refused:
+                continue
             wait_s = self._limiter(name, model).wait_s(tokens, now=now)
             if wait_s < best[0]:
                 best = (wait_s, name)
             if wait_s <= 0:
                 break
-        if not best[1]:
-            raise ConfigError(
-                f"no usable key for model calls: {self._variable} is empty or the service refused"
-                " every key in it; set it to a valid key"
+        if best[1]:
+            return best
+        if self._keys:
+            raise ModelError(
+                f"the service refuses {model} with {self._variable}; get access to it, or name"
+                " another model under llm: models:"
             )
-        return best
+        raise ConfigError(
+            f"no usable key for model calls: {self._variable} is empty or the service refused"
+            " every key in it; set it to a valid key"
+        )
 
     def _limiter(self, name: str, model: str) -> _Limiter:
         found = self._limiters.get((name, model))
@@ -236,7 +254,8 @@ class KeyPool:
 class Breaker:
     """Spares a model's service that keeps failing: rests, then lets one call at a time try.
 
-    Faults that say nothing about its health (rate limits, refused keys, bad requests) don't count.
+    Faults that say nothing about its health (rate limits, refused keys, bad requests) don't count,
+    but a try that ends in one reached a service that works again.
     """
 
     def __init__(self, model: str, *, rates: Rates, timing: Timing = _REAL) -> None:
@@ -274,11 +293,11 @@ class Breaker:
 
     def record(self, fault: Fault | None) -> None:
         """Count how a call ended; None for well."""
-        if fault is None:
+        if fault and fault.kind in _UNHEALTHY:
+            self._count(fault)
+        elif fault is None or self._is_tried:
             self._faults = self._rests = 0
             self._is_tried = False
-        elif fault.kind in _UNHEALTHY:
-            self._count(fault)
 
     def _count(self, fault: Fault) -> None:
         now = self._timing.monotonic()

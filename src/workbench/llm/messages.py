@@ -35,6 +35,8 @@ PromptCache = Literal["off", "5m", "1h"]
 
 MAX_PROMPT_BYTES = 2_000_000
 """Longer texts are refused before any money is spent: a mistake, at some 500,000 tokens each."""
+_MOST_NAME = 200
+"""Characters that the store keeps of a name."""
 
 
 class Turn(NamedTuple):
@@ -80,8 +82,13 @@ class Request:
             raise InputError(
                 f"max_tokens={self.max_tokens}, variant={self.variant}: must be >= 1 and >= 0"
             )
-        if not self.namespace.isprintable():
-            raise InputError(f"namespace {self.namespace[:80]!r}: write one line of plain text")
+        for name in ("task", "namespace", "model"):
+            value = getattr(self, name)
+            if not value.isprintable() or len(value) > _MOST_NAME:
+                raise InputError(
+                    f"{name} {value[:80]!r}: write one line of plain text, <= {_MOST_NAME}"
+                    " characters"
+                )
         if self.size_bytes > MAX_PROMPT_BYTES:
             raise InputError(
                 f"a prompt of {self.size_bytes:,} bytes exceeds {MAX_PROMPT_BYTES:,}; shorten it,"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import TypeVar
 
 from workbench.core.errors import InputError, ModelError
@@ -21,6 +22,8 @@ __all__ = ["Sender"]
 T = TypeVar("T")
 _BYTES_PER_TOKEN = 4
 """Of English prose, for the rate limits; the service's count corrects it."""
+_MOST_LOST = 3
+"""Times that one answer may be lost, each charged at its worst case, before it is given up."""
 
 
 class Sender:
@@ -61,8 +64,7 @@ class Sender:
             BudgetError: If a budget leaves too little.
             ModelError: If the service gave no usable answer.
         """
-        if self._off_peak:
-            await self._off_peak.hold(self._tell)
+        await self.hold_until_open()
         async with self._reserving:
             return await self._buy(purchase, on_text)
 
@@ -73,13 +75,16 @@ class Sender:
         if flight is None:
             return None
         shown = _Shown(on_text) if on_text else None
+        lost = 0
         for attempt in range(1, self._config.rates.max_attempts + 1):
             reply = await self._send(flight, purchase, shown)
             if isinstance(reply, Reply):
                 return await self._spending.settle(flight.id, purchase, reply, attempts=attempt)
-            is_last = attempt == self._config.rates.max_attempts
+            lost += reply.may_be_billed
+            is_last = attempt == self._config.rates.max_attempts or lost == _MOST_LOST
             # a refused key was retired: the pool may have a better one
-            is_hopeful = reply.is_retryable or (reply.kind == "denied" and bool(self.pool.keys))
+            may_change_key = reply.kind == "denied" and self.pool.may_serve(flight.model)
+            is_hopeful = reply.is_retryable or may_change_key
             is_final = is_last or not is_hopeful or bool(shown and shown.has_begun)
             if reply.may_be_billed:
                 await self._spending.lose(flight, purchase, reason=reply.message)
@@ -94,6 +99,11 @@ class Sender:
                 flight = again
             await self._hold(flight, asyncio.sleep(self._pause_s(attempt, reply)))
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def hold_until_open(self) -> None:
+        """Wait for the off-peak window, where there is one."""
+        if self._off_peak:
+            await self._off_peak.hold(self._tell)
 
     async def retry(self, send: Callable[[], Awaitable[T | Fault]]) -> T | Fault:
         """Return what a request of which nothing is billed gives, sent again while that may help.
@@ -118,6 +128,7 @@ class Sender:
         """Send once, within every limit; an interrupted call is charged, it may be billed."""
         model, tokens = flight.model, purchase.request.size_bytes // _BYTES_PER_TOKEN
         breaker = self._breakers.setdefault(model, Breaker(model, rates=self._config.rates))
+        await self._hold(flight, self.hold_until_open())
         await self._hold(flight, breaker.wait())
         key = await self._hold(flight, self.pool.acquire(model, tokens=tokens))
         await self._hold(flight, self._slots.acquire())
@@ -149,8 +160,11 @@ class Sender:
 
     def _blame(self, key: Secret, model: str, fault: Fault) -> None:
         """Spare a key that sends too much, and give up one that the service refuses."""
-        if fault.kind == "rate_limit":
-            self.pool.rest(key, model=model, seconds=self._pause_s(0, fault))
+        if fault.kind == "rate_limit" and fault.retry_after_s:
+            rest_s = min(fault.retry_after_s, self._config.rates.retry_after_cap_s)
+            self.pool.rest(key, model=model, seconds=rest_s)
+        elif fault.status == HTTPStatus.FORBIDDEN:
+            self.pool.retire(key, model=model)
         elif fault.kind == "denied":
             self.pool.retire(key)
 

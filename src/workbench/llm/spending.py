@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from typing import Any, Literal
 
 from workbench.core.errors import BudgetError
 from workbench.core.identity import new_id
-from workbench.core.money import ZERO
+from workbench.core.money import ZERO, usd
 from workbench.llm.messages import Answer, PromptCache, Reply, Request, Usage
 from workbench.llm.prices import Prices
 from workbench.llm.router import Route
 from workbench.store.calls import Flight, Settlement, StoredAnswer
 from workbench.store.journal import Journal
-from workbench.store.records import LedgerRow, Phase, now
+from workbench.store.records import REHEARSAL, LedgerRow, Phase, now
 
 __all__ = ["Account", "Purchase", "Spending", "from_stored", "to_stored"]
 
 _LONGEST_WAIT_S = 1.0
+_PATIENCE_S = 2.0
+"""How long a call waits for others' money before it says so."""
+_MOST_TOKENS = 10_000_000
+"""An answer of more, or dearer, is none."""
+_MOST_USD = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +40,10 @@ class Account:
     """Id of the piece of work, the same when it is resumed."""
     owner: str
     """This process, so that others can tell whether it still lives."""
+
+    def is_alike(self, who: str) -> bool:
+        """Return whether another spender plays as this one does, or pays as this one does."""
+        return who.startswith(REHEARSAL) == self.who.startswith(REHEARSAL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +78,7 @@ class Spending:
         provider: str,
         prompt_cache: PromptCache,
         clock: Callable[[], float],
+        tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._journal = journal
         self._prices = prices
@@ -76,6 +86,8 @@ class Spending:
         self._provider = provider
         self._prompt_cache = prompt_cache
         self._clock = clock
+        self._tell = tell
+        self._has_told = False
         self._freed = asyncio.Event()
         self._hits: dict[tuple[str, str, str], tuple[int, Decimal]] = {}
 
@@ -87,7 +99,7 @@ class Spending:
         Raises:
             BudgetError: If what is billed leaves too little, whatever the flights come to.
         """
-        flight = self._flight(purchase.key, purchase.route.model, self._worst(purchase))
+        flight = self._flight(purchase.key, purchase.route.model, self.worst(purchase))
         flight = replace(flight, is_shared=purchase.is_shared)
         return flight if await self._claim(flight) else None
 
@@ -97,12 +109,13 @@ class Spending:
         Raises:
             BudgetError: As for :meth:`reserve`.
         """
-        worst = sum(map(self._worst, purchases), ZERO)
+        worst = sum(map(self.worst, purchases), ZERO)
         flight = self._flight(batch, purchases[0].route.model, worst)
         # what the service has outlives this process
         await self._claim(replace(flight, id=batch, is_shared=False, owner=f"batch:{batch}"))
 
-    def _worst(self, purchase: Purchase) -> Decimal:
+    def worst(self, purchase: Purchase) -> Decimal:
+        """Return dollars that one attempt at a purchase never exceeds."""
         return self._prices.worst_case(
             purchase.request,
             model=purchase.route.model,
@@ -129,6 +142,7 @@ class Spending:
         )
 
     async def _claim(self, flight: Flight) -> bool:
+        asked_at = self._clock()
         while True:
             freed = self._freed
             claim = await self._journal.claim(flight)
@@ -136,13 +150,22 @@ class Spending:
                 return claim.state == "granted"
             if claim.state == "denied":
                 raise BudgetError(claim.reason)
+            if not self._has_told and self._clock() - asked_at > _PATIENCE_S:
+                self._has_told = True
+                self._tell(f"waiting for calls in flight to end: {claim.reason}")
             try:
                 await asyncio.wait_for(freed.wait(), _LONGEST_WAIT_S)
             except TimeoutError:  # a flight of another process may have ended
                 continue
 
     async def settle(
-        self, flight: str, purchase: Purchase, reply: Reply, *, attempts: int = 1
+        self,
+        flight: str,
+        purchase: Purchase,
+        reply: Reply,
+        *,
+        attempts: int = 1,
+        is_once: bool = False,
     ) -> Answer:
         """Return the answer, once it and its cost are durable and the flight is over.
 
@@ -151,6 +174,7 @@ class Spending:
             purchase: What was bought.
             reply: What came.
             attempts: HTTP requests that it took.
+            is_once: Enter nothing where this work has an answer to it already.
         """
         usd = self._prices.price_of(
             reply.usage,
@@ -181,16 +205,19 @@ class Spending:
             outcome="batch" if purchase.is_batch else "sent",
             latency_s=reply.latency_s,
         )
-        await self._end(Settlement(flight=flight, rows=(row,), answer=self._kept(purchase, answer)))
+        kept = self._kept(purchase, answer)
+        await self._end(Settlement(flight=flight, rows=(row,), answer=kept, is_once=is_once))
         return answer
 
     async def lose(self, flight: Flight, purchase: Purchase, *, reason: str) -> None:
         """Charge a flight whose answer was lost at its worst case: it may have been billed."""
-        details = self._details(purchase, attempts=1) | {"outcome": "lost"}
-        row = self._row(
-            flight.model, flight.worst_usd, details=details, is_estimated=True, note=reason[:300]
-        )
+        row = self._lost(purchase, flight.worst_usd, reason=reason)
         await self._end(Settlement(flight=flight.id, rows=(row,), answer=None))
+
+    async def end_batch(self, batch: str, *, lost: Iterable[tuple[Purchase, Decimal, str]]) -> None:
+        """End the one flight of a batch, and charge what was lost of it: (what, at most, why)."""
+        rows = tuple(self._lost(what, worst, reason=why) for what, worst, why in lost)
+        await self._end(Settlement(flight=batch, rows=rows, answer=None))
 
     async def release(self, flight: str) -> None:
         """Give back a reservation of which nothing more will be billed."""
@@ -198,7 +225,7 @@ class Spending:
 
     def count_at_hand(self, purchase: Purchase, answer: Answer, *, saved: Decimal) -> None:
         """Count an answer that cost nothing; many become one ledger row at the next flush."""
-        group = (answer.model, purchase.request.task, answer.outcome)
+        group = (purchase.route.model, purchase.request.task, answer.outcome)
         calls, usd = self._hits.get(group, (0, ZERO))
         self._hits[group] = (calls + 1, usd + saved)
 
@@ -231,6 +258,11 @@ class Spending:
             expires_at=None if purchase.ttl_s is None else self._clock() + purchase.ttl_s,
             answer=to_stored(answer),
         )
+
+    def _lost(self, purchase: Purchase, worst_usd: Decimal, *, reason: str) -> LedgerRow:
+        details = self._details(purchase, attempts=1) | {"outcome": "lost"}
+        model = purchase.route.model
+        return self._row(model, worst_usd, details=details, is_estimated=True, note=reason[:300])
 
     def _details(self, purchase: Purchase, *, attempts: int) -> dict[str, Any]:
         return {
@@ -292,9 +324,17 @@ def from_stored(values: dict[str, Any], *, outcome: Literal["hit", "joined"]) ->
 
     Raises:
         KeyError, TypeError, ValueError: If the values are not an answer (a hostile shared cache).
+        ConfigError: If its price is no amount of dollars.
     """
-    if not isinstance(values["text"], str) or not isinstance(values["stop_reason"], str):
-        raise TypeError("not an answer")
+    texts = [values[name] for name in ("text", "stop_reason", "model")]
+    counts = values["usage"].values() if isinstance(values["usage"], dict) else [None]
+    if (
+        not all(isinstance(text, str) for text in texts)
+        or not all(type(count) is int and 0 <= count <= _MOST_TOKENS for count in counts)
+        or not values["model"].isprintable()
+        or not 0 <= usd(values["usd"]) <= _MOST_USD
+    ):
+        raise ValueError("not an answer")
     return Answer(
         text=values["text"],
         stop_reason=values["stop_reason"],

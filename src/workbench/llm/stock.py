@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from workbench.store.calls import Calls
 
 __all__ = ["AtHand", "Stock"]
 
+_LEASE_S = 15.0
 _POLL_S = (0.05, 1.0)
 """First and longest pause between looks at what another machine is buying."""
 
@@ -42,7 +43,7 @@ class Stock:
     Args:
         config: Whether answers are taken from others at all.
         router: Knows how long an answer keeps.
-        provider: Whose answers.
+        service: Whose answers: provider and address, since another server answers otherwise.
         calls: The store's answers.
         cache: Another cache, shared among machines.
         spending: Counts what cost nothing.
@@ -55,7 +56,7 @@ class Stock:
         config: GatewayConfig,
         *,
         router: Router,
-        provider: str,
+        service: str,
         calls: Calls,
         cache: RedisCache | None,
         spending: Spending,
@@ -63,15 +64,15 @@ class Stock:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._is_shared = config.savings.response_cache
-        self._lease_s = config.rates.timeout_s * config.rates.max_attempts
         self._router = router
-        self._provider = provider
+        self._service = service
         self._calls = calls
         self._cache = cache
         self._spending = spending
         self._work = work
         self._clock = clock
         self._occurrences: Counter[str] = Counter()
+        self._leases: dict[str, asyncio.Task[None]] = {}
 
     def purchase(self, request: Request, *, is_counted: bool = False) -> Purchase:
         """Return what buying the answer to a request would mean.
@@ -82,12 +83,12 @@ class Stock:
                 is counted gets a key of its own, so that on resume it finds the n-th answer.
         """
         route = self._router.route(request)
-        key = request.key(provider=self._provider, model=route.model)
+        key = request.key(provider=self._service, model=route.model)
         if not self._is_shared:
             occurrence = self._occurrences[key]
             self._occurrences[key] += is_counted
             if occurrence:
-                key = request.key(provider=self._provider, model=route.model, occurrence=occurrence)
+                key = request.key(provider=self._service, model=route.model, occurrence=occurrence)
         return Purchase(
             request=request,
             route=route,
@@ -96,19 +97,29 @@ class Stock:
             is_shared=self._is_shared,
         )
 
+    def planned(self, requests: Iterable[Request]) -> list[Purchase]:
+        """Return what asking for requests in that order would buy, without counting them."""
+        kept = self._occurrences.copy()
+        try:
+            return [self.purchase(request, is_counted=True) for request in requests]
+        finally:
+            self._occurrences = kept
+
     async def find(self, purchase: Purchase) -> AtHand:
         """Return the answer that is at hand, or why none is."""
-        stored = await self._calls.find(purchase.key)
+        # a service forgets what was written to its cache, whoever wrote it
+        work = "" if purchase.kind == "prewarm" else self._work
+        stored = await self._calls.find(purchase.key, work=work)
         miss: Literal["absent", "expired", "off"] = "absent" if self._is_shared else "off"
         if stored is not None:
             is_fresh = stored.expires_at is None or stored.expires_at > self._clock()
-            is_own = bool(self._work) and stored.work == self._work
-            if (is_own and purchase.kind != "prewarm") or (self._is_shared and is_fresh):
+            is_own = bool(work) and stored.work == work
+            if is_own or (self._is_shared and is_fresh):
                 found = _usable(stored.answer)
                 if not found.answer:
                     raise StoreError(
-                        f"the answer kept under {purchase.key[:12]} is damaged; remove it:"
-                        f" DELETE FROM responses WHERE key = '{purchase.key}'"
+                        f"the answer kept under {purchase.key} is damaged; remove that row from the"
+                        " table responses"
                     )
                 return found
             miss = "expired" if self._is_shared else "off"
@@ -134,10 +145,12 @@ class Stock:
         """Return an answer that another machine bought meanwhile, or nothing: the turn is ours."""
         pause, longest = _POLL_S
         while self._cache and self._is_shared:
-            is_ours = await self._cache.lease(purchase.key, ttl_s=self._lease_s)
+            is_ours = await self._cache.lease(purchase.key, ttl_s=_LEASE_S)
             found = await self.find(purchase)  # it may just have been bought
             if is_ours and found.answer:
                 await self._cache.release(purchase.key)
+            elif is_ours:
+                self._leases[purchase.key] = asyncio.create_task(self._renew(purchase.key))
             if is_ours or found.answer:
                 return found
             await asyncio.sleep(pause)
@@ -149,7 +162,15 @@ class Stock:
         if self._cache and self._is_shared:
             if answer:
                 await self._cache.put(purchase.key, to_stored(answer), ttl_s=purchase.ttl_s)
-            await self._cache.release(purchase.key)
+            if renewing := self._leases.pop(purchase.key, None):
+                renewing.cancel()
+                await self._cache.release(purchase.key)
+
+    async def _renew(self, key: str) -> None:
+        """Keep a lease that is short, so that nobody waits long for a process that was killed."""
+        while self._cache:
+            await asyncio.sleep(_LEASE_S / 3)
+            await self._cache.renew(key, ttl_s=_LEASE_S)
 
     async def close(self) -> None:
         """Close the connections."""

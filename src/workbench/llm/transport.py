@@ -4,16 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, build_opener
 
 from workbench.core.errors import ConfigError
-from workbench.core.settings import Secret, Settings
+from workbench.core.settings import Secret, Settings, is_loopback
 from workbench.llm.messages import Fault, PromptCache, Reply, Request
 
 if TYPE_CHECKING:
     from workbench.llm.config import GatewayConfig
 
-__all__ = ["BatchTransport", "Sending", "Transport", "open_transport"]
+__all__ = [
+    "LOOPBACK_NAME",
+    "BatchTransport",
+    "Sending",
+    "Transport",
+    "is_rehearsal",
+    "open_transport",
+]
+
+LOOPBACK_NAME = "workbench-loopback"
+"""``Server`` header of the loopback model server, whose money is play money."""
+_PROBE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,3 +111,18 @@ def open_transport(config: GatewayConfig, *, settings: Settings) -> Transport:
 
     clouds = {"bedrock": BedrockTransport, "vertex": VertexTransport}
     return clouds.get(config.provider, AnthropicTransport)(base_url=url, max_connections=limit)
+
+
+def is_rehearsal(config: GatewayConfig) -> bool:
+    """Return whether the configured service only plays: the loopback server says so itself."""
+    if not config.base_url or not is_loopback(config.base_url):
+        return config.provider == "scripted"
+    opener = build_opener(ProxyHandler({}))
+    try:
+        with opener.open(config.base_url, timeout=_PROBE_S) as response:
+            headers = response.headers
+    except HTTPError as error:
+        headers = error.headers
+    except (OSError, HTTPException, ValueError):
+        return False
+    return bool(headers.get("server") == LOOPBACK_NAME)

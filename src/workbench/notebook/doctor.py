@@ -107,12 +107,25 @@ def _network() -> str:
 
 
 def _anthropic_key() -> str:
-    return f"{len(read_keys('anthropic', needed_by='a step with model calls'))} present"
+    try:
+        return f"{len(read_keys('anthropic'))} present"
+    except ConfigError as error:
+        if str(error).startswith("no API key"):
+            raise ConfigError(
+                "absent (only needed for model calls); set ANTHROPIC_API_KEY, or"
+                " WORKBENCH_ANTHROPIC_KEYS for several"
+            ) from None
+        raise
 
 
 def _openai_key() -> str:
     count = sum(bool(key.reveal()) for key in read_keys("openai"))
-    return f"{count} present" if count else "absent; servers on this machine need none"
+    if not count:
+        raise ConfigError(
+            "absent (only needed for OpenAI-compatible services, not for servers on this machine);"
+            " set OPENAI_API_KEY"
+        )
+    return f"{count} present"
 
 
 def _cache() -> str:
@@ -139,4 +152,4 @@ def _cache() -> str:
 def _program(*commands: str) -> str:
     for path in filter(None, map(shutil.which, commands)):
         return path
-    raise OSError(f"none of {', '.join(commands)}; only tests and provenance use it")
+    raise OSError(f"absent (only needed for tests and provenance): {', '.join(commands)}")

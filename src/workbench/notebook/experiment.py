@@ -17,7 +17,6 @@ from workbench.core.fields import refuse_unknown, suggest
 from workbench.core.money import usd
 from workbench.core.settings import project_root
 from workbench.llm.config import GatewayConfig, parse
-from workbench.llm.off_peak import OffPeak
 from workbench.notebook.parameters import Notebook, check_parameters, read_notebook
 
 __all__ = ["Experiment", "Member", "Step", "load_experiment", "resolve"]
@@ -106,7 +105,7 @@ def load_experiment(file: Path, *, overrides: tuple[str, ...] = ()) -> Experimen
         description=str(document.get("description", "")),
         file=file,
         root=root,
-        llm=_llm(document, file),
+        llm=_llm(document, file, root),
         steps={step: parsed[step] for step in _order(parsed, file)},
     )
 
@@ -209,15 +208,10 @@ def _step(name: Any, value: Any, file: Path, root: Path) -> Step:
     )
 
 
-def _llm(document: Mapping[str, Any], file: Path) -> GatewayConfig:
+def _llm(document: Mapping[str, Any], file: Path, root: Path) -> GatewayConfig:
     """Return how models are called; the smaller of both limits on the experiment counts."""
     section = document.get("llm")
-    config = parse({} if section is None else section, where=f"{file}: llm")
-    try:
-        if config.off_peak:
-            OffPeak.parse(config.off_peak)
-    except ConfigError as error:
-        raise ConfigError(f"{file}: llm.{error}") from None
+    config = parse({} if section is None else section, where=f"{file}: llm", root=root)
     if (budget := document.get("budget_usd")) is None:
         return config
     own = config.budgets.experiment

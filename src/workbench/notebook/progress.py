@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -25,7 +26,7 @@ _LOOK = {
     "waiting": ("·", "bright_black"),
     "due": ("+", "cyan"),
 }
-_PIPE_WIDTH = 160
+_COLUMN_GAP = 2
 _RUN_COLUMNS = ("step", "member", "state", "wall_s", "cpu_s", "peak_rss_mb", "error")
 
 
@@ -96,21 +97,46 @@ def show_experiments(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> Non
     show_table(columns, table)
 
 
-def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print cells as a table, figures to the right."""
+def show_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, spare: Sequence[str] = ()
+) -> None:
+    """Print cells as a table, figures to the right and never cut.
+
+    Args:
+        columns: Headings.
+        rows: Cells.
+        spare: Headings of columns that a narrow terminal does without, the first one first.
+    """
     from rich import box
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD)
-    for place, name in enumerate(columns):
-        is_figure = all(row[place][:1] in "-$0123456789" for row in rows)
-        table.add_column(name, no_wrap=name != "error", justify="right" if is_figure else "left")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    # a pipe has no width: cut nothing there
-    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
+    cells = {name: [row[place] for row in rows] for place, name in enumerate(columns)}
+    widths = {name: max(map(cell_len, [name, *column])) for name, column in cells.items()}
+    # a pipe has no width: everything is in it
+    terminal = Console().width if sys.stdout.isatty() else math.inf
+    for name in spare:
+        if _whole_width(widths) > terminal:
+            del cells[name], widths[name]
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for name, column in cells.items():
+        is_figure = all(cell[:1] in "-$0123456789" for cell in column)
+        table.add_column(
+            name,
+            no_wrap=is_figure,
+            min_width=widths[name] if is_figure else 1,
+            justify="right" if is_figure else "left",
+            overflow="fold",
+        )
+    for row in zip(*cells.values(), strict=True):
+        table.add_row(*map(Text, row))
+    Console(width=int(min(terminal, _whole_width(widths)))).print(table, crop=False)
+
+
+def _whole_width(widths: Mapping[str, int]) -> int:
+    return sum(width + _COLUMN_GAP for width in widths.values())
 
 
 def _cell(value: Any) -> str:

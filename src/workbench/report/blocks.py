@@ -70,10 +70,7 @@ class Passages:
 
     @classmethod
     def of(cls, rows: Sequence[Mapping[str, Any]], *, texts: Sequence[str]) -> Passages:
-        """Return records as passages: some keys are long texts, the others labels.
-
-        At most 40 are kept, and 1,500 characters of each text.
-        """
+        """Return 40 records at most as passages: some keys are long texts, the others labels."""
         made = []
         for row in rows[:_MAX_PASSAGES]:
             labels = [str(value) for key, value in row.items() if key not in texts and value]

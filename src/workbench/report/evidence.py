@@ -11,7 +11,7 @@ from typing import Any
 from workbench.core.identity import content_id
 from workbench.core.money import ZERO
 from workbench.report.blocks import Text
-from workbench.report.tables import short
+from workbench.report.tables import counted, short
 from workbench.store.database import Store
 from workbench.store.records import Run
 
@@ -94,7 +94,7 @@ class Evidence:
             "judges": [judge["id"] for row in rows for judge in row.get("judges", ())],
             "commit": [stamp.get("commit") for stamp in stamps],
         }
-        parts = [f"{len(rows)} run{'s' * (len(rows) > 1)}"]
+        parts = [counted(len(rows), "run")]
         for name, values in named.items():
             told = dict.fromkeys(short(str(value)) for value in values if value not in (None, ""))
             parts += [f"{name} {', '.join(told)}"] * bool(told)
@@ -145,7 +145,8 @@ def read_evidence(store: Store, experiment: str) -> Evidence:
         usd, kwh = bills.get(one.job, (ZERO, 0.0))
         bills[one.job] = (usd + one.usd, kwh + one.quantity * (one.unit == "kwh"))
     ablations = [*store.runs.find(experiment="ablation", state="succeeded"), *done.values()]
-    found = [run.result for run in ablations if run.result.get("kind") == "ablation"]
+    # those of an older version know nothing of tokens
+    found = [run.result for run in ablations if "claimed_tokens" in run.result.get("combined", ())]
     return Evidence(
         experiment=experiment,
         file=Path(row["file"]).name,

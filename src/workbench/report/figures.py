@@ -10,23 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from workbench.report.tables import cell, dollars, estimate, percent, words
+from workbench.report.tables import Rows, cell, dollars, estimate, percent, words
 from workbench.store.results import Interval
 
 __all__ = [
-    "COLORS",
-    "DARK",
-    "Beside",
-    "bars",
-    "beside",
-    "color_of",
-    "curves",
-    "dots",
-    "frontier",
-    "law",
-    "plain",
-    "tornado",
-]
+    "COLORS", "DARK", "Beside", "Spec", "bars", "beside", "color_of", "curves", "dots", "frontier",
+    "law", "plain", "tornado",
+]  # fmt: skip
+
+Spec = dict[str, Any]
+"""A figure or a part of it, as Plotly reads it."""
 
 _THEME = {
     "ink": ("#23221f", "#e9e6dd"),
@@ -75,13 +68,8 @@ def color_of(name: str, position: int) -> str:
     return _METHODS[name][0] if name in _METHODS else _CYCLE[position % len(_CYCLE)]
 
 
-def dots(rows: Sequence[str], series: Mapping[str, Mapping[str, Interval]]) -> dict[str, Any]:
-    """Return a dot plot of rates with their intervals.
-
-    Args:
-        rows: Names, top to bottom.
-        series: Target → row → rate.
-    """
+def dots(rows: Sequence[str], series: Mapping[str, Mapping[str, Interval]]) -> Spec:
+    """Return a dot plot of the rates, target → row → rate, with their intervals."""
     traces = []
     step = 0.54 / max(len(series), 1)
     for position, (name, points) in enumerate(series.items()):
@@ -98,7 +86,7 @@ def dots(rows: Sequence[str], series: Mapping[str, Mapping[str, Interval]]) -> d
     return _rows(traces, [(row, "") for row in rows], each=max(34, 13 * len(series)), x=x)
 
 
-def bars(values: Mapping[str, float], *, show: Callable[[Any], str]) -> dict[str, Any]:
+def bars(values: Mapping[str, float], *, show: Callable[[Any], str]) -> Spec:
     """Return horizontal bars, largest on top, each with its value beside it."""
     ordered = sorted(values.items(), key=lambda item: (-item[1], item[0]))[:_MAX_BARS]
     trace = _bars([(0.0, value) for _, value in ordered], "blue")
@@ -107,13 +95,8 @@ def bars(values: Mapping[str, float], *, show: Callable[[Any], str]) -> dict[str
     return _rows([trace], [(name, "") for name, _ in ordered], each=32, x=x)
 
 
-def tornado(rows: Sequence[Mapping[str, Any]], *, base: float) -> dict[str, Any]:
-    """Return what each assumption alone does to the yearly saving, in the order given.
-
-    Args:
-        rows: Of a sensitivity: name, low, high, saving_at_low_usd, saving_at_high_usd.
-        base: The saving with every assumption as it is.
-    """
+def tornado(rows: Sequence[Mapping[str, Any]], *, base: float) -> Spec:
+    """Return what each assumption alone does to the yearly saving ``base``, in the order given."""
     traces = []
     reach = [base]
     for end, color in (("low", "orange"), ("high", "blue")):
@@ -144,7 +127,7 @@ class Beside(NamedTuple):
     dot: float | None = None
 
 
-def beside(rows: Sequence[Beside], *, color: str) -> dict[str, Any]:
+def beside(rows: Sequence[Beside], *, color: str) -> Spec:
     """Return bars of one color with ticks and dots on them, in the order given."""
     marked = [(at, row.mark) for at, row in enumerate(rows) if row.mark]
     ticks = _marks([mark["value"] for _, mark in marked], [at for at, _ in marked], "vermillion")
@@ -160,7 +143,7 @@ def beside(rows: Sequence[Beside], *, color: str) -> dict[str, Any]:
     return _rows([one | {"hoverinfo": "skip"} for one in traces], names, each=40, x=x)
 
 
-def law(laws: Mapping[str, Any], *, axis: str) -> dict[str, Any]:
+def law(laws: Mapping[str, Any], *, axis: str) -> Spec:
     """Return the scaling law: measured points per seed, fit, interval, baselines, forecast."""
     curve, points, forecast = laws["curve"], laws["points"], laws["forecast"]
     ahead: Interval = forecast["loss"]
@@ -203,7 +186,7 @@ def law(laws: Mapping[str, Any], *, axis: str) -> dict[str, Any]:
     return _figure(traces, height=400, x=x, y=y, right=64, labels=labels)
 
 
-def curves(runs: Sequence[Mapping[str, Any]], *, axis: str) -> dict[str, Any]:
+def curves(runs: Sequence[Mapping[str, Any]], *, axis: str) -> Spec:
     """Return the validation loss of every run over its steps; more of the axis is darker."""
     sizes = sorted({run["axes"].get(axis, 0) for run in runs})
     ends: dict[str, list[float]] = {}
@@ -225,17 +208,12 @@ def curves(runs: Sequence[Mapping[str, Any]], *, axis: str) -> dict[str, Any]:
     return _figure(traces, height=320, x=_title("training step"), y=y, right=32, labels=labels)
 
 
-def frontier(
-    points: Mapping[str, Sequence[Mapping[str, Any]]], *, marked_gain: float
-) -> dict[str, Any]:
-    """Return the safety–semantic frontier: a line per method through its gains.
+def frontier(points: Mapping[str, Rows], *, marked_gain: float) -> Spec:
+    """Return a line per method through its points in order of gain; marks at one gain are larger.
 
-    Args:
-        points: Method → points in order of gain, each with ``gain``, ``semantic`` and ``safety``
-            (intervals over seeds) and ``seeds`` (list of ``(semantic, safety)``).
-        marked_gain: The gain whose marks are larger.
+    A point has ``gain``, the intervals ``semantic`` and ``safety``, and both per seed, ``seeds``.
     """
-    traces: list[dict[str, Any]] = []
+    traces: list[Spec] = []
     best = max((p["semantic"]["value"] for gains in points.values() for p in gains), default=0)
     for position, (method, gains) in enumerate(points.items()):
         color, symbol = color_of(method, position), _METHODS.get(method, ("", "circle"))[1]
@@ -277,21 +255,10 @@ def _gain_labels(method: str, gains: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _figure(
-    traces: Sequence[dict[str, Any]],
-    *,
-    height: int,
-    x: Mapping[str, Any],
-    y: Mapping[str, Any],
-    right: int,
-    labels: Sequence[dict[str, Any]] = (),
-) -> dict[str, Any]:
-    axis = {
-        "gridcolor": COLORS["grid"],
-        "linecolor": COLORS["muted"],
-        "zeroline": False,
-        "automargin": True,
-        "ticks": "",
-    }
+    traces: list[Spec], *, height: int, x: Spec, y: Spec, right: int, labels: Sequence[Spec] = ()
+) -> Spec:
+    axis: Spec = {"gridcolor": COLORS["grid"], "linecolor": COLORS["muted"], "ticks": ""}
+    axis |= {"zeroline": False, "automargin": True}
     layout = {
         "height": height,
         "margin": {"l": 48, "r": right, "t": 12, "b": 36},
@@ -308,13 +275,7 @@ def _figure(
     return {"data": [*traces], "layout": layout}
 
 
-def _rows(
-    traces: Sequence[dict[str, Any]],
-    rows: Sequence[tuple[str, str]],
-    *,
-    each: int,
-    x: Mapping[str, Any],
-) -> dict[str, Any]:
+def _rows(traces: list[Spec], rows: Sequence[tuple[str, str]], *, each: int, x: Spec) -> Spec:
     """Return a figure of named rows, top to bottom; a second line tells a row's figures."""
     names = [
         plain(words(name), characters=_LABEL_CHARACTERS)
@@ -326,38 +287,38 @@ def _rows(
     return _figure(traces, height=50 + each * len(rows), x={"nticks": 6, **x}, y=y, right=24)
 
 
-def _title(text: str) -> dict[str, Any]:
+def _title(text: str) -> Spec:
     font = {"color": COLORS["muted"], "size": 12}
     return {"title": {"text": plain(text), "font": font, "standoff": 10}}
 
 
-def _bars(reaches: Sequence[tuple[float, float]], color: str) -> dict[str, Any]:
+def _bars(reaches: Sequence[tuple[float, float]], color: str) -> Spec:
     starts = {"base": [start for start, _ in reaches], "x": [end - start for start, end in reaches]}
     look = {"marker": {"color": COLORS[color]}, "width": 0.5, "cliponaxis": False}
     rows = {"type": "bar", "orientation": "h", "y": list(range(len(reaches)))}
     return {**rows, **starts, **look, "hoverinfo": "skip"}
 
 
-def _marks(x: Sequence[float], y: Sequence[float], color: str) -> dict[str, Any]:
+def _marks(x: Sequence[float], y: Sequence[float], color: str) -> Spec:
     marker = {"color": COLORS[color], "size": 8}
     shared = {"type": "scatter", "mode": "markers", "hoverinfo": "text"}
     return {**shared, "x": [*x], "y": [*y], "marker": marker}
 
 
-def _line(x: Sequence[float], y: Sequence[float], *, color: str, width: float) -> dict[str, Any]:
+def _line(x: Sequence[float], y: Sequence[float], *, color: str, width: float) -> Spec:
     line = {"color": COLORS[color], "width": width}
     shared = {"type": "scatter", "mode": "lines", "hoverinfo": "skip"}
     return {**shared, "x": [*x], "y": [*y], "line": line}
 
 
-def _whiskers(intervals: Sequence[Interval], color: str) -> dict[str, Any]:
+def _whiskers(intervals: Sequence[Interval], color: str) -> Spec:
     above = [max(one["high"] - one["value"], 0) for one in intervals]
     below = [max(one["value"] - one["low"], 0) for one in intervals]
     look = {"color": COLORS[color], "thickness": 1.2, "width": 0}
     return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, **look}
 
 
-def _labels(values: Mapping[str, float], *, gap: float, color: str = "") -> list[dict[str, Any]]:
+def _labels(values: Mapping[str, float], *, gap: float, color: str = "") -> list[Spec]:
     """Return the names of lines at their right end, so far apart that each can be read."""
     made = []
     lowest = float("-inf")

@@ -38,7 +38,6 @@ _CHAPTERS: Mapping[str, tuple[Callable[[Evidence], Page | None], tuple[str, ...]
     "campaign": (campaign.page, ("test_set", "execution", "analysis")),
     "cost": (cost.page, ("cost",)),
 }
-_NAMES = ("index", *_CHAPTERS)
 _HEADLINES = ("campaign", "frontier", "scaling", "cost")
 """Pages whose findings open the first page, in this order."""
 _UNSEEN = re.compile(
@@ -49,11 +48,7 @@ _UNSEEN = re.compile(
 def render(store: Store, experiment: str, folder: Path, *, single_file: bool = False) -> Path:
     """Return the report's ``index.html``; writes the pages unless nothing changed since.
 
-    Args:
-        store: Where the runs and the ledger are.
-        experiment: Name of the experiment; it may be unfinished.
-        folder: Where the pages go.
-        single_file: One ``index.html`` with everything instead of one page per chapter.
+    The experiment may be unfinished. A single file has everything instead of a page per chapter.
 
     Raises:
         ConfigError: If the experiment never ran.
@@ -61,17 +56,19 @@ def render(store: Store, experiment: str, folder: Path, *, single_file: bool = F
     """
     evidence = read_evidence(store, experiment)
     index, stamp = folder / "index.html", folder / _STAMP
-    names = _NAMES[:1] if single_file else _NAMES
+    # what no experiment file planned, an ablation, has no other chapters to come
+    titles = [name for name in _CHAPTERS if evidence.file or name == "cost"]
+    names = {"index", *([] if single_file else titles)}
     key = text_id(evidence.fingerprint(), _code_hash(), str(single_file))
     whole = [stamp, *(folder / f"{name}.html" for name in names)]
     if all(path.is_file() for path in whole) and stamp.read_text(encoding="utf-8") == key:
         return index
     stamp.unlink(missing_ok=True)
-    chapters = [_build(name, evidence) for name in _CHAPTERS]
+    chapters = [_build(name, evidence) for name in titles]
     pages = [story.page(evidence, chapters), *chapters]
     for name, content in _write(pages, evidence, single_file=single_file).items():
         write_atomic(folder / f"{name}.html", content)
-    for stale in set(_NAMES) - set(names):
+    for stale in {*_CHAPTERS} - names:
         (folder / f"{stale}.html").unlink(missing_ok=True)
     write_atomic(stamp, key.encode())
     return index

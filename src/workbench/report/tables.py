@@ -9,26 +9,10 @@ from typing import Any, NamedTuple
 from workbench.core.money import show_usd, usd
 
 __all__ = [
-    "Cell",
-    "Column",
-    "Estimate",
-    "Heads",
-    "Number",
-    "Table",
-    "cell",
-    "counts",
-    "dollars",
-    "duration",
-    "energy",
-    "estimate",
-    "number",
-    "percent",
-    "records",
-    "short",
-    "size",
-    "table",
-    "words",
-]
+    "Cell", "Column", "Estimate", "Heads", "Number", "Rows", "Table", "cell", "counted", "counts",
+    "dollars", "duration", "energy", "estimate", "number", "percent", "records", "short", "size",
+    "table", "words",
+]  # fmt: skip
 
 _MAX_ROWS = 300
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -57,6 +41,7 @@ class Estimate(NamedTuple):
 
 
 Cell = str | Estimate
+Rows = Sequence[Mapping[str, Any]]
 Heads = Mapping[str, Callable[[Any], Cell]]
 """Head of a column → what it shows of a thing."""
 
@@ -91,12 +76,8 @@ def table(
 ) -> Table:
     """Return a table; a head is written ``name`` or ``name | unit``.
 
-    Args:
-        caption: What the table shows.
-        heads: Of the columns; with them, what each shows of a row.
-        rows: Cells, or any things where the heads know what to show; the first 300 are kept, and
-            the note says how many are not.
-        note: Shown below.
+    Rows are cells, or any things where the heads know what to show of them. The first 300 are
+    kept, and the note below says how many are not.
     """
     shows = list(heads.values()) if isinstance(heads, Mapping) else None
     body = [tuple(show(row) for show in shows) if shows else tuple(row) for row in rows]
@@ -155,6 +136,11 @@ def number(value: float) -> Number:
         mantissa, exponent = f"{value:.2e}".split("e")
         shown = f"{mantissa} × 10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
     return Number(shown.replace("-", "−"))
+
+
+def counted(count: int, noun: str) -> str:
+    """Return how many there are of a thing, in words."""
+    return f"{number(count)} {noun}{'s' * (count != 1)}"
 
 
 def percent(value: float) -> Number:

@@ -1,8 +1,11 @@
-"""What model calls were billed, by what a budget may limit."""
+"""What model calls were billed, by what a budget may limit, and what was charged as lost."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import fields, replace
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, bindparam, select
 
@@ -10,8 +13,15 @@ from workbench.core.money import ZERO
 from workbench.store import schema
 from workbench.store.budgets import Scope, scopes_of
 from workbench.store.ledger import TOKEN
+from workbench.store.records import LedgerRow, now
 
-__all__ = ["Billed"]
+if TYPE_CHECKING:
+    from workbench.store.calls import Flight
+
+__all__ = ["Billed", "found_rows", "lost_row"]
+
+_LOST = "sent, its answer was lost with its process; charged at its worst case"
+_FOUND = "its process lived and ended the call: the charge for a lost one is taken back"
 
 _READ = ("id", "who", "job", "experiment", "phase", "at", "usd")
 _SINCE = (
@@ -20,6 +30,16 @@ _SINCE = (
         schema.ledger.c.id > bindparam("last_id"),
         schema.ledger.c.unit == TOKEN,
         schema.ledger.c.usd != "0",
+    )
+    .order_by(schema.ledger.c.id)
+)
+
+_LOST_ROWS = (
+    select(*(schema.ledger.c[one.name] for one in fields(LedgerRow)))
+    .where(
+        schema.ledger.c.unit == TOKEN,
+        schema.ledger.c.estimated,
+        schema.ledger.c.details["flight"].as_string().in_(bindparam("flights", expanding=True)),
     )
     .order_by(schema.ledger.c.id)
 )
@@ -44,3 +64,41 @@ class Billed:
             for scope in scopes_of(row, at=row.at):
                 self.usd[scope] = self.usd.get(scope, ZERO) + usd
             self._last_id = row.id
+
+
+def found_rows(connection: Connection, flights: Collection[str]) -> list[LedgerRow]:
+    """Return rows that take back what was charged for flights that then ended after all."""
+    charges: dict[str, list[LedgerRow]] = {}
+    for row in connection.execute(_LOST_ROWS, {"flights": list(flights)}).mappings():
+        charge = LedgerRow(**{**row, "usd": Decimal(row["usd"])})
+        charges.setdefault(charge.details["flight"], []).append(charge)
+    return [
+        replace(
+            first,
+            at=now(),
+            usd=ZERO - first.usd,
+            note=_FOUND,
+            details=first.details | {"calls": -1},
+        )
+        for first, *taken_back in charges.values()
+        if not taken_back
+    ]
+
+
+def lost_row(flight: Flight) -> LedgerRow:
+    """Return the charge for a flight whose process died."""
+    return LedgerRow(
+        who=flight.who,
+        job=flight.job,
+        experiment=flight.experiment,
+        phase=flight.phase,
+        resource=flight.model,
+        quantity=0,
+        unit=TOKEN,
+        usd=flight.worst_usd,
+        price_version="worst case",
+        estimated=True,
+        note=_LOST,
+        work=flight.work,
+        details={"calls": 1, "provider": flight.provider, "outcome": "lost", "flight": flight.id},
+    )

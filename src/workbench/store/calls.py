@@ -18,23 +18,32 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Engine, bindparam, delete, insert, select, update
 
 from workbench.store import schema
-from workbench.store.billed import Billed
+from workbench.store.billed import Billed, found_rows, lost_row
 from workbench.store.budgets import Budgets, Judge
-from workbench.store.ledger import TOKEN, execute_many, insert_rows, take_turn
+from workbench.store.ledger import execute_many, insert_rows, take_turn
 from workbench.store.owners import Owners
 from workbench.store.records import LedgerRow, Phase, now
-from workbench.store.responses import Responses, StoredAnswer, fresh_keys, keep, remove_expired
+from workbench.store.responses import (
+    Responses,
+    StoredAnswer,
+    fresh_keys,
+    keep,
+    own_answers,
+    remove_expired,
+)
 from workbench.store.transaction import transaction
 
 __all__ = ["Batch", "BatchState", "Calls", "Claim", "Flight", "Settlement", "StoredAnswer"]
 
 BatchState = Literal["submitting", "open", "collected"]
 
-_KEPT_S = 7 * 24 * 3600
+_DAY_S = 24 * 3600
+_KEPT_S = 7 * _DAY_S
 """How long an expired response may still serve the work that bought it."""
 _BATCH = "batch:"
-"""Such an owner outlives every process, until its batch is collected."""
-_LOST = "sent, its answer was lost with its process; charged at its worst case"
+"""Such an owner outlives every process, until its batch is collected or too old."""
+_BATCH_S = 29 * _DAY_S
+"""Services drop results then; what nobody has collected is charged as lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +68,11 @@ class Flight:
     is_shared: bool = True
     """Whether the answer may serve others; if not, the key is never ``taken``."""
 
+    @property
+    def is_batch(self) -> bool:
+        """Whether it is what a message batch may cost."""
+        return self.owner.startswith(_BATCH)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
@@ -69,7 +83,7 @@ class Claim:
     has this key, or its answer is there · ``denied``: what is billed leaves too little, whatever
     the flights come to."""
     reason: str = ""
-    """Of ``denied``: one line for a BudgetError."""
+    """Of ``denied`` and ``waiting``: one line that names the budget."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +94,8 @@ class Settlement:
     rows: tuple[LedgerRow, ...]
     answer: StoredAnswer | None
     """None: nothing to keep."""
+    is_once: bool = False
+    """Enter neither rows nor answer where one of its key and work is kept already."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +110,8 @@ class Batch:
     who: str
     key_hash: str
     """First 12 hex digits of the API key's sha256: only that key can collect."""
+    owner: str = ""
+    """The process that submits it, see :func:`this_process`."""
     requests: dict[str, Any]
     """Custom id → what its answer needs."""
     remote_id: str = ""
@@ -146,25 +164,35 @@ class Calls:
                 with transaction(self._engine) as connection:
                     take_turn(connection)
                     verdicts = self._judge(connection, claims, budgets) if claims else []
-                    _settle(connection, settlements, rows)
+                    _settle(connection, settlements, rows, at=self._clock())
             except BaseException:
                 self._billed = Billed()  # it may have seen rows that now never were
                 raise
         return verdicts
 
-    def read(self, key: str) -> StoredAnswer | None:
-        """Return the answer kept under a key, expired or not.
+    def read(self, key: str, *, work: str = "") -> StoredAnswer | None:
+        """Return the answer kept under a key, expired or not: the work's own, else the freshest.
 
         Raises:
             StoreError: If the database cannot be read.
         """
-        return self._responses.read(key)
+        return self._responses.read(key, work=work)
 
-    async def find(self, key: str) -> StoredAnswer | None:
+    async def find(self, key: str, *, work: str = "") -> StoredAnswer | None:
         """Return the same as :meth:`read` without holding up the event loop."""
         if self._engine.dialect.name == "sqlite":  # faster than a thread
-            return self._responses.read(key)
-        return await asyncio.to_thread(self._responses.read, key)
+            return self._responses.read(key, work=work)
+        return await asyncio.to_thread(self._responses.read, key, work=work)
+
+    def touch(self, owner: str) -> None:
+        """Show other hosts, which cannot see a process, that the owner of flights lives."""
+        at = datetime.fromtimestamp(self._clock(), UTC).isoformat()
+        with transaction(self._engine) as connection:
+            connection.execute(_TOUCH, {"whose": owner, "moment": at})
+
+    def is_alive(self, owner: str, *, at: str) -> bool:
+        """Return whether what a process began at a moment (ISO 8601) can still be ended by it."""
+        return self._owners.is_alive(owner, at=at)
 
     def recover(self) -> list[Flight]:
         """Return the flights of dead processes, now charged as lost at their worst case.
@@ -177,10 +205,21 @@ class Calls:
             remove_expired(connection, before=self._clock() - _KEPT_S)
         return lost
 
-    def add_batch(self, batch: Batch) -> None:
-        """Note a batch, before it is submitted."""
+    def add_batch(self, batch: Batch) -> bool:
+        """Note a batch before it is submitted, unless an open one of its work asks for the same.
+
+        Returns:
+            Whether it was noted.
+        """
         with transaction(self._engine) as connection:
-            connection.execute(insert(schema.batches), vars(batch))
+            take_turn(connection)
+            is_new = all(
+                batch.requests.keys().isdisjoint(one.requests)
+                for one in self._open_batches(connection, batch.work)
+            )
+            if is_new:
+                connection.execute(insert(schema.batches), vars(batch))
+        return is_new
 
     def update_batch(self, batch: str, *, state: BatchState, remote_id: str | None = None) -> None:
         """Set the state of a batch, and the service's id where it is known now."""
@@ -190,12 +229,9 @@ class Calls:
             connection.execute(update(table).where(table.c.id == batch).values(**values))
 
     def open_batches(self, work: str) -> list[Batch]:
-        """Return the batches of a piece of work that are not collected, oldest first."""
-        table = schema.batches
-        query = select(table).where(table.c.work == work, table.c.state != "collected")
+        """Return the batches of a piece of work that can still be collected, oldest first."""
         with transaction(self._engine) as connection:
-            found = connection.execute(query.order_by(table.c.created_at, table.c.id)).mappings()
-            return [Batch(**row) for row in found]
+            return self._open_batches(connection, work)
 
     def remote_batches(self) -> set[str]:
         """Return the service's ids of all batches ever submitted from this store."""
@@ -255,19 +291,27 @@ class Calls:
             for row in connection.execute(_SELECT_FLIGHTS).mappings()
         ]
         open_batches: set[str] = set()
-        if any(one.owner.startswith(_BATCH) for one in flights):
-            open_batches.update(connection.execute(_OPEN_BATCHES).scalars())
+        if any(one.is_batch for one in flights):
+            oldest = {"oldest": self._oldest()}
+            open_batches.update(connection.execute(_OPEN_BATCHES, oldest).scalars())
         flying = [one for one in flights if self._is_flying(one, open_batches)]
         if len(flying) == len(flights):
             return flying, []
         alive = {one.id for one in flying}
         lost = [one for one in flights if one.id not in alive]
-        insert_rows(connection, map(_lost_row, lost))
+        insert_rows(connection, map(lost_row, lost))
         execute_many(connection, _DELETE_FLIGHT, [{"flight": one.id} for one in lost])
         return flying, lost
 
+    def _open_batches(self, connection: Connection, work: str) -> list[Batch]:
+        values = {"oldest": self._oldest(), "whose": work}
+        return [Batch(**row) for row in connection.execute(_BATCHES_OF, values).mappings()]
+
+    def _oldest(self) -> str:
+        return datetime.fromtimestamp(self._clock() - _BATCH_S, UTC).isoformat()
+
     def _is_flying(self, flight: Flight, open_batches: Collection[str]) -> bool:
-        if flight.owner.startswith(_BATCH):
+        if flight.is_batch:
             return flight.owner.removeprefix(_BATCH) in open_batches
         return self._owners.is_alive(flight.owner, at=flight.at)
 
@@ -275,30 +319,48 @@ class Calls:
 _SELECT_FLIGHTS = select(*(schema.flights.c[one.name] for one in fields(Flight)))
 _INSERT_FLIGHTS = insert(schema.flights)
 _DELETE_FLIGHT = delete(schema.flights).where(schema.flights.c.id == bindparam("flight"))
-_OPEN_BATCHES = select(schema.batches.c.id).where(schema.batches.c.state != "collected")
+_TOUCH = (
+    update(schema.flights)
+    .where(schema.flights.c.owner == bindparam("whose"))
+    .values(at=bindparam("moment"))
+)
+_OPEN_BATCHES = select(schema.batches.c.id).where(
+    schema.batches.c.state != "collected", schema.batches.c.created_at > bindparam("oldest")
+)
+_BATCHES_OF = (
+    _OPEN_BATCHES.with_only_columns(schema.batches)
+    .where(schema.batches.c.work == bindparam("whose"))
+    .order_by(schema.batches.c.created_at, schema.batches.c.id)
+)
 
 
 def _settle(
-    connection: Connection, settlements: Sequence[Settlement], rows: Sequence[LedgerRow]
+    connection: Connection,
+    settlements: Sequence[Settlement],
+    rows: Sequence[LedgerRow],
+    *,
+    at: float,
 ) -> None:
-    execute_many(connection, _DELETE_FLIGHT, [{"flight": one.flight} for one in settlements])
-    insert_rows(connection, [*(row for one in settlements for row in one.rows), *rows])
-    keep(connection, (one.answer for one in settlements if one.answer))
+    ended = {one.flight for one in settlements if one.flight}
+    removed = execute_many(connection, _DELETE_FLIGHT, [{"flight": one} for one in ended])
+    found = found_rows(connection, ended) if removed < len(ended) else []
+    new = _without_known(connection, settlements, at=at)
+    insert_rows(connection, [*found, *(row for one in new for row in one.rows), *rows])
+    keep(connection, (one.answer for one in new if one.answer))
 
 
-def _lost_row(flight: Flight) -> LedgerRow:
-    return LedgerRow(
-        who=flight.who,
-        job=flight.job,
-        experiment=flight.experiment,
-        phase=flight.phase,
-        resource=flight.model,
-        quantity=0,
-        unit=TOKEN,
-        usd=flight.worst_usd,
-        price_version="worst case",
-        estimated=True,
-        note=_LOST,
-        work=flight.work,
-        details={"calls": 1, "provider": flight.provider, "outcome": "lost"},
-    )
+def _without_known(
+    connection: Connection, settlements: Sequence[Settlement], *, at: float
+) -> list[Settlement]:
+    """Leave out those to be entered once whose answer the same work has already."""
+    asked = [one.answer.key for one in settlements if one.is_once and one.answer]
+    known = own_answers(connection, asked, at=at) if asked else set()
+    new = []
+    for one in settlements:
+        name = one.answer and (one.answer.key, one.answer.work)
+        if one.is_once and name in known:
+            continue
+        new.append(one)
+        if name:
+            known.add(name)
+    return new

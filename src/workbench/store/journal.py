@@ -11,6 +11,8 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
+from sqlalchemy.exc import DataError
+
 from workbench.core.errors import StoreError
 from workbench.store.budgets import Budgets
 from workbench.store.calls import Calls, Claim, Flight, Settlement
@@ -21,6 +23,8 @@ __all__ = ["Journal"]
 _MOST_AT_ONCE = 1_000
 _GATHER_S = 0.002
 """How long the first entry waits for others: a third of the processor time per call is saved."""
+_BEAT_S = 60.0
+"""How often open flights say that their process lives; other hosts wait fifteen times as long."""
 
 
 class _Entry(NamedTuple):
@@ -33,7 +37,8 @@ class Journal:
     """Makes claims and settlements durable; usable from any thread and event loop.
 
     A commit costs about the same for one call as for fifty, so a thread of its own commits all
-    that came since the last one, and then tells the callers.
+    that came since the last one, and then tells the callers. What was spent and could not be
+    written, e.g. to a full disk, is written with the next commit.
 
     Args:
         calls: What is written to.
@@ -47,7 +52,10 @@ class Journal:
         self._door = threading.Lock()
         self._writer: threading.Thread | None = None
         self._is_closed = False
+        self._left: list[_Entry] = []
         self._unnoted: StoreError | None = None
+        self._flying: dict[str, str] = {}
+        self._beaten_at = time.monotonic()
 
     async def claim(self, flight: Flight) -> Claim:
         """Return what became of the wish to send; ``granted`` once the flight is durable.
@@ -67,7 +75,7 @@ class Journal:
         """Return once the settlement is durable; it will be even if the caller gives up waiting.
 
         Raises:
-            StoreError: If it could not be written, or the journal is closed.
+            StoreError: If it could not be written yet, or the journal is closed.
         """
         await self._wait_for(settlement)
 
@@ -84,7 +92,7 @@ class Journal:
         """Write what is left; afterwards nothing can be added.
 
         Raises:
-            StoreError: If rows that nobody waited for could not be written.
+            StoreError: If something that was spent could not be written.
         """
         with self._door:
             writer, self._writer = self._writer, None
@@ -92,7 +100,10 @@ class Journal:
             self._queue.put(None)
         if writer:
             writer.join()
+        left, self._left = self._left, []
+        outcome = self._try(left) if left else None
         unnoted, self._unnoted = self._unnoted, None
+        unnoted = outcome if isinstance(outcome, StoreError) else unnoted
         if unnoted:
             raise StoreError(f"some ledger rows were not written: {unnoted}") from unnoted
 
@@ -116,44 +127,70 @@ class Journal:
     def _write(self) -> None:
         is_open = True
         while is_open:
-            gathered = [self._queue.get()]
-            time.sleep(_GATHER_S)
-            with suppress(Empty):
-                while gathered[-1] is not None and len(gathered) < _MOST_AT_ONCE:
-                    gathered.append(self._queue.get_nowait())
-            is_open = gathered[-1] is not None
-            entries = [entry for entry in gathered if entry is not None]
+            gathered = self._gather()
+            is_open = None not in gathered
+            left, self._left = self._left, []
+            entries = left + [entry for entry in gathered if entry is not None]
             if entries:
                 self._commit(entries)
+            self._beat()
+
+    def _gather(self) -> list[_Entry | None]:
+        gathered: list[_Entry | None] = []
+        with suppress(Empty):
+            gathered.append(self._queue.get(timeout=_BEAT_S))
+            time.sleep(_GATHER_S)
+            while gathered[-1] is not None and len(gathered) < _MOST_AT_ONCE:
+                gathered.append(self._queue.get_nowait())
+        return gathered
+
+    def _beat(self) -> None:
+        if self._flying and time.monotonic() - self._beaten_at >= _BEAT_S:
+            self._beaten_at = time.monotonic()
+            with suppress(StoreError):  # the next one may be written
+                for owner in set(self._flying.values()):
+                    self._calls.touch(owner)
 
     def _commit(self, entries: Sequence[_Entry]) -> None:
         """Write entries and tell their callers; what does not fit the store stands alone."""
         outcome = self._try(entries)
-        is_misfit = isinstance(outcome, StoreError) and not isinstance(
-            outcome.__cause__, StoreError
-        )
-        if is_misfit and len(entries) > 1:
-            for entry in entries:
-                self._commit([entry])
-        else:
-            _tell(entries, outcome)
+        if isinstance(outcome, StoreError):
+            if not _is_misfit(outcome):
+                spent = [one.what for one in entries if not isinstance(one.what, Flight)]
+                self._left += map(_Entry, spent)
+            elif len(entries) > 1:
+                for entry in entries:
+                    self._commit([entry])
+                return
+            elif isinstance(entries[0].what, tuple):
+                self._unnoted = outcome
+        _tell(entries, outcome)
 
     def _try(self, entries: Sequence[_Entry]) -> dict[str, Claim] | StoreError:
         whats = [entry.what for entry in entries]
         claims = [what for what in whats if isinstance(what, Flight)]
+        settlements = [what for what in whats if isinstance(what, Settlement)]
         try:
             verdicts = self._calls.commit(
                 budgets=self._budgets,
                 claims=claims,
-                settlements=[what for what in whats if isinstance(what, Settlement)],
+                settlements=settlements,
                 rows=[row for what in whats if isinstance(what, tuple) for row in what],
             )
         except Exception as error:  # noqa: BLE001 - each caller gets it
-            failure = _store_error(error)
-            if any(isinstance(what, tuple) for what in whats):
-                self._unnoted = failure
-            return failure
+            return _store_error(error)
+        for flight, claim in zip(claims, verdicts, strict=True):
+            if claim.state == "granted" and not flight.is_batch:
+                self._flying[flight.id] = flight.owner
+        for settlement in settlements:
+            self._flying.pop(settlement.flight, None)
         return {flight.id: claim for flight, claim in zip(claims, verdicts, strict=True)}
+
+
+def _is_misfit(failure: StoreError) -> bool:
+    """Return whether a value is at fault, not the database."""
+    cause = failure.__cause__
+    return not isinstance(cause, StoreError) or isinstance(cause.__cause__, DataError)
 
 
 def _store_error(error: Exception) -> StoreError:

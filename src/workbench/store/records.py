@@ -13,6 +13,7 @@ from workbench.core.money import ZERO
 
 __all__ = [
     "PHASES",
+    "REHEARSAL",
     "Attempt",
     "Finding",
     "LedgerRow",
@@ -43,6 +44,9 @@ Phase = Literal[
 PHASES: tuple[Phase, ...] = (
     "expansion", "generation", "execution", "training", "assessment", "triage", "serving", "storage"
 )  # fmt: skip
+
+REHEARSAL = "rehearsal:"
+"""How the name begins under which money is booked that nobody pays: the loopback server's."""
 
 RunState = Literal["running", "succeeded", "failed", "lost"]
 """``lost``: its runner died before it could tell."""

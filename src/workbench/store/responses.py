@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 import threading
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import Connection, Engine, bindparam, delete, event, insert, or_, select
+from sqlalchemy import Connection, Engine, bindparam, delete, event, insert, or_, select, text
 
 from workbench.core.errors import StoreError
 from workbench.store import schema
@@ -17,7 +18,7 @@ from workbench.store.ledger import execute_many
 from workbench.store.records import now
 from workbench.store.transaction import transaction
 
-__all__ = ["Responses", "StoredAnswer", "fresh_keys", "keep", "remove_expired"]
+__all__ = ["Responses", "StoredAnswer", "fresh_keys", "keep", "own_answers", "remove_expired"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,31 +27,30 @@ class StoredAnswer:
 
     key: str
     work: str
-    """Of the work that bought it, which it may serve for ever."""
+    """Of the work that bought it, which it may serve until a week after it expired."""
     namespace: str
     expires_at: float | None
     """Seconds since 1970; None for never."""
     answer: dict[str, Any]
 
 
-_READ = "SELECT work, namespace, expires_at, answer FROM responses WHERE key = ?"
+_READ = "SELECT work, namespace, expires_at, answer FROM responses WHERE key = :key"
 _COLUMNS = schema.responses.c
-_SELECT = select(*(_COLUMNS[one.name] for one in fields(StoredAnswer))).where(
-    _COLUMNS.key == bindparam("wanted")
+_DELETE = delete(schema.responses).where(
+    _COLUMNS.key == bindparam("old_key"), _COLUMNS.work == bindparam("old_work")
 )
-_DELETE = delete(schema.responses).where(_COLUMNS.key == bindparam("old"))
 _INSERT = insert(schema.responses)
 
 
 def keep(connection: Connection, answers: Iterable[StoredAnswer]) -> None:
-    """Keep answers inside a transaction of the caller's, instead of older ones of their keys."""
-    newest = {answer.key: answer for answer in answers}
+    """Keep answers inside a transaction of the caller's, instead of older ones of their works."""
+    newest = {(answer.key, answer.work): answer for answer in answers}
     created_at = now()
     rows = [
         vars(one) | {"created_at": created_at, "answer": json.dumps(one.answer)}
         for one in newest.values()
     ]
-    execute_many(connection, _DELETE, [{"old": key} for key in newest])
+    execute_many(connection, _DELETE, [{"old_key": key, "old_work": work} for key, work in newest])
     execute_many(connection, _INSERT, rows)
 
 
@@ -61,9 +61,22 @@ def fresh_keys(connection: Connection, keys: Iterable[str], *, at: float) -> set
     return set(connection.execute(query).scalars())
 
 
+def own_answers(connection: Connection, keys: Iterable[str], *, at: float) -> set[tuple[str, str]]:
+    """Return key and work of the answers under these keys; without a work, only fresh ones."""
+    is_fresh = or_(_COLUMNS.work != "", _COLUMNS.expires_at.is_(None), _COLUMNS.expires_at > at)
+    query = select(_COLUMNS.key, _COLUMNS.work).where(_COLUMNS.key.in_(list(keys)), is_fresh)
+    return {(key, work) for key, work in connection.execute(query)}
+
+
 def remove_expired(connection: Connection, *, before: float) -> None:
     """Remove the answers that expired before a moment, in seconds since 1970."""
     connection.execute(delete(schema.responses).where(_COLUMNS.expires_at < before))
+
+
+def _rank(row: Sequence[Any], work: str) -> tuple[bool, float]:
+    own_work, _, expires_at, _ = row
+    is_own = bool(work) and own_work == work  # work without a name is nobody's own
+    return is_own, math.inf if expires_at is None else expires_at
 
 
 class Responses:
@@ -79,34 +92,36 @@ class Responses:
         self._connection: sqlite3.Connection | None = None
         event.listen(engine, "engine_disposed", self._close)
 
-    def read(self, key: str) -> StoredAnswer | None:
-        """Return the answer kept under a key, expired or not.
+    def read(self, key: str, *, work: str = "") -> StoredAnswer | None:
+        """Return the answer kept under a key, expired or not: the work's own, else the freshest.
 
         Raises:
             StoreError: If the database cannot be read.
         """
+        found = self._rows(key)
+        if not found:
+            return None
+        owner, namespace, expires_at, answer = max(found, key=lambda row: _rank(row, work))
+        return StoredAnswer(
+            key=key,
+            work=owner,
+            namespace=namespace,
+            expires_at=expires_at,
+            answer=json.loads(answer) if self._is_sqlite else answer,
+        )
+
+    def _rows(self, key: str) -> Sequence[Any]:
         if not self._is_sqlite:
             with transaction(self._engine) as connection:
-                row = connection.execute(_SELECT, {"wanted": key}).mappings().first()
-                return StoredAnswer(**row) if row else None
+                return connection.execute(text(_READ), {"key": key}).all()
         try:
             with self._lock:
-                found = self._open().execute(_READ, (key,)).fetchall()
+                return self._open().execute(_READ, {"key": key}).fetchall()
         except sqlite3.Error as error:
             raise StoreError(
                 f"{self._engine.url!r}: {error}; mend that (free disk space, restore a damaged"
                 " file) and run again, finished steps are kept"
             ) from error
-        if not found:
-            return None
-        work, namespace, expires_at, answer = found[0]
-        return StoredAnswer(
-            key=key,
-            work=work,
-            namespace=namespace,
-            expires_at=expires_at,
-            answer=json.loads(answer),
-        )
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:

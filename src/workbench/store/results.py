@@ -363,8 +363,12 @@ class AblationRow(TypedDict):
     """Share of the baseline's seconds that it takes off alone."""
     latency_without_increase: float
     """By which share the combined time grows where only this one is off; 0 for ``combined``."""
+    tokens_reduction: float
+    """Share of the baseline's tokens that it takes off alone."""
     claimed_usd: list[float]
     """Least and most of the bill that the guide says it takes off; empty where it says nothing."""
+    claimed_tokens: list[float]
+    """Least and most of the tokens that the guide says it takes off; empty likewise."""
     claimed_latency: list[float]
     """Least and most of the time that the guide says it takes off; empty where it says nothing."""
     verdict: Literal["reached", "missed", "no claim", "not comparable"]

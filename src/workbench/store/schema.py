@@ -128,12 +128,13 @@ flights = Table(
 responses = Table(
     "responses",
     metadata,
-    Column("key", String(64), primary_key=True),
+    Column("key", String(64), nullable=False),
     Column("work", String(64), nullable=False),
     Column("namespace", String(200), nullable=False),
     Column("created_at", String(32), nullable=False),
     Column("expires_at", Float, nullable=True),
     Column("answer", JSON, nullable=False),
+    PrimaryKeyConstraint("key", "work"),
 )
 
 batches = Table(
@@ -147,6 +148,7 @@ batches = Table(
     Column("phase", String(32), nullable=False),
     Column("who", String(200), nullable=False),
     Column("key_hash", String(64), nullable=False),
+    Column("owner", String(300), nullable=False),
     Column("state", String(16), nullable=False),
     Column("created_at", String(32), nullable=False),
     Column("requests", JSON, nullable=False),

@@ -44,12 +44,13 @@ def test_each_metric_counts_its_window(store):
             model_row(usd="4", at=at(100)),
             model_row(usd="8", at=at(500)),
             hit_row(calls=50, at=at(0.1)),
+            model_row(usd="16", at=at(0.1), who="rehearsal:tester"),
             *(type(row)(**{**vars(row), "at": at(2)}) for row in compute),
         ]
     )
     assert [value(store, "calls", window) for window in ("hour", "day", "week")] == [1, 2, 3]
     assert value(store, "dollars", "hour") == 1
-    assert value(store, "dollars") == pytest.approx(3 + 0.0425)
+    assert value(store, "dollars") == 3  # nobody bills the estimated price of compute
     assert value(store, "tokens", "week") == 3 * 1350
     assert (value(store, "bytes_sent"), value(store, "bytes_received")) == (10_000, 1_400)
 
@@ -130,11 +131,27 @@ def test_a_mistaken_threshold_is_named(tmp_path, change, message):
     assert "alert 2" in str(caught.value)
 
 
+ONE_LIST = "write one field, `alerts:`, and a list under it"
+
+
 @pytest.mark.parametrize(
-    "text", ["", "[", "alerts: 3", "alerts: [3]", "alerts: [{metric: calls}]", "warn: []"]
+    ("text", "message"),
+    [
+        ("", ONE_LIST),
+        ("# nothing yet", ONE_LIST),
+        ("alerts:", ONE_LIST),
+        ("alerts: 3", ONE_LIST),
+        ("[{metric: calls, window: day, limit: 1, action: warn}]", ONE_LIST),
+        ("warn: []", ONE_LIST),
+        ("{alerts: [], also: []}", ONE_LIST),
+        ("[", "correct the file"),
+        ("alerts: [3]", "alert 1: '3'; write a mapping of metric"),
+        ("alerts: [{metric: calls, limit: 1}]", "alert 1: add window, action"),
+    ],
 )
-def test_a_file_that_says_nothing_is_refused(tmp_path, text):
+def test_a_file_that_says_nothing_is_refused(tmp_path, text, message):
     write(tmp_path, text)
     with pytest.raises(ConfigError, match=r"alerts\.yaml") as caught:
         read_thresholds(tmp_path)
     assert "\n" not in str(caught.value)
+    assert message in str(caught.value)

@@ -30,6 +30,8 @@ def test_metrics_are_the_ledgers(store):
             model_row(usd="0.25", latency_s=70.0, miss="expired"),
             model_row(usd="1", outcome="lost"),
             hit_row(calls=3),
+            model_row(usd="8", who="rehearsal:tester"),
+            hit_row(calls=9, who="rehearsal:tester"),
         ]
     )
     found, model = samples(store), "claude-haiku-5-5"
@@ -40,6 +42,8 @@ def test_metrics_are_the_ledgers(store):
     assert found["workbench_llm_bytes_total", "sent"] == 15_000
     assert found["workbench_llm_cache_hits_total",] == 3
     assert found["workbench_llm_cache_misses_total", "expired"] == 1
+    assert found["workbench_llm_rehearsed_calls_total",] == 1
+    assert found["workbench_llm_rehearsed_dollars_total",] == 8
     assert found["workbench_llm_latency_seconds_bucket", "0.5", model] == 1
     assert found["workbench_llm_latency_seconds_bucket", "120.0", model] == 2
     assert found["workbench_llm_latency_seconds_count", model] == 2

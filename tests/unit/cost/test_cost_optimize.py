@@ -82,7 +82,31 @@ def test_shorter_prompts_are_judged_by_tokens():
     rows = dict(zip(TOLD, table(trials), strict=True))
     assert rows["context_tokens"]["verdict"] == "reached"
     assert "measured 19%" in rows["context_tokens"]["note"]
+    assert rows["context_tokens"]["claimed_tokens"] == [0.15, 0.25]
+    assert rows["context_tokens"]["tokens_reduction"] == pytest.approx(0.191, abs=1e-3)
     assert rows["concise"]["verdict"] == "missed"
+
+
+@given(share=SHARES)
+def test_nothing_is_said_of_an_interplay_of_independent_savings(share):
+    for row in table(independent(dict.fromkeys(SAVINGS, share))):
+        assert "beside the others" not in row["note"]
+        assert "instead of rising" not in row["note"]
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        (0.95, "the combined bill falls by 20.0% instead of rising: the few calls"),
+        (0.9, "weighs less beside the others"),
+        (0.1, "weighs more beside the others"),
+    ],
+)
+def test_a_saving_that_weighs_otherwise_beside_the_others_says_so(share, said):
+    trials = independent(dict.fromkeys(SAVINGS, 0.5) | {"prompt_cache": share})
+    without = {0.95: 0.8, 0.9: 1.5, 0.1: 2}[share] * float(trials["all"].usd)
+    trials["-prompt_cache"] = replace(trials["all"], usd=Decimal(str(without)))
+    assert said in table(trials)[0]["note"]
 
 
 def working():

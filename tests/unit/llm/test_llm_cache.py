@@ -68,6 +68,7 @@ def test_a_server_that_is_down_is_a_miss_and_one_warning_and_is_left_alone_a_whi
             assert await cache.get("k") is None
             await cache.put("k", {"text": "x"}, ttl_s=1)
             assert await cache.lease("k", ttl_s=1)  # the store still guards
+            assert await cache.renew("k", ttl_s=1)
             await cache.release("k")
             assert not await cache.is_reachable()
             assert len(tried) == 1

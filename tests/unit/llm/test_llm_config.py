@@ -35,7 +35,6 @@ configs = st.builds(
     models=st.dictionaries(st.sampled_from(["cheap", "standard", "strong"]), words),
     tasks=st.dictionaries(words, st.sampled_from(get_args(Tier))),
     ttl_s=st.dictionaries(words, st.none() | real),
-    price_file=st.sampled_from(["", "data/prices.json"]),
     off_peak=st.sampled_from(["", "22:00-06:00 Europe/Berlin"]),
     savings=st.builds(
         Savings,
@@ -77,20 +76,22 @@ def test_nothing_said_is_the_default():
     assert parse({}, where=WHERE) == GatewayConfig() == read_config(read_settings({}))
 
 
-def test_every_field_can_be_said():
+def test_every_field_can_be_said(tmp_path):
+    (tmp_path / "prices.json").write_text('{"version": "1", "models": {}}')
     text = """
     provider: openai
     base_url: http://127.0.0.1:8000/v1
     models: {cheap: small, strong: large}
     tasks: {mutation: none, summary: strong}
     ttl_s: {summary: 60, techniques: null}
-    price_file: data/prices.json
+    price_file: prices.json
     off_peak: 22:00-06:00 Europe/Berlin
     savings: {prompt_cache: off, prewarm: false, items_per_call: 1, context_tokens: 4000}
     rates: {tokens_per_minute: 1.0e+5, timeout_s: 30, breaker_rest_s: 0}
     budgets: {run: 0.1, phase: {generation: 2, triage: "0.30"}, day: 5}
     """
-    config = parse(yaml.safe_load(text), where=WHERE)
+    config = parse(yaml.safe_load(text), where=WHERE, root=tmp_path)
+    assert config.price_file == "prices.json"  # kernels start in that folder
     assert config.models == {"cheap": "small", "strong": "large"}
     assert config.tasks["mutation"] == "none"
     assert config.ttl_s == {"summary": 60, "techniques": None}
@@ -134,6 +135,11 @@ BAD = {
     "a number beyond floats": ({"rates": {"timeout_s": 10**400}}, r"timeout_s: 1000.*; write a n"),
     "negative ttl": ({"ttl_s": {"a": -1}}, r"ttl_s\.a: -1; write a number from 0"),
     "bool for a number": ({"rates": {"timeout_s": True}}, r"timeout_s: True; write a number"),
+    "no window": ({"off_peak": "nonsense"}, r"llm: off_peak is 'nonsense'; write two different"),
+    "no price file": (
+        {"price_file": "absent.json"},
+        r"llm: price file absent\.json: FileNotFoundError.*; write version and models",
+    ),
     "no address": ({"base_url": "localhost:80"}, r"base_url: write http\(s\)://host"),
 }
 

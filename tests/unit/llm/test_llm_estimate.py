@@ -1,6 +1,7 @@
 """Estimates: ordered, bounding what is billed, and lowered by every saving."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 from decimal import Decimal
 
@@ -15,6 +16,7 @@ from workbench.llm.estimate import Facts, estimate, history_of
 from workbench.llm.messages import Request
 from workbench.llm.prices import Prices
 from workbench.llm.router import Router
+from workbench.llm.spending import Purchase
 
 CONFIG = GatewayConfig()
 PRICES = Prices()
@@ -26,11 +28,19 @@ def ask(number=0, **values):
     return Request(**usual | values)
 
 
-def of(requests, config=CONFIG, **values):
+def of(requests, config=CONFIG, *, is_at_hand=None, **values):
+    router, met, purchases = Router(config), Counter(), []
+    for request in requests:
+        route = router.route(request)
+        key = request.key(provider="anthropic", model=route.model)
+        if not config.savings.response_cache:  # each is bought
+            met[key] += 1
+            key += f"-{met[key]}"
+        purchases.append(Purchase(request=request, route=route, key=key))
+    at_hand = {one.key for one in purchases if is_at_hand and is_at_hand(one.request)}
     return estimate(
-        requests, router=Router(config), prices=PRICES, provider="anthropic", config=config,
-        **values,
-    )  # fmt: skip
+        purchases, at_hand=at_hand, prices=PRICES, provider="anthropic", config=config, **values
+    )
 
 
 def saving(**values):

@@ -9,13 +9,17 @@ from decimal import Decimal
 import pytest
 from sqlalchemy import func, select
 
-from workbench.core.errors import BudgetError, ConfigError, ModelError
+from workbench.core.errors import BudgetError, ConfigError, InputError, ModelError
 from workbench.llm.config import GatewayConfig, Rates, Savings
 from workbench.llm.gateway import open_gateway
+from workbench.llm.loopback import LoopbackServer
 from workbench.llm.messages import Fault, Reply, Request, Usage
 from workbench.llm.scripted import ScriptedTransport, echo
 from workbench.store import schema
 from workbench.store.budgets import Budgets
+from workbench.store.calls import Flight
+from workbench.store.owners import this_process
+from workbench.store.records import now
 
 QUICK = GatewayConfig(
     models={"cheap": "claude-haiku-4-5"}, rates=Rates(retry_after_cap_s=0.001, max_attempts=4)
@@ -203,6 +207,13 @@ def test_a_lost_answer_is_charged_at_its_worst_and_bought_again(store):
     assert lost.usd > sent.usd == answer.usd
 
 
+def test_an_answer_that_keeps_getting_lost_is_given_up(store):
+    transport = ScriptedTransport(default=DROPPED)
+    with pytest.raises(ModelError, match="after 3 attempts"):
+        use(store, transport, asks(summary()))
+    assert len(rows_of(store, "lost")) == 3
+
+
 def test_a_lost_answer_counts_towards_the_budget(store):
     transport = ScriptedTransport(default=DROPPED)
     worst = Decimal("0.0007")
@@ -214,7 +225,7 @@ def test_a_lost_answer_counts_towards_the_budget(store):
 
 def test_a_service_that_stays_broken_is_given_up(store):
     transport = ScriptedTransport(default=BUSY)
-    with pytest.raises(ModelError, match="overloaded.*after 4 attempts"):
+    with pytest.raises(ModelError, match=r"overloaded.*after 4 attempts"):
         use(store, transport, asks(summary()))
     assert len(transport.requests) == 4
     assert store.ledger.rows() == []
@@ -326,6 +337,70 @@ def test_a_dead_key_is_not_used_again(store):
     assert flights(store) == 0
 
 
+def test_another_server_is_another_service(store):
+    use(store, ScriptedTransport("a"), asks(summary()), work="")
+    other = replace(QUICK, base_url="http://127.0.0.1:9")
+    (answer,) = use(store, ScriptedTransport("b"), asks(summary()), config=other, work="")
+    assert answer.text == "b"
+
+
+def test_play_money_is_booked_apart(store):
+    async def ask(config):
+        async with open_gateway(store, phase="generation", config=config) as gateway:
+            return await gateway.ask(summary())
+
+    day = Budgets(day=Decimal("0.01"))
+    with LoopbackServer().serve_in_thread() as server:
+        played = asyncio.run(ask(replace(QUICK, base_url=server.base_url, budgets=day)))
+    (row,) = store.ledger.rows()
+    assert (row.who, row.experiment, row.usd) == ("rehearsal:tester", "rehearsal", played.usd)
+    (verdict,) = store.calls.commit(
+        budgets=Budgets(day=played.usd), claims=[real_flight(played.usd)]
+    )
+    assert verdict.state == "granted"
+
+
+def real_flight(worst):
+    return Flight(
+        id="f", key="k", work="", provider="anthropic", model="m", who="tester", job="",
+        phase="generation", experiment="by-hand", worst_usd=worst, owner=this_process(), at=now(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("requests", [
+    [summary("one"), summary("two", task="risk_score")],
+    [summary("one"), summary("two", task="no such task")],
+    [summary("one"), summary("two", model="a model without a price")],
+])  # fmt: skip
+def test_a_list_with_a_request_that_cannot_be_asked_costs_nothing(store, requests):
+    transport = ScriptedTransport(default=echo)
+    with pytest.raises(InputError):
+        use(store, transport, maps(requests))
+    assert transport.requests == []
+
+
+def test_text_at_hand_is_shown_too(store):
+    shown = []
+
+    async def job(gateway):
+        await gateway.ask(summary())
+        await gateway.ask(summary(), on_text=shown.append)
+
+    use(store, ScriptedTransport("short"), job)
+    assert shown == ["short"]
+
+
+def test_a_key_that_may_not_use_one_model_serves_the_others(store):
+    forbidden = Fault(kind="denied", status=403, message="not yours", is_retryable=False)
+
+    async def job(gateway):
+        with pytest.raises(ModelError, match="not yours"):
+            await gateway.ask(summary())
+        return await gateway.ask(summary(model="claude-opus-5-5"))
+
+    assert use(store, ScriptedTransport(forbidden, "yes"), job).text == "yes"
+
+
 def test_an_estimate_brackets_the_truth_and_is_kept(store):
     requests = [summary(f"record {n}") for n in range(20)]
 
@@ -343,60 +418,18 @@ def test_an_estimate_brackets_the_truth_and_is_kept(store):
     assert [row["work"] for row in store.calls.estimates("by-hand")] == ["work-1"] * 2
 
 
-BATCHED = replace(QUICK, savings=Savings(batches=True))
+def test_without_the_response_cache_an_estimate_tells_equal_requests_apart(store):
+    config = replace(QUICK, savings=Savings(response_cache=False))
 
+    async def bought_of_three(gateway):
+        estimate = await gateway.estimate([summary()] * 3)
+        outcomes = [answer.outcome for answer in await gateway.map([summary()] * 3)]
+        assert estimate.calls == outcomes.count("sent")
+        return estimate.calls
 
-def test_a_batch_is_half_the_price(store):
-    requests = [summary(f"record {n}") for n in range(3)]
-    batched = use(store, ScriptedTransport(default="word " * 20), maps(requests), config=BATCHED)
-    single = use(
-        store,
-        ScriptedTransport(default="word " * 20),
-        maps([replace(one, variant=1) for one in requests]),
-    )
-    assert [answer.outcome for answer in batched] == ["batch"] * 3
-    assert [answer.usd * 2 for answer in batched] == [answer.usd for answer in single]
-    assert flights(store) == 0
-
-
-class Slow(ScriptedTransport):
-    """A service whose batches end when it is told so."""
-
-    is_done = False
-    submitted = 0
-    is_dropping = False
-
-    async def submit(self, requests, sending):
-        self.submitted += 1
-        name = await super().submit(requests, sending)
-        return replace(DROPPED, is_retryable=True) if self.is_dropping else name
-
-    async def has_ended(self, batch, *, key):
-        if not self.is_done:
-            raise asyncio.CancelledError  # as good as a kill: nothing after this happens
-        return await super().has_ended(batch, key=key)
-
-
-@pytest.mark.parametrize("is_dropping", [False, True])
-def test_a_batch_in_flight_is_taken_up_again(store, is_dropping):
-    transport = Slow(default=echo)
-    transport.is_dropping = is_dropping
-    requests = [summary(f"record {n}") for n in range(3)]
-    with pytest.raises(asyncio.CancelledError):
-        use(store, transport, maps(requests), config=BATCHED)
-    assert flights(store) == 1  # its worst case stays reserved while the service works
-    transport.is_done = True
-    answers = use(store, transport, maps(requests), config=BATCHED)
-    assert transport.submitted == 1
-    assert len(answers) == 3
-    assert flights(store) == 0
-    assert len(rows_of(store, "batch")) == 3
-
-
-def test_a_batch_over_budget_is_not_sent(store):
-    config = replace(BATCHED, budgets=Budgets(run=Decimal("0.0001")))
-    transport = Slow(default=echo)
-    with pytest.raises(BudgetError):
-        use(store, transport, maps([summary()]), config=config)
-    assert transport.submitted == 0
-    assert flights(store) == 0
+    use(store, ScriptedTransport(default=echo), maps([summary()]), config=config)
+    calls = [
+        use(store, ScriptedTransport(default=echo), bought_of_three, config=config)
+        for _ in range(2)
+    ]
+    assert calls == [2, 0]

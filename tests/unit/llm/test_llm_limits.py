@@ -13,7 +13,7 @@ from workbench.core.errors import ConfigError, ModelError
 from workbench.core.settings import Secret
 from workbench.llm.config import Rates
 from workbench.llm.limits import Breaker, KeyPool, Timing, backoff_s, fingerprint
-from workbench.llm.messages import Fault
+from workbench.llm.messages import Fault, FaultKind
 from workbench.llm.off_peak import OffPeak
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp()
@@ -357,6 +357,29 @@ def test_refused_keys_leave_and_the_last_one_names_the_variable_not_the_key() ->
     asyncio.run(main())
 
 
+def test_a_key_refused_for_one_model_serves_the_others() -> None:
+    async def main() -> None:
+        keys = pool(FakeTime(), "sk-a", "sk-b")
+        keys.retire(Secret("sk-a"), model="m")
+        for _ in range(3):
+            assert (await keys.acquire("m", tokens=1)).reveal() == "sk-b"
+        assert {(await keys.acquire("n", tokens=1)).reveal() for _ in range(2)} == {"sk-a", "sk-b"}
+        assert keys.may_serve("m")
+        keys.retire(Secret("sk-b"), model="m")
+        assert not keys.may_serve("m")
+        assert keys.may_serve("n")
+        with pytest.raises(ModelError, match=r"refuses m with SOME_API_KEY.*under llm: models"):
+            await keys.acquire("m", tokens=1)
+        assert (await keys.acquire("n", tokens=1)).reveal() in {"sk-a", "sk-b"}
+        for key in ("sk-a", "sk-b"):
+            keys.retire(Secret(key))
+        assert not keys.may_serve("n")
+        with pytest.raises(ConfigError, match="SOME_API_KEY is empty or the service refused"):
+            await keys.acquire("n", tokens=1)
+
+    asyncio.run(main())
+
+
 def test_no_key_at_all_is_said_in_words() -> None:
     empty = KeyPool([], variable="SOME_API_KEY", rates=Rates())
     with pytest.raises(ConfigError, match="SOME_API_KEY is empty"):
@@ -424,6 +447,25 @@ def test_one_call_tries_and_its_success_lets_all_through() -> None:
         watch.record(None)
         await fake.run(*callers)
         assert fake.now <= 31.01
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ["rate_limit", "denied", "invalid"])
+def test_a_try_that_is_answered_at_all_lets_all_through(kind: FaultKind) -> None:
+    async def main() -> None:
+        watch = breaker(fake := FakeTime(), failures=1)
+        watch.record(DOWN)
+        watch.record(Fault(kind=kind, message=""))  # of a call sent before; nobody has tried yet
+        callers = [asyncio.create_task(watch.wait()) for _ in range(50)]
+        await fake.run(callers[0])
+        assert fake.now == 30
+        watch.record(Fault(kind=kind, message=""))
+        await fake.run(*callers)
+        assert fake.now <= 31.01
+        watch.record(DOWN)  # and counts from the start again
+        await fake.run(asyncio.create_task(watch.wait()))
+        assert 60 <= fake.now <= 62
 
     asyncio.run(main())
 

@@ -33,10 +33,14 @@ def test_an_empty_prompt_is_refused(prompt: str) -> None:
         Request(prompt=prompt)
 
 
-@pytest.mark.parametrize("namespace", ["a\nb", "\x1b[2J", "\u202e"])
-def test_a_namespace_that_could_deceive_a_terminal_is_refused(namespace: str) -> None:
-    with pytest.raises(InputError, match="plain text"):
-        Request(prompt="x", namespace=namespace)
+@pytest.mark.parametrize("field", ["task", "namespace", "model"])
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[2J", "\u202e", "\x00", "\ud800", "n" * 201])
+def test_a_name_that_cannot_be_kept_or_deceives_a_terminal_is_refused(
+    field: str, name: str
+) -> None:
+    with pytest.raises(InputError, match=f"{field} .*plain text, <= 200 characters"):
+        Request(**{"prompt": "x", field: name})
+    Request(**{"prompt": "x", field: "n" * 200})
 
 
 def test_an_empty_turn_is_refused() -> None:

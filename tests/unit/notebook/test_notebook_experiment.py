@@ -254,12 +254,22 @@ def test_the_smaller_of_both_limits_on_the_experiment_counts(root, outer, inner,
         ([], r"trial\.yaml: llm: \[\]; write a mapping"),
         ("", r"trial\.yaml: llm: ''; write a mapping"),
         ({"savings": {"parallel": 0}}, r"trial\.yaml: llm\.savings\.parallel: 0; write a number"),
-        ({"off_peak": "at night"}, r"trial\.yaml: llm\.off_peak is 'at night'; write two"),
+        ({"off_peak": "at night"}, r"trial\.yaml: llm: off_peak is 'at night'; write two"),
+        ({"price_file": "own.json"}, r"llm: price file .*own\.json: FileNotFound"),
     ],
 )
 def test_a_bad_llm_section_is_refused_when_the_file_is_read(root, section, message):
     with pytest.raises(ConfigError, match=message):
         load(root, {"a": GROW}, llm=section)
+
+
+def test_a_price_file_is_looked_for_where_the_kernels_will_look(root, tmp_path, monkeypatch):
+    (root / "own.json").write_text('{"version": "1", "models": {"m": {"input": 1}}}')
+    monkeypatch.chdir("/")
+    with pytest.raises(ConfigError, match=r"own\.json, model 'm': output, source, checked missing"):
+        load(root, {"a": GROW}, llm={"price_file": "own.json"})
+    (root / "own.json").write_text('{"version": "1", "models": {}}')
+    assert load(root, {"a": GROW}, llm={"price_file": "own.json"}).llm.price_file == "own.json"
 
 
 def fingerprint(root, notebook, llm):

@@ -29,9 +29,9 @@ def column(shown: Table, name: str, unit: str = "") -> list[str]:
 
 def test_calls_are_told_by_phase_model_and_task(store: Store) -> None:
     said, by_phase, by_model, by_task = sections_of(store, made.cost())["Model calls"]
-    assert "1,672 calls were billed $5.75" in said.text
-    assert "38 requests were answered by a rule" in said.text
-    assert "answers to 2 calls never came" in said.text
+    assert "The bill for 1,672 calls is $5.75" in said.text
+    assert "without a model: 38 requests" in said.text
+    assert "No answer came to 2 calls" in said.text
     assert column(by_phase, "Phase") == ["generation", "execution", "total"]
     assert column(by_phase, "Billed", "US$") == ["$0.83", "$4.92", "$5.75"]
     assert column(by_phase, "Lost") == ["0", "2", "2"]
@@ -59,7 +59,7 @@ def test_without_model_calls_one_sentence_says_so(store: Store, is_old: bool) ->
 def test_bills_stand_on_their_estimates(store: Store) -> None:
     figure, numbers = sections_of(store, made.cost())["Estimated against spent"]
     bars, ticks, truth = figure.spec["data"]
-    assert figure.title == "1 of 3 bills lie within their estimates"
+    assert figure.title == "Bills within their estimates: 1 of 3"
     assert bars["base"] == pytest.approx([0.3] * 3)
     assert [a + b for a, b in zip(bars["base"], bars["x"], strict=True)] == pytest.approx([1.0] * 3)
     assert ticks["x"] == pytest.approx([0.55] * 3)
@@ -136,10 +136,103 @@ def test_savings_stand_beside_claims(store: Store) -> None:
     assert claims["y"] == [0, 1, 2, 3, 5]  # nothing is claimed of the bill for parallel calls
     assert claims["error_x"]["array"][-1] == pytest.approx(0.05)
     assert seconds.spec["layout"]["xaxis"]["range"][0] < 1 - 60 / 51  # slower is left of zero
-    assert column(shown, "Less", "claimed")[-1] == "85.0–95.0\u00a0%"
-    assert column(shown, "Less", "claimed")[4] == "–"
+    assert column(shown, "Bill", "claimed")[-2:] == ["–", "85–95\u00a0%"]
+    assert column(shown, "Bill", "measured")[-2:] == ["same", "saves\u00a093.8\u00a0%"]
+    assert column(shown, "Tokens", "claimed")[3] == "15–25\u00a0%"
+    assert column(shown, "Tokens", "measured")[3] == "saves\u00a05.4\u00a0%"
     assert column(why, "Saving")[0] == "prompt caching"
-    assert column(why, "Why")[0].startswith("the instructions")
+    assert column(why, "Combined bill")[:2] == ["falls\u00a04.3\u00a0%", "rises\u00a040.0\u00a0%"]
+    assert column(why, "Why it came out so")[0].startswith("the instructions")
+    pages = [said.text, *(figure.title + figure.summary for figure in (usd, seconds))]
+    assert " ".join(pages).count("guide") == 1  # whose claims these are is said once
+
+
+def test_times_are_told_as_exactly_as_one_run_can_tell(store: Store) -> None:
+    shown = sections_of(store, made.cost(), ablate=[made.ablation()])["What each saving saves"][3]
+    assert column(shown, "Time", "measured") == [
+        "noise", "noise", "saves\u00a0≈\u00a060\u00a0%", "noise", "saves\u00a0≈\u00a090\u00a0%",
+        "saves\u00a0>\u00a095\u00a0%",
+    ]  # fmt: skip
+
+
+def test_the_ablation_has_a_report_of_its_own(store: Store, tmp_path: Any) -> None:
+    run = made.make_run("run-0", "ablation", "ablation", result=made.ablation())
+    store.runs.add(run)
+    store.runs.set_experiment(
+        "ablation", file="", members={"ablation": ["run-0"]}, state="succeeded", owner="t"
+    )
+    index = render(store, "ablation", tmp_path).read_text("utf-8")
+    assert "All savings together take 93.8\u00a0% off the bill" in index
+    assert "Each of the" not in index  # one run needs no list
+    assert sorted(path.name for path in tmp_path.glob("*.html")) == ["cost.html", "index.html"]
+    html = (tmp_path / "cost.html").read_text("utf-8")
+    assert "Nothing here yet" not in html
+    assert html.count('class="figure-data"') == 2
+    assert "Each saving off, all others on" in html
+
+
+def test_an_ablation_of_an_older_version_spoils_no_page(store: Store) -> None:
+    older = made.ablation()
+    del older["combined"]["claimed_tokens"]
+    assert sections_of(store, made.cost(), ablate=[older])["What each saving saves"] == []
+
+
+def test_one_of_a_thing_is_not_many(store: Store) -> None:
+    found = made.cost()
+    found["calls"]["total"] |= {"calls": 1, "hits": 1, "rules": 1, "lost": 1}
+    said = sections_of(store, found)["Model calls"][0].text
+    for one in ("1 call is", "1 answer,", "1 request.", "1 call,"):
+        assert one in said
+
+
+def proof_of(store: Store, found: dict[str, Any]) -> str:
+    made.fill(store, {"pairs": [made.pairs()], "cost": [found]})
+    page = cost.page(read_evidence(store, "quickstart"))
+    assert page is not None
+    assert page.finding is not None
+    return page.finding.proof
+
+
+def test_the_finding_gives_the_range_and_what_makes_it_a_loss(store: Store) -> None:
+    said = proof_of(store, made.cost())
+    assert "between −$4.1M and +$54.6M a year" in said
+    assert "(+$112,300 as assumed below)" in said
+    assert "negative if commercial usd per prompt is 0.00100 or attack reduction is 0.300" in said
+    assert "or in 2 more cases." in said
+
+
+def test_no_loss_is_told_where_there_is_none(store: Store) -> None:
+    found = made.cost()
+    found["roi"]["sensitivity"] = found["roi"]["sensitivity"][:1]
+    assert "negative if" not in proof_of(store, found)
+
+
+@pytest.mark.parametrize(("factor", "is_left_out"), [(9.9, False), (10.1, True)])
+def test_what_outweighs_all_others_is_said_not_drawn(
+    store: Store, factor: float, is_left_out: bool
+) -> None:
+    found = made.cost()
+    first, second, *_ = found["roi"]["sensitivity"]
+    first["swing_usd"] = factor * second["swing_usd"]
+    *_, said, figure = sections_of(store, found)["Would it pay?"]
+    first_drawn = figure.spec["layout"]["yaxis"]["ticktext"][0]
+    assert first_drawn.startswith("commercial" if is_left_out else "per prompt share")
+    assert column(figure.numbers, "Assumption")[0] == "per prompt share"
+    if is_left_out:
+        assert "outweighs all others: per prompt share takes the saving from +$112,300 at 0" in (
+            said.text
+        )
+
+
+def test_what_is_assumed_at_its_best_end_is_named(store: Store) -> None:
+    note, *_ = sections_of(store, made.cost())["Would it pay?"]
+    assert note.text.endswith("best for it: prompts per day.")
+
+
+def test_the_totals_of_a_job_are_told_apart(store: Store) -> None:
+    said = sections_of(store, made.cost())["Spend"][-1].text
+    for total in ("step of costs", "table of steps on the first page", "`workbench cost show`"):
+        assert total in said
 
 
 def test_newest_ablation_of_the_store_is_shown_unless_the_experiment_has_its_own(

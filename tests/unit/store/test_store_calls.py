@@ -48,6 +48,50 @@ def test_a_settled_call_leaves_its_row_and_its_answer_and_no_flight(store):
     assert store.calls.read(one.key) == answer(one.key, "ä \x00 \ud800 <b>")
 
 
+def test_each_work_keeps_its_own_answer_and_others_get_the_freshest(store):
+    def keep(work, expires_at):
+        kept = answer("k", work, work=work, expires_at=expires_at)
+        settle(store, Settlement(flight="x", rows=(), answer=kept))
+
+    def read(work=""):
+        return store.calls.read("k", work=work).answer["text"]
+
+    keep("a", 5.0)
+    keep("", 3.0)
+    assert read() == "a"  # the work without a name is nobody's
+    keep("b", 9.0)
+    assert (read("a"), read("b"), read("c"), read()) == ("a", "b", "b", "b")
+    keep("a", None)
+    assert read("c") == "a"
+    assert store.calls.read("other", work="a") is None
+
+
+def test_what_is_entered_once_is_not_entered_again(store):
+    twice = [
+        replace(settlement(flight(key="k"), text=text), flight="", is_once=True)
+        for text in ("first", "second", "third")
+    ]
+    other = replace(twice[0], answer=answer("k", work="other"))
+    one = flight()
+    claim(store, one)
+    settle(store, twice[0], twice[1], other)
+    settle(store, replace(twice[2], flight=one.id))
+    assert len(store.ledger.rows()) == 2
+    assert store.calls.read("k", work="work").answer == {"text": "first"}
+    assert flights_of(store) == []  # that ends all the same
+    settle(store, replace(twice[2], is_once=False))
+    assert store.calls.read("k", work="work").answer == {"text": "third"}
+
+
+@pytest.mark.parametrize(("work", "rows"), [("work", 1), ("", 2)])
+def test_only_what_expired_without_a_work_is_bought_again(store, work, rows):
+    kept = answer("k", work=work, expires_at=1.0)
+    bought = Settlement(flight="", rows=(bill(),), answer=kept, is_once=True)
+    settle(store, bought)
+    settle(store, bought)
+    assert len(store.ledger.rows()) == rows
+
+
 def test_a_newer_answer_replaces_the_older_also_within_one_commit(store):
     settle(store, Settlement(flight="a", rows=(), answer=answer("k", "1")))
     settle(
@@ -149,7 +193,8 @@ def test_the_flight_of_a_dead_process_is_charged_once_and_its_key_is_free(store)
     ]  # fmt: skip
     (row,) = store.ledger.rows()
     assert (row.usd, row.estimated, row.work) == (Decimal(2), True, "work")
-    assert row.details == {"calls": 1, "provider": "scripted", "outcome": "lost"}
+    told = {"calls": 1, "provider": "scripted", "outcome": "lost", "flight": dead.id}
+    assert row.details == told
     assert store.calls.recover() == []
     assert len(store.ledger.rows()) == 1
 
@@ -160,7 +205,24 @@ def test_recovering_gives_the_lost_flights_and_leaves_the_living(store):
     assert store.calls.recover() == [dead]
     assert flights_of(store) == [alive.id]
     settle(store, settlement(dead, "0.5"))  # its answer came after all
-    assert [row.usd for row in store.ledger.rows()] == [Decimal(2), Decimal("0.5")]
+    assert [row.usd for row in store.ledger.rows()] == [2, -2, Decimal("0.5")]
+    assert sum(row.details["calls"] for row in store.ledger.rows()) == 1
+    settle(store, Settlement(flight=dead.id, rows=(), answer=None))
+    assert sum(row.usd for row in store.ledger.rows()) == Decimal("0.5")
+
+
+def test_who_shows_life_is_not_charged_by_another_host(store):
+    moment = [datetime.now(UTC).timestamp()]
+    calls = Calls(store.engine, clock=lambda: moment[0])
+    ours, theirs = flight(owner="far:1:2.0"), flight(owner="far:2:2.0")
+    batch = flight(owner="batch:b1", at="2026-01-01T00:00:00.000000Z")
+    claim(store, ours, theirs, batch)
+    moment[0] += 14 * 60
+    calls.touch("far:1:2.0")
+    moment[0] += 14 * 60
+    assert {one.id for one in calls.recover()} == {theirs.id, batch.id}
+    moment[0] += 2 * 60
+    assert [one.id for one in calls.recover()] == [ours.id]
 
 
 def test_recovering_at_once_charges_once(store):
@@ -180,10 +242,61 @@ def test_recovering_at_once_charges_once(store):
     assert len(found) == len({one.id for one in found}) == len(store.ledger.rows()) == 20
 
 
+def test_a_batch_that_nobody_collects_is_charged_after_29_days(store):
+    facts = {"job": "j", "experiment": "e", "phase": "generation", "who": "w", "key_hash": "h"}
+    store.calls.add_batch(Batch(id="b1", work="work", requests={}, **facts))
+    claim(store, flight("2", owner="batch:b1"))
+    later = Calls(store.engine, clock=lambda: datetime.now(UTC).timestamp() + 30 * 86400)
+    assert store.calls.recover() == []
+    assert [lost.worst_usd for lost in later.recover()] == [Decimal(2)]
+
+
+def open_batch(store, one):
+    facts = {"job": "j", "experiment": "e", "phase": "generation", "who": "w", "key_hash": "h"}
+    name = one.owner.removeprefix("batch:")
+    store.calls.add_batch(Batch(id=name, work=one.work, requests={}, **facts))
+    claim(store, one)
+
+
+@pytest.mark.parametrize("work", ["other", ""])
+def test_a_batch_of_other_work_counts_as_billed(store, work):
+    budgets = Budgets(run=Decimal(3))
+    open_batch(store, flight("2", owner="batch:b1", work=work))
+    (verdict,) = store.calls.commit(budgets=budgets, claims=[flight("1.5", work=work or "w")])
+    assert verdict.state == ("waiting" if work else "denied")
+    (verdict,) = store.calls.commit(budgets=budgets, claims=[flight("1.5", work="")])
+    assert verdict.state == "denied"
+    assert "$0.00 is billed, open message batches of job may cost $2.00 and this" in verdict.reason
+    assert claim(store, flight("1"), flight("1"), budgets=budgets) == ["granted", "waiting"]
+
+
+@pytest.mark.parametrize(("work", "first"), [("work", "waiting"), ("other", "denied")])
+def test_a_batch_counts_on_the_day_on_which_it_was_made(store, work, first):
+    moment = [datetime(2026, 1, 31, 12, tzinfo=UTC).timestamp()]
+    calls = Calls(store.engine, clock=lambda: moment[0])
+    open_batch(store, flight("2", owner="batch:b1", work=work, at="2026-01-31T11:00:00.000000Z"))
+    budgets = Budgets(day=Decimal(2), user=Decimal(2))
+    for days, state in ((0, first), (1, "granted")):
+        moment[0] += days * 86400
+        (verdict,) = calls.commit(budgets=budgets, claims=[flight("0.5")])
+        assert verdict.state == state
+    run = calls.commit(budgets=Budgets(run=Decimal(2)), claims=[flight("0.1")])
+    assert [one.state for one in run] == [first]
+
+
+def test_waiting_says_for_what(store):
+    (_, verdict) = store.calls.commit(
+        budgets=Budgets(run=Decimal(1)), claims=[flight("0.75"), flight("0.5")]
+    )
+    assert "$0.00 is billed, open calls may cost $0.75 and this call may cost $0.50" in (
+        verdict.reason
+    )
+
+
 def test_the_flights_of_a_batch_live_until_it_is_collected(store):
     batch = Batch(
         id="b1", work="work", job="job", experiment="trial", phase="generation", who="t",
-        key_hash="0" * 12, requests={"a": {"ä": [1]}},
+        key_hash="0" * 12, owner=OWNER, requests={"a": {"ä": [1]}},
     )  # fmt: skip
     store.calls.add_batch(batch)
     one = flight(owner="batch:b1", at="2020-01-01T00:00:00.000000Z")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
+from sqlalchemy.exc import DataError
 
 from model_calls import bill, flight, settlement
 from workbench.core.errors import StoreError
@@ -115,7 +117,8 @@ def test_a_failed_commit_is_told_to_each_caller_and_the_next_one_works(
         await call(journal)
 
     asyncio.run(fail())
-    assert len(store.ledger.rows()) == 1
+    # what was spent is written as soon as that is possible
+    assert len(store.ledger.rows()) == (2 if isinstance(error, StoreError) else 1)
 
 
 def test_notes_are_entered_by_the_end_and_closing_twice_is_fine(journal, store):
@@ -132,6 +135,78 @@ def test_closing_says_that_notes_could_not_be_written(journal, calls):
     journal.note([bill("0")])
     with pytest.raises(StoreError, match=r"ledger rows were not written.*disk is full"):
         journal.close()
+
+
+def test_what_could_not_be_settled_holds_no_budget_once_the_disk_has_room(calls, store):
+    journal = Journal(calls, Budgets(run=Decimal("1.5")))
+
+    async def spend():
+        one = flight()
+        await journal.claim(one)
+        calls.error = StoreError("the disk is full")
+        with pytest.raises(StoreError, match="full"):
+            await journal.settle(settlement(one, "0.25"))
+        calls.error = None
+        while (await journal.claim(flight())).state == "waiting":
+            await asyncio.sleep(0.001)
+
+    asyncio.run(asyncio.wait_for(spend(), 10))
+    assert [row.usd for row in store.ledger.rows()] == [Decimal("0.25")]
+    journal.close()
+    assert len(store.ledger.rows()) == 1
+
+
+def test_what_could_not_be_settled_is_settled_at_the_end(calls, journal, store):
+    async def spend():
+        calls.error = StoreError("the disk is full")
+        with pytest.raises(StoreError, match="full"):
+            await journal.settle(settlement(flight()))
+
+    asyncio.run(spend())
+    calls.error = None
+    journal.close()
+    assert len(store.ledger.rows()) == 1
+
+
+def test_a_value_that_does_not_fit_stops_nobody_else(calls, journal, store, monkeypatch):
+    def keep(connection, answers):
+        if any(one.namespace == "bad" for one in answers):
+            raise DataError("INSERT", {}, ValueError("too long"))
+
+    monkeypatch.setattr("workbench.store.calls.keep", keep)
+    calls.gate.clear()
+
+    async def settle_all():
+        ends = [settlement(flight()) for _ in range(5)]
+        ends[2] = replace(ends[2], answer=replace(ends[2].answer, namespace="bad"))
+        waiting = asyncio.gather(*map(journal.settle, ends), return_exceptions=True)
+        await asyncio.sleep(0.01)
+        calls.gate.set()
+        return await waiting
+
+    outcomes = asyncio.run(settle_all())
+    assert [type(one) for one in outcomes] == [type(None)] * 2 + [StoreError] + [type(None)] * 2
+    assert len(store.ledger.rows()) == 4
+
+
+def test_the_owners_of_open_flights_show_life(calls, journal, store, monkeypatch):
+    monkeypatch.setattr("workbench.store.journal._BEAT_S", 0.01)
+    touched = []
+    calls.touch = touched.append
+
+    async def fly():
+        one = flight(owner="a")
+        await journal.claim(flight(owner="batch:b"))
+        await journal.claim(one)
+        while len(touched) < 3:
+            await asyncio.sleep(0.01)
+        await journal.settle(settlement(one))
+
+    asyncio.run(asyncio.wait_for(fly(), 10))
+    assert set(touched) == {"a"}
+    seen = len(touched)
+    asyncio.run(asyncio.sleep(0.04))
+    assert len(touched) <= seen + 1
 
 
 def test_after_closing_nothing_is_taken(journal):

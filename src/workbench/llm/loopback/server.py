@@ -18,6 +18,7 @@ from workbench.llm.loopback.batches import BATCHES, Batches
 from workbench.llm.loopback.faults import IN_BATCHES, IS_BILLED, Faults, Limits, RefusalError, draws
 from workbench.llm.loopback.ledger import MODELS, Ledger, PrefixCache, Row, plain_name, price
 from workbench.llm.messages import Usage
+from workbench.llm.transport import LOOPBACK_NAME
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -80,6 +81,7 @@ class LoopbackServer:
         from aiohttp import web
 
         app = web.Application(client_max_size=32 * 2**20)  # as the Messages API
+        app.on_response_prepare.append(_sign)
         for dialect, path in _ROUTES:
             app.router.add_post(path, partial(self._handle, partial(self._answer, dialect)))
         app.router.add_route("*", BATCHES + "{path:.*}", partial(self._handle, self._batch))
@@ -238,3 +240,7 @@ async def _read(request: web.Request) -> Any:
         return await request.json()
     except ValueError:
         raise RefusalError(400, "the request body is not JSON") from None
+
+
+async def _sign(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = LOOPBACK_NAME

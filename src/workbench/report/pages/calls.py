@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from workbench.report.blocks import Block, Figure, Section, Text
@@ -11,6 +11,7 @@ from workbench.report.figures import Beside, beside
 from workbench.report.tables import (
     Heads,
     Number,
+    counted,
     dollars,
     number,
     percent,
@@ -21,9 +22,8 @@ from workbench.report.tables import (
 )
 from workbench.store.results import Interval
 
-__all__ = ["sections"]
+__all__ = ["savings", "sections"]
 
-_NONE = "No model was asked: all of it was computed on this machine."
 _CALLS: Heads = {
     "Calls": lambda row: number(row["calls"]),
     "Lost": lambda row: number(row["lost"]),
@@ -36,10 +36,8 @@ _CALLS: Heads = {
     "Sent": lambda row: size(row["bytes_sent"]),
     "Received": lambda row: size(row["bytes_received"]),
 }
-_MEASURES = (
-    ("dollars", "Dollars", "usd_alone_reduction", "claimed_usd"),
-    ("latency", "Time", "latency_reduction", "claimed_latency"),
-)
+_NOISE, _FINEST = 1.5, 0.05
+"""Factor between times of two trials up to which they are no evidence; least factor told apart."""
 
 
 def sections(evidence: Evidence, cost: Mapping[str, Any]) -> list[Section]:
@@ -47,29 +45,29 @@ def sections(evidence: Evidence, cost: Mapping[str, Any]) -> list[Section]:
     return [
         Section("Model calls", _calls(cost.get("calls"))),
         Section("Estimated against spent", _estimates(evidence, cost)),
-        Section("What each saving saves", _ablation(evidence)),
+        Section("What each saving saves", savings(evidence)),
     ]
 
 
 def _calls(calls: Mapping[str, Any] | None) -> list[Block]:
     if calls is None or not any(calls["total"][key] for key in ("calls", "hits", "rules")):
-        return [Text(_NONE)]
+        return [Text("No model was asked: all of it was computed on this machine.")]
     total = calls["total"]
-    said = f"{number(total['calls'])} calls were billed {dollars(total['usd'])}. "
-    said += f"{number(total['hits'])} answers were at hand and cost nothing; they had cost "
-    said += f"{dollars(total['saved_usd'])} when they were bought. "
+    said = f"The bill for {counted(total['calls'], 'call')} is {dollars(total['usd'])}. At hand, "
+    said += f"for nothing: {counted(total['hits'], 'answer')}, once bought for "
+    said += f"{dollars(total['saved_usd'])}. "
     if total["rules"]:
-        said += f"{number(total['rules'])} requests were answered by a rule, without a model. "
+        said += f"Answered by a rule, without a model: {counted(total['rules'], 'request')}. "
     if total["lost"]:
-        said += f"The answers to {number(total['lost'])} calls never came; those are billed at "
-        said += "their worst case, an estimate. "
+        said += f"No answer came to {counted(total['lost'], 'call')}, billed at the worst case, an "
+        said += "estimate. "
     if misses := total["misses"]:
         reasons = ", ".join(f"{words(name)} {number(count)}" for name, count in misses.items())
         said += f"Why calls were not at hand: {reasons}."
     views = {**calls, "by_phase": [*calls["by_phase"], total]}
     tables = [
-        table(f"Model calls by {head}", {head.capitalize(): _group, **_CALLS}, views[f"by_{head}"])
-        for head in ("phase", "model", "task")
+        table(f"Model calls by {by}", {by.capitalize(): _group, **_CALLS}, views[f"by_{by}"])
+        for by in ("phase", "model", "task")
     ]
     return [Text(said.strip()), *tables]
 
@@ -101,7 +99,7 @@ def _estimates(evidence: Evidence, cost: Mapping[str, Any]) -> list[Block]:
     numbers = table("Estimated beforehand, and billed since", heads, rows)
     figure = Figure(
         name="estimates",
-        title=f"{within} of {len(rows)} bills lie within their estimates",
+        title=f"Bills within their estimates: {within} of {len(rows)}",
         spec=beside([_estimated(row) for row in rows], color="band"),
         summary="As a share of the worst case, which is what budgets reserve. Bar: from the low "
         "estimate to the worst; tick: expected; dot: billed, lost calls included.",
@@ -123,57 +121,82 @@ def _estimated(row: Mapping[str, Any]) -> Beside:
     )
 
 
-def _ablation(evidence: Evidence) -> list[Block]:
+def savings(evidence: Evidence) -> list[Block]:
+    """Return what the ablation found, nothing where there is none."""
     found = evidence.ablation
     if found is None:
         return []
     rows, baseline = [*found["rows"], found["combined"]], found["baseline"]
-    heads: Heads = {
+    alone: Heads = {
         "Saving": lambda row: words(row["saving"]),
-        "Bill alone | US$": lambda row: dollars(row["usd"]),
-        "Less | measured": lambda row: percent(row["usd_alone_reduction"]),
-        "Less | claimed": lambda row: _range(row["claimed_usd"]),
-        "Without it | combined bill rises": lambda row: percent(row["usd_without_increase"]),
-        "Time alone | s": lambda row: number(float(row["seconds"])),
-        "Sooner | measured": lambda row: percent(row["latency_reduction"]),
-        "Sooner | claimed": lambda row: _range(row["claimed_latency"]),
-        "Without it | combined time rises": lambda row: percent(row["latency_without_increase"]),
+        "Bill | US$": lambda row: dollars(row["usd"]),
+        "Bill | measured": lambda row: _moved(-row["usd_alone_reduction"]),
+        "Bill | claimed": lambda row: _claim(row["claimed_usd"]),
+        "Tokens | measured": lambda row: _moved(-row["tokens_reduction"]),
+        "Tokens | claimed": lambda row: _claim(row["claimed_tokens"]),
+        "Time | measured": lambda row: _time(-row["latency_reduction"]),
+        "Time | claimed": lambda row: _claim(row["claimed_latency"]),
         "Claim": lambda row: row["verdict"].replace(" ", "\u00a0"),
     }
-    notes: Heads = {"Saving": heads["Saving"], "Why": lambda row: row["note"]}
-    bare = f"With every saving off it costs {dollars(baseline['usd'])} and takes "
-    bare += f"{number(float(baseline['seconds']))} s."
+    without: Heads = {
+        "Saving": alone["Saving"],
+        "Combined bill": lambda row: _moved(row["usd_without_increase"], falls="falls"),
+        "Combined time": lambda row: _time(row["latency_without_increase"], falls="falls"),
+        "Why it came out so": lambda row: row["note"],
+    }
+    said = f"A fixed workload of its own: {found['workload']}. With every saving off "
+    said += f"it costs {dollars(baseline['usd'])} and takes {baseline['seconds']:.1f} s. Claims "
+    said += "are those of the performance tuning guide. Bills are exact; times are of one run, and "
+    said += f"differences below a half are called noise. Combined: {found['combined']['note']}."
     commit = str(found.get("stamp", {}).get("commit") or "unknown")
     drawn = [
         Figure(
             name=f"savings-{name}",
-            title=f"{title} saved by each measure alone: measured, and claimed by the guide",
-            spec=beside([_saved(row, measured, claimed) for row in rows], color="blue"),
-            summary="Bar: measured here. Tick or whisker: what the guide claims.",
+            title=f"{title} saved by each measure alone",
+            spec=beside([_saved(row, key, claimed, show) for row in rows], color="blue"),
+            summary="Bar: measured here. Tick or whisker: claimed.",
             footer=f"workbench cost ablate · commit {short(commit)}",
             keys=(("measured", "blue"), ("claimed", "vermillion")),
         )
-        for name, title, measured, claimed in _MEASURES
+        for name, title, key, claimed, show in (
+            ("dollars", "Dollars", "usd_alone_reduction", "claimed_usd", _moved),
+            ("latency", "Time", "latency_reduction", "claimed_latency", _time),
+        )
     ]
     return [
-        Text(f"One fixed workload, not this experiment: {found['workload']}. {bare}"),
+        Text(said),
         *drawn,
-        table("Every saving alone, and the others without it", heads, rows),
-        table("Why it came out so", notes, [row for row in rows if row["note"]]),
+        table("Each saving on alone: what it saves of the baseline", alone, rows),
+        table("Each saving off, all others on", without, found["rows"]),
     ]
 
 
-def _saved(row: Mapping[str, Any], measured: str, claimed: str) -> Beside:
+def _saved(
+    row: Mapping[str, Any], measured: str, claimed: str, show: Callable[[float], Number]
+) -> Beside:
     claim, share = row[claimed], row[measured]
     middle: Interval | None = None
     if claim:
         middle = {"value": sum(claim) / 2, "low": claim[0], "high": claim[1]}
-    told = f"{percent(share)}, claimed {_range(claim)}" if claim else str(percent(share))
+    told = f"{show(-share)}{f', claimed {_claim(claim)}' if claim else ''}"
     return Beside(name=row["saving"], detail=told, bar=(0.0, share), mark=middle)
 
 
-def _range(claim: Sequence[float]) -> Number:
-    if not claim:
-        return Number("–")
-    least, most = (percent(one) for one in claim)
-    return least if least == most else Number(f"{least}–{most}".replace("\u00a0%–", "–"))
+def _moved(change: float, *, falls: str = "saves") -> Number:
+    """Return a relative change with its sign in words."""
+    if round(change, 3) == 0:
+        return Number("same")
+    return Number(f"{'rises' if change > 0 else falls}\u00a0{percent(abs(change))}")
+
+
+def _time(change: float, *, falls: str = "saves") -> Number:
+    """Return a relative change of a time, as exactly as one run can tell; 0 was not tried."""
+    if 1 / _NOISE < 1 + change < _NOISE:
+        return Number("noise" if change else "–")
+    told = f"≈\u00a0{10 * round(10 * abs(change))}" if change > _FINEST - 1 else ">\u00a095"
+    return Number(f"{'rises' if change > 0 else falls}\u00a0{told}\u00a0%")
+
+
+def _claim(claim: Sequence[float]) -> Number:
+    ends = dict.fromkeys(f"{100 * share:.0f}" for share in claim)
+    return Number(f"{'–'.join(ends)}\u00a0%" if ends else "–")

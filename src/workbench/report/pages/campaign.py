@@ -11,6 +11,7 @@ from workbench.report.figures import color_of, dots
 from workbench.report.tables import (
     Cell,
     Heads,
+    Rows,
     cell,
     counts,
     dollars,
@@ -149,14 +150,7 @@ def _rates(evidence: Evidence, analysis: Mapping[str, Any]) -> list[Section]:
 
 
 def _rate_figure(
-    name: str,
-    title: str,
-    head: str,
-    rows: Sequence[Mapping[str, Any]],
-    /,
-    *,
-    targets: Sequence[str],
-    footer: str,
+    name: str, title: str, head: str, rows: Rows, /, *, targets: Sequence[str], footer: str
 ) -> Figure:
     series = {
         target: {row["group"]: row["rate"] for row in rows if row["target"] == target}

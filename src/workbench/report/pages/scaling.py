@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from workbench.report import figures
@@ -14,6 +14,7 @@ from workbench.report.tables import (
     Cell,
     Heads,
     Number,
+    Rows,
     cell,
     dollars,
     duration,
@@ -113,9 +114,7 @@ def _by_x(laws: Mapping[str, Any]) -> dict[float, list[float]]:
     return by_x
 
 
-def _law(
-    evidence: Evidence, laws: Mapping[str, Any], training: Sequence[Mapping[str, Any]], axis: str
-) -> list[Block]:
+def _law(evidence: Evidence, laws: Mapping[str, Any], training: Rows, axis: str) -> list[Block]:
     baselines = ", ".join(f"{name} {cell(loss)}" for name, loss in laws["baselines"].items())
     sizes: Heads = {
         axis.capitalize(): lambda item: Number(f"{item[0]:,.4g}"),
@@ -167,7 +166,7 @@ def _ahead(laws: Mapping[str, Any], axis: str) -> list[Block]:
     return [table(caption, heads, laws["backtest"]), ahead]
 
 
-def _training(evidence: Evidence, training: Sequence[Mapping[str, Any]], axis: str) -> Figure:
+def _training(evidence: Evidence, training: Rows, axis: str) -> Figure:
     key = evidence.axis()
     heads: Heads = {
         "Model": lambda run: short(run["model"]),

@@ -24,10 +24,10 @@ def page(evidence: Evidence, pages: Sequence[Page]) -> Page:
     everything = [*steps.items(), ("all", [*evidence.runs])]
     by_step = [_row(evidence, step, runs) for step, runs in everything]
     each = [_row(evidence, run_name(run), [run]) for run in evidence.runs]
-    tables = [
-        table("Steps", ["Step", *_HEADS], [*by_step, *later]),
-        table(f"Each of the {len(each)} runs", ["Run", *_HEADS], each).folded(),
-    ]
+    tables = [table("Steps", ["Step", *_HEADS], [*by_step, *later])]
+    if len(each) > 1:
+        caption = f"Each of the {len(each)} runs"
+        tables.append(table(caption, ["Run", *_HEADS], each).folded())
     return Page(
         name="index",
         notes=_problems(evidence),

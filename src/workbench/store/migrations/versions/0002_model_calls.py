@@ -39,16 +39,16 @@ def upgrade() -> None:
     op.create_index("flights_by_key", "flights", ["key"])
     op.create_table(
         "responses",
-        sa.Column("key", sa.String(64), primary_key=True),
-        *_texts(("work", 64), ("namespace", 200), ("created_at", 32)),
+        *_texts(("key", 64), ("work", 64), ("namespace", 200), ("created_at", 32)),
         sa.Column("expires_at", sa.Float(), nullable=True),
         _json("answer"),
+        sa.PrimaryKeyConstraint("key", "work"),
     )
     op.create_table(
         "batches",
         sa.Column("id", sa.String(64), primary_key=True),
         *_texts(("remote_id", 200), *_WHERE_FROM, ("who", 200), ("key_hash", 64)),
-        *_texts(("state", 16), ("created_at", 32)),
+        *_texts(("owner", 300), ("state", 16), ("created_at", 32)),
         _json("requests"),
     )
     op.create_index("batches_by_work", "batches", ["work"])
