@@ -137,9 +137,7 @@ def read_settings(
     )
 
 
-def read_keys(
-    provider: str, environment: Mapping[str, str] | None = None, *, needed_by: str = ""
-) -> tuple[Secret, ...]:
+def read_keys(provider: str, environment: Mapping[str, str] | None = None) -> tuple[Secret, ...]:
     """Return the keys of a provider, each once; never part of :class:`Settings`.
 
     Bedrock and Vertex find credentials by themselves and local servers need none: one empty key.
@@ -147,7 +145,6 @@ def read_keys(
     Args:
         provider: ``anthropic``, ``openai``, ``bedrock``, ``vertex`` or ``scripted``.
         environment: Variables to read instead of the process's own.
-        needed_by: What asks, e.g. a command; the step of this run if not given.
 
     Raises:
         ConfigError: If there is no key, or one that cannot be a key. No message shows a key.
@@ -167,7 +164,7 @@ def read_keys(
         return (Secret(""),)
     step = f"step {Path(env.get('WORKBENCH_RUN_FOLDER', '')).parent.name!r}"
     in_run = f"{step} of experiment {env.get('WORKBENCH_EXPERIMENT', '')!r}"
-    asker = needed_by or (in_run if env.get("WORKBENCH_RUN_FOLDER") else "this notebook or command")
+    asker = in_run if env.get("WORKBENCH_RUN_FOLDER") else "this notebook or command"
     raise ConfigError(
         f"no API key: {asker} calls models of {provider}; set {single}, or {pool} for several."
         " Without one everything in experiments/quickstart.yaml works, and a local server for"

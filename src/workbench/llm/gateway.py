@@ -317,8 +317,8 @@ async def open_gateway(
     if lost := await asyncio.to_thread(store.calls.recover):
         charged = show_usd(sum((flight.worst_usd for flight in lost), ZERO))
         tell(
-            f"calls lost with their process: {len(lost)}; {charged}, their worst case, is charged to"
-            " the run that lost them"
+            f"calls lost with their process: {len(lost)}; {charged}, their worst case, is charged"
+            " to the run that lost them"
         )
     prices = Prices(Path(config.price_file) if config.price_file else None)
     spending = Spending(
