@@ -57,12 +57,7 @@ class Gateway:
 
     Args:
         config: What to spend on, and how.
-        router: Chooses models.
-        stock: Answers at hand.
-        spending: Reserves and settles.
-        sender: Sends.
-        batches: Sends message batches.
-        prices: Of all models.
+        router, stock, spending, sender, batches, prices: Its parts, each on its own.
         store: Remembers earlier calls and estimates.
         spans: Traces, if anybody listens.
     """
@@ -309,29 +304,29 @@ async def open_gateway(
     """
     settings = store.settings
     config = config or read_config(settings)
-    work = work or settings.fingerprint
     is_played = transport is None and await asyncio.to_thread(is_rehearsal, config)
+    account = Account(
+        who=(REHEARSAL if is_played else "") + settings.user,
+        job=settings.run_id,
+        experiment=settings.experiment or ("rehearsal" if is_played else "by-hand"),
+        phase=phase,
+        work=work or settings.fingerprint,
+        owner=this_process(),
+    )
     keys = (Secret(""),) if transport else _keys(config)
     transport = transport or open_transport(config, settings=settings)
-    journal = Journal(store.calls, config.budgets)
     if lost := await asyncio.to_thread(store.calls.recover):
         charged = show_usd(sum((flight.worst_usd for flight in lost), ZERO))
         tell(
             f"calls lost with their process: {len(lost)}; {charged}, their worst case, is charged"
             " to the run that lost them"
         )
+    journal = Journal(store.calls, config.budgets)
     prices = Prices(Path(config.price_file) if config.price_file else None)
     spending = Spending(
         journal,
         prices,
-        Account(
-            who=(REHEARSAL if is_played else "") + settings.user,
-            job=settings.run_id,
-            experiment=settings.experiment or ("rehearsal" if is_played else "by-hand"),
-            phase=phase,
-            work=work,
-            owner=this_process(),
-        ),
+        account,
         provider=transport.provider,
         prompt_cache=config.savings.prompt_cache,
         clock=time.time,
@@ -345,17 +340,36 @@ async def open_gateway(
         off_peak=OffPeak.parse(config.off_peak) if config.off_peak else None,
         tell=tell,
     )
+    gateway = _assemble(store, config, prices=prices, spending=spending, sender=sender, tell=tell)
+    try:
+        yield gateway
+    finally:
+        try:
+            await gateway.close()
+        finally:
+            await asyncio.to_thread(journal.close)
+
+
+def _assemble(
+    store: Store,
+    config: GatewayConfig,
+    *,
+    prices: Prices,
+    spending: Spending,
+    sender: Sender,
+    tell: Callable[[str], None],
+) -> Gateway:
     router = Router(config)
     stock = Stock(
         config,
         router=router,
         service=f"{config.provider} {config.base_url}".strip(),
         calls=store.calls,
-        cache=open_cache(settings),
+        cache=open_cache(store.settings),
         spending=spending,
-        work=work,
+        work=spending.account.work,
     )
-    gateway = Gateway(
+    return Gateway(
         config,
         router=router,
         stock=stock,
@@ -364,15 +378,8 @@ async def open_gateway(
         batches=Batches(sender, stock=stock, spending=spending, calls=store.calls, tell=tell),
         prices=prices,
         store=store,
-        spans=spans(settings, provider=config.provider, phase=phase),
+        spans=spans(store.settings, provider=config.provider, phase=spending.account.phase),
     )
-    try:
-        yield gateway
-    finally:
-        try:
-            await gateway.close()
-        finally:
-            await asyncio.to_thread(journal.close)
 
 
 def _no_rule(request: Request, route: Route) -> ConfigError:
