@@ -59,7 +59,7 @@ def digest(number: int) -> str:
 
 def key_of(number: int, *, url: str) -> str:
     """Return under what the store keeps the answer of a server."""
-    return request(number).key(provider=f"anthropic {url}", model=MODEL)
+    return request(number).key(service=f"anthropic {url}", model=MODEL)
 
 
 def variables(home: Path, llm: dict, *, run: str = "run-1", user: str = "tester", **more) -> dict:

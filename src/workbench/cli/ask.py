@@ -70,7 +70,7 @@ def ask(
     check_options(usual)
     lines = enumerate(read_lines(prompts), 1)
     requests = [to_request(line, number, usual, is_json=jsonl) for number, line in lines]
-    keys = [one.key(provider="", model=one.model) for one in requests]
+    keys = [one.key(service="", model=one.model) for one in requests]
     work, store = f"ask-{content_id(keys)[:16]}", open_here()
     job = store.settings.run_id or work
     store = replace(store, settings=replace(store.settings, run_id=job))

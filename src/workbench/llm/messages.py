@@ -112,11 +112,11 @@ class Request:
                 f"a request's schema is no JSON: {error}; write a dict of JSON values"
             ) from None
 
-    def key(self, *, provider: str, model: str, occurrence: int = 0) -> str:
+    def key(self, *, service: str, model: str, occurrence: int = 0) -> str:
         """Return the hex sha256 under which an answer is kept: all that decides about it."""
         return content_id(
             [
-                provider, model, self.system, self.history, self.prompt,
+                service, model, self.system, self.history, self.prompt,
                 self.namespace or self.task, self.variant, self.max_tokens, self.schema, occurrence,
             ]
         )  # fmt: skip

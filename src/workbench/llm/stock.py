@@ -83,12 +83,12 @@ class Stock:
                 is counted gets a key of its own, so that on resume it finds the n-th answer.
         """
         route = self._router.route(request)
-        key = request.key(provider=self._service, model=route.model)
+        key = request.key(service=self._service, model=route.model)
         if not self._is_shared:
             occurrence = self._occurrences[key]
             self._occurrences[key] += is_counted
             if occurrence:
-                key = request.key(provider=self._service, model=route.model, occurrence=occurrence)
+                key = request.key(service=self._service, model=route.model, occurrence=occurrence)
         return Purchase(
             request=request,
             route=route,

@@ -32,7 +32,7 @@ def of(requests, config=CONFIG, *, is_at_hand=None, **values):
     router, met, purchases = Router(config), Counter(), []
     for request in requests:
         route = router.route(request)
-        key = request.key(provider="anthropic", model=route.model)
+        key = request.key(service="anthropic", model=route.model)
         if not config.savings.response_cache:  # each is bought
             met[key] += 1
             key += f"-{met[key]}"

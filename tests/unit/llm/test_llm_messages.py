@@ -24,7 +24,7 @@ DECIDING: dict[str, st.SearchStrategy[Any]] = {
     "max_tokens": st.integers(1, 99),
     "schema": SCHEMA,
 }
-PLACE = {"provider": "anthropic", "model": "m"}
+PLACE = {"service": "anthropic", "model": "m"}
 
 
 @pytest.mark.parametrize("prompt", ["", " \n\t", "\u2003"])
@@ -131,8 +131,8 @@ def test_provider_model_occurrence_and_task_change_the_key() -> None:
     request = Request(prompt="x")
     keys = {
         request.key(**PLACE),
-        request.key(provider="openai", model="m"),
-        request.key(provider="anthropic", model="n"),
+        request.key(service="openai", model="m"),
+        request.key(service="anthropic", model="n"),
         request.key(**PLACE, occurrence=1),
         replace(request, task="summary").key(**PLACE),
         replace(request, variant=1).key(**PLACE),

@@ -234,7 +234,7 @@ def test_missing_items_are_asked_again_but_never_for_ever(
         assert len(model.requests) == -(-count // size)
     assert max(model.seen.values(), default=0) <= 3
     # the same request twice would only be answered from the cache
-    keys = [request.key(provider="p", model="m") for request in model.requests]
+    keys = [request.key(service="p", model="m") for request in model.requests]
     assert len(keys) == len(set(keys))
 
 
