@@ -22,6 +22,7 @@ from pathlib import Path
 
 from sqlalchemy import func, select
 
+from workbench.cli.opening import interrupt
 from workbench.core.errors import WorkbenchError
 from workbench.core.settings import read_settings
 from workbench.llm.gateway import open_gateway
@@ -164,13 +165,9 @@ def _say(line: str, *, to=None) -> None:
     stream.flush()
 
 
-def _interrupt(*_) -> None:
-    raise KeyboardInterrupt
-
-
 def main() -> int:
     """Do the work; print outcomes and answers as JSON."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     work = Work(**json.loads(sys.argv[1]))
     store = open_store(read_settings())
     try:

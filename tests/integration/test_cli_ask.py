@@ -279,7 +279,10 @@ def test_after_a_kill_the_same_command_buys_only_what_is_missing(project):
         assert outcomes == {"hit": kept, "sent": 40 - kept}
         sent = Counter(row.prompt_sha256 for row in server.ledger.rows)
         assert len(sent) == 40
-        assert sent.total() <= 42  # twice: at most what was in flight
+        # twice: at most what was reserved, in flight or answered and not yet durable
+        lost = sum(row.details["outcome"] == "lost" for row in rows_of(project))
+        assert sent.total() <= 40 + lost
+        assert lost <= 10  # 2 in flight, and 8 about to be or just back
         last = done.stderr.splitlines()[-1]
         assert last.startswith(f"{40 - kept} calls, {kept} at hand, $")
         assert last.endswith(" kept from before")

@@ -108,7 +108,10 @@ def test_lost_answers_that_were_billed_are_covered(store):
         lost_by_server = [row for row in server.ledger.rows if not row.is_answered]
         billed = server.ledger.total_usd()
         assert spent(ledger_of(store, "sent")) == server.ledger.answered_usd()
-    assert len(answered(outcomes)) == 400
+    times_lost = Counter(row.prompt_sha256 for row in lost_by_server)
+    given_up = sum(times == 3 for times in times_lost.values())  # by then it has cost enough
+    assert max(times_lost.values()) <= 3
+    assert len(answered(outcomes)) == 400 - given_up
     sent, lost = ledger_of(store, "sent"), ledger_of(store, "lost")
     assert len(lost) == len(lost_by_server) > 10
     assert spent(sent) < billed <= spent(sent + lost)

@@ -15,7 +15,7 @@ import click
 from workbench import __version__
 from workbench.cli.ask import ask
 from workbench.cli.cost import cost
-from workbench.cli.opening import EXIT_CODES, open_here, read_lines
+from workbench.cli.opening import EXIT_CODES, interrupt, open_here, read_lines
 from workbench.core.errors import ConfigError, WorkbenchError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def main() -> None:
       workbench ask --dry-run "What is a jailbreak?"
       workbench cost show
     """  # noqa: D301 - \b keeps click from wrapping
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 main.add_command(ask)
@@ -239,7 +239,3 @@ def _check_ran(store: Store, experiment: str) -> None:
             f"{experiment!r} has model calls but no runs; see `workbench cost show {experiment}`"
         )
     store.runs.experiment(experiment)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, get_args
 
 from workbench.core.errors import ConfigError, InputError
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
     from workbench.store.database import Store
 
 __all__ = [
-    "EXIT_CODES", "check_options", "open_here", "parse_options", "read_lines", "to_request"
+    "EXIT_CODES", "check_options", "interrupt", "open_here", "parse_options", "read_lines",
+    "to_request",
 ]  # fmt: skip
 
 EXIT_CODES = "Exit status: 0 ok, 1 failed, 2 bad input, 3 budget reached, 4 gate failed."
@@ -27,6 +30,18 @@ _FIELDS = {
     "prompt": str, "system": str, "task": str, "difficulty": str, "variant": int,
     "max_tokens": int, "schema": dict,
 }  # fmt: skip
+
+
+def interrupt(_: int, frame: FrameType | None) -> None:
+    """Treat SIGTERM as Ctrl-C, by whatever handles that at the moment.
+
+    An event loop cancels its main task then; an exception raised from here would tear through
+    whichever task happens to run.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler):  # a shell's background job ignores Ctrl-C
+        raise KeyboardInterrupt
+    handler(signal.SIGINT, frame)
 
 
 def open_here(root: Path | None = None) -> Store:
