@@ -97,6 +97,8 @@ def pairs() -> dict[str, Any]:
         "unique_groups": 372,
         "wrapper_families": len(families),
         "near_duplicates": 41,
+        "quarantined": 2,
+        "shortfall": "",
         "splits": {
             "train": 1180,
             "validation": 190,
@@ -109,11 +111,31 @@ def pairs() -> dict[str, Any]:
         ),
         "by_relation": {"dewrap": 900, "safe_rewrite": 600, "contrast": 300, "identity": 200},
         "by_family": families,
+        "by_language": {"en": 1900, "de": 100},
+        "by_domain": {"general": 1500, "medical": 300, "legal": 200},
+        "by_context": {"general": 1800, "research": 200},
+        "by_license": {"MIT": 2000},
+        "by_generator": {"grammar/2": 2000},
         "dropped": {"near duplicate": 41, "too long": 3, "wrong language": 0},
         "sources": [
             {"name": "seeds", "revision": "1", "license": "MIT", "pairs": 186, "error": ""},
             {"name": "grammar", "revision": "1", "license": "MIT", "pairs": 1814, "error": ""},
         ],
+        "decontaminated": [
+            {
+                "name": "advbench",
+                "revision": "",
+                "license": "",
+                "pairs": 0,
+                "error": "advbench: no such file",
+            },
+        ],
+        "leaks": {
+            "rows_like_evaluation": 0,
+            "groups_across_splits": 0,
+            "wrapper_families_across_splits": 0,
+            "requests_across_splits": 0,
+        },
         "seed": 0,
         "samples": [
             {

@@ -15,13 +15,14 @@ import click
 from workbench import __version__
 from workbench.cli.ask import ask
 from workbench.cli.cost import cost
+from workbench.cli.data import data
 from workbench.cli.opening import EXIT_CODES, interrupt, open_here, read_lines
 from workbench.core.errors import ConfigError, WorkbenchError
 
 if TYPE_CHECKING:
     from workbench.store.database import Store
 
-__all__ = ["ask", "cost", "doctor", "lab", "main", "report", "run", "sanitize", "status"]
+__all__ = ["ask", "cost", "data", "doctor", "lab", "main", "report", "run", "sanitize", "status"]
 
 
 class _Commands(click.Group):
@@ -61,6 +62,7 @@ def main() -> None:
 
 main.add_command(ask)
 main.add_command(cost)
+main.add_command(data)
 
 
 @main.command(epilog=EXIT_CODES)

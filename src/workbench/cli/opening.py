@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from workbench.store.database import Store
 
 __all__ = [
-    "EXIT_CODES", "check_options", "interrupt", "open_here", "parse_options", "read_lines",
-    "to_request",
+    "EXIT_CODES", "check_options", "interrupt", "one_line", "open_here", "parse_options",
+    "read_lines", "to_request",
 ]  # fmt: skip
 
 EXIT_CODES = "Exit status: 0 ok, 1 failed, 2 bad input, 3 budget reached, 4 gate failed."
@@ -50,6 +50,11 @@ def open_here(root: Path | None = None) -> Store:
     from workbench.store.database import open_store
 
     return open_store(read_settings(root=root))
+
+
+def one_line(text: str) -> str:
+    """Return a text without what a terminal obeys: codes, line ends, invisible characters."""
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def read_lines(given: Sequence[str]) -> list[str]:

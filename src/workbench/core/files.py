@@ -11,7 +11,7 @@ import io
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ __all__ = ["FORMATS", "Table", "read_object", "read_table", "text_in", "texts_in
 FORMATS = ("csv", "tsv", "jsonl", "json", "parquet", "txt")
 
 _SHOWN_COLUMNS = 20
+_DELIMITERS = ("\t", ";", "|", ",")
+_MAX_BYTES = 1 << 31
+"""Most that is unpacked: a bomb must not fill the memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +48,19 @@ class Table:
             f"{self.path}: no column {reference!r}; the columns are: {known}; fix the mapping"
         )
 
-    def texts(self, reference: str | int, *, allowed: tuple[type, ...] = (str,)) -> list[str]:
+    def texts(self, reference: str | int) -> list[str]:
         """Return a column as texts, empty where a value is null.
 
         Raises:
-            DataError: If the column is absent or a value is of no allowed type.
+            DataError: If the column is absent, from a row too, or a value is of no allowed type.
         """
         name = self.column(reference)
+        for row, place in zip(self.rows, self.places, strict=True):
+            if name not in row:
+                raise DataError(f"{place} has no {name!r}; write it there, null for none")
+        return self._cells(name, allowed=(str,))
+
+    def _cells(self, name: str, *, allowed: tuple[type, ...]) -> list[str]:
         values = [row.get(name) for row in self.rows]
         for index, value in enumerate(values):
             if value is not None and not isinstance(value, allowed):
@@ -60,17 +69,32 @@ class Table:
         return ["" if value is None else str(value) for value in values]
 
     def labels(self, reference: str | int) -> list[str]:
-        """Return a column of labels; numbers and truth values become text."""
-        return self.texts(reference, allowed=(str, bool, int, float))
+        """Return a column of labels, empty where absent; numbers and truth values become text."""
+        return self._cells(self.column(reference), allowed=(str, bool, int, float))
+
+    def with_rows(self, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> Table:
+        """Return a table of other rows, each with its place in this file.
+
+        Raises:
+            DataError: If there are none.
+        """
+        placed = list(rows)
+        if not placed:
+            raise DataError(f"{self.path}: no usable row; correct the mapping or the file")
+        names = tuple(dict.fromkeys(name for _, row in placed for name in row))
+        places, cells = zip(*placed, strict=True)
+        return replace(self, names=names, rows=cells, places=places)
 
 
-def read_table(path: Path, *, kind: str = "", rows: str = "") -> Table:
+def read_table(path: Path, *, kind: str = "", rows: str = "", delimiter: str = "") -> Table:
     """Return the rows of a file: objects, lists (columns ``0``, ``1``, ...) or texts (``text``).
 
     Args:
         path: The file; ``.gz`` is unpacked.
         kind: One of :data:`FORMATS`; empty: by the ending of the name.
-        rows: JSON only: dotted path to the list of rows, e.g. ``train``.
+        rows: JSON only: dotted path to the list of rows, e.g. ``train``; ``*`` is every key, each
+            kept as a column ``*1``, ``*2``, ... of the rows below it.
+        delimiter: CSV only: one character, where it is not the comma or, in TSV, the tab.
 
     Raises:
         DataError: If the file is missing, empty, not UTF-8, of unknown format or broken.
@@ -80,12 +104,16 @@ def read_table(path: Path, *, kind: str = "", rows: str = "") -> Table:
         known = ", ".join(FORMATS)
         raise DataError(f"{path}: unknown format {kind!r}; set format to one of {known}")
     data = _read_bytes(path)
+    if kind == "jsonl" and _is_array(data):
+        kind = "json"
     numbered: Iterable[tuple[int, Any]]
     if kind == "parquet":
         numbered = enumerate(_parquet_rows(path, data), start=1)
     elif kind in {"csv", "tsv"}:
-        delimiter = "\t" if kind == "tsv" else ","
-        numbered = enumerate(_csv_rows(path, _decode(path, data), delimiter=delimiter), start=1)
+        if not delimiter:
+            delimiter = "\t" if kind == "tsv" else ","
+            _check_delimiter(path, data, delimiter=delimiter)
+        numbered = enumerate(_csv_rows(path, data, delimiter=delimiter), start=1)
     elif kind == "json":
         numbered = enumerate(_rows_at(path, _parse(path, _decode(path, data)), rows), start=1)
     else:
@@ -135,9 +163,7 @@ def _format_of(path: Path) -> str:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
-        if path.suffix.lower() == ".gz":
-            data = gzip.decompress(data)
+        data = _unpacked(path) if path.suffix.lower() == ".gz" else path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; correct the path") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -149,14 +175,43 @@ def _read_bytes(path: Path) -> bytes:
     return data
 
 
+def _unpacked(path: Path) -> bytes:
+    data = bytearray()
+    with gzip.open(path) as file:
+        while chunk := file.read(1 << 20):
+            data += chunk
+            if len(data) > _MAX_BYTES:
+                raise DataError(f"{path}: unpacks to over {_MAX_BYTES:,} bytes; split the file")
+    return bytes(data)
+
+
+def _check_delimiter(path: Path, data: bytes, *, delimiter: str) -> None:
+    """Refuse a header that another delimiter would split and this one does not."""
+    header = data.split(b"\n", 1)[0].decode("utf-8-sig", "replace")
+    likely = max(_DELIMITERS, key=header.count)
+    if delimiter not in header and likely in header:
+        raise DataError(
+            f"{path}: no {delimiter!r} in the header, which seems to use {likely!r}; "
+            f"set delimiter to {likely!r}, or to {delimiter!r} where there is one column only"
+        )
+
+
 def _decode(path: Path, data: bytes) -> str:
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{path}: is UTF-16 or UTF-32; save it as UTF-8")
+    if (offset := data.find(b"\0")) >= 0:
+        raise DataError(
+            f"{path}: null byte at byte {offset}, so UTF-16 or no text at all; save it as UTF-8"
+        )
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         # The codec cuts the mark off before it counts.
         offset = error.start + (3 if data.startswith(b"\xef\xbb\xbf") else 0)
+        line = data.count(b"\n", 0, offset) + 1
         raise DataError(
-            f"{path}: not UTF-8 at byte {offset} (0x{data[offset]:02x}); save it as UTF-8"
+            f"{path}: not UTF-8 at byte {offset} (0x{data[offset]:02x}, line {line}); "
+            "save it as UTF-8"
         ) from None
 
 
@@ -172,16 +227,37 @@ def _parse(path: Path, text: str, *, line: int = 1) -> Any:
         raise DataError(f"{path}: line {line}: not usable JSON ({what}); fix the file") from None
 
 
-def _rows_at(path: Path, value: Any, dotted: str) -> list[Any]:
-    for key in filter(None, dotted.split(".")):
-        if not isinstance(value, dict) or key not in value:
-            raise DataError(f"{path}: no {key!r} on the way to rows {dotted!r}; {_keys(value)}")
-        value = value[key]
-    if not isinstance(value, list):
-        raise DataError(
-            f"{path}: rows {dotted!r} is not a list; {_keys(value)}; set rows to a list's path"
-        )
-    return value
+def _is_array(data: bytes) -> bool:
+    """Return whether a file called JSON Lines holds one JSON list of its rows."""
+    first, _, rest = data.strip().partition(b"\n")
+    return first.startswith(b"[") and not (rest and first.rstrip().endswith(b"]"))
+
+
+def _rows_at(path: Path, value: Any, dotted: str) -> Iterator[Any]:
+    steps = [step for step in dotted.split(".") if step]
+    for keys, found in _walk(path, value, steps, ()):
+        if not isinstance(found, list):
+            raise DataError(
+                f"{path}: rows {dotted!r} is not a list; {_keys(found)}; set rows to a list's path"
+            )
+        labels = {f"*{number}": key for number, key in enumerate(keys, start=1)}
+        for row in found:
+            yield {**_cells_of(row), **labels} if labels else row
+
+
+def _walk(
+    path: Path, value: Any, steps: list[str], keys: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield what the steps lead to, and the keys that the stars among them stand for."""
+    if not steps:
+        yield keys, value
+    elif isinstance(value, dict) and steps[0] == "*":
+        for key, below in value.items():
+            yield from _walk(path, below, steps[1:], (*keys, key))
+    elif isinstance(value, dict) and steps[0] in value:
+        yield from _walk(path, value[steps[0]], steps[1:], keys)
+    else:
+        raise DataError(f"{path}: no {steps[0]!r} on the way to rows; {_keys(value)}")
 
 
 def _keys(value: Any) -> str:
@@ -190,10 +266,12 @@ def _keys(value: Any) -> str:
     return f"there is {type(value).__name__} there"
 
 
-def _csv_rows(path: Path, text: str, *, delimiter: str) -> Iterator[dict[str, str]]:
+def _csv_rows(path: Path, data: bytes, *, delimiter: str) -> Iterator[dict[str, str]]:
     # Attack texts are longer than the 128 kB that the reader allows one field.
-    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    csv.field_size_limit(max(csv.field_size_limit(), len(_decode(path, data)) + 1))
+    # Decoded piece by piece: a StringIO of the whole would take four bytes a character.
+    lines = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline="")
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
         names = [name.strip() for name in next(reader, ())]
         if len(set(names)) < len(names):
@@ -227,16 +305,19 @@ def _table(path: Path, numbered: Iterable[tuple[int, Any]], *, unit: str) -> Tab
     places = []
     for number, value in numbered:
         places.append(f"{path}: {unit} {number}")
-        if isinstance(value, dict):
-            rows.append(value)
-        elif isinstance(value, list):
-            rows.append({str(position): cell for position, cell in enumerate(value)})
-        elif isinstance(value, str):
-            rows.append({"text": value})
-        else:
+        rows.append(_cells_of(value))
+        if not isinstance(value, dict | list | str):
             what = type(value).__name__
             raise DataError(f"{places[-1]} is {what}, not an object, list or text")
     if not rows:
         raise DataError(f"{path}: holds no rows; give a file that has some")
     names = tuple(dict.fromkeys(name for row in rows for name in row))
     return Table(path=path, names=names, rows=tuple(rows), places=tuple(places))
+
+
+def _cells_of(row: Any) -> dict[str, Any]:
+    if isinstance(row, dict):
+        return row
+    if isinstance(row, list):
+        return {str(position): cell for position, cell in enumerate(row)}
+    return {"text": row}

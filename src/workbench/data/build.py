@@ -1,51 +1,43 @@
-"""Building a pair set: draw, clean, group, split, deduplicate, decontaminate, write."""
+"""Building a pair set: open sources, plan, grow the shards, write. Resumable and reproducible."""
 
 from __future__ import annotations
 
 import json
-import logging
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import islice, zip_longest
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
+from filelock import FileLock
+
 from workbench.core.errors import ConfigError, DataError
-from workbench.core.identity import content_id, sorted_ids_hash, text_id
+from workbench.core.fields import refuse_unknown
+from workbench.core.identity import content_id, file_sha256
 from workbench.core.settings import project_root
-from workbench.data.clean import QUARANTINED, clean_pair, redact_pair
-from workbench.data.dedupe import SAME_WRAPPER, THRESHOLD, near_duplicates, normalize, resembles_any
-from workbench.data.pairs import COLUMNS, PairSet, Source, read_pairs, write_pairs
-from workbench.data.sources import SourceSpec, open_source
-from workbench.data.split import assign_split, group_requests
-from workbench.store.artifacts import write_json_atomic
+from workbench.data.clean import clean_pair
+from workbench.data.growth import Progress, grow_all
+from workbench.data.leaks import find_leaks
+from workbench.data.pairs import PairSet, Source
+from workbench.data.plan import make_plan, source_shares
+from workbench.data.shards import Grown, write_shard
+from workbench.data.sources import SourceSpec, open_source, open_sources
+from workbench.data.split import group_requests
+from workbench.store.artifacts import clear_disk_errors, write_atomic, write_json_atomic
 from workbench.store.database import Store
 from workbench.store.records import Pair
 
-__all__ = ["BuildConfig", "build_pairs", "load_pairs"]
+__all__ = ["BuildConfig", "build_pairs", "draft", "load_pairs", "read_config"]
 
-_PAIRS_FILE = "pairs.parquet"
-_QUARANTINE_FILE = "quarantine.parquet"
 _MANIFEST_FILE = "manifest.json"
-
-_logger = logging.getLogger(__name__)
-
-_REPEATED: Final = "near-duplicate of the same request in the same wrapper"
-_CONTAMINATED: Final = "request of the evaluation sources"
-_WRAPPER_KNOWN: Final = "wrapper of the evaluation sources"
-_NO_SPLIT: Final = "validation request in a test wrapper"
-_EVALUATED_ELSEWHERE: Final = "test_both left to the evaluation sources"
-
-_SPARE = 1.2
-"""How many times the missing pairs a round draws, for those that will be dropped."""
-_GROWTH = 0.25
-"""Least share of the pairs drawn so far that another round draws, so that all rounds together look
-at no more than five times the pairs of the last one."""
-_TEXTS_PER_FAMILY = 8
-"""Texts by which a wrapper is compared with those of the evaluation sources."""
-_WORTH_ANOTHER_ROUND = 0.02
-"""Share of a round's draws that must be new for another round."""
+_VERSION_FILE = "version"
+_WEIGHED: Final = ("category", "language")
+_EVALUATION_SHARD = "evaluation"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +52,13 @@ class BuildConfig:
     """What pairs are grown from, in equal shares; see ``data.sources``."""
     evaluation: Sequence[SourceSpec] = ()
     """What is only ever tested on; where given, it alone is the split ``test_both``."""
+    decontaminate: Sequence[SourceSpec] = ()
+    """Other people's test sets, to which no pair may be similar; they do not join the set."""
+    licenses: Sequence[str] = ()
+    """Licenses to allow; a source under another one is left out. Empty: all."""
+    weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """``category`` or ``language`` → value → how often its requests are used where others are used
+    once: more of what sanitizers fail on."""
     folder: Path | None = None
     """Folder that relative paths of sources start from; none: the project's."""
 
@@ -68,22 +67,74 @@ class BuildConfig:
             raise ConfigError(f"target_pairs is {self.target_pairs}; give at least 1")
         if not self.sources:
             raise ConfigError("sources is empty; name at least one, e.g. seeds")
+        refuse_unknown(self.weights, known=_WEIGHED, where="weights")
+        for name, by_value in self.weights.items():
+            for value, weight in by_value.items():
+                if not isinstance(weight, int | float) or not weight > 0:
+                    raise ConfigError(
+                        f"weights: {name}: {value} is {weight!r}; write a number above 0"
+                    )
 
     def to_json(self) -> dict[str, Any]:
         """Return what names the set: everything but where on this machine its files lie."""
-        return {
-            "target_pairs": self.target_pairs,
-            "seed": self.seed,
-            "sources": [_without_folders(spec) for spec in self.sources],
-            "evaluation": [_without_folders(spec) for spec in self.evaluation],
+        lists = {
+            name: [_without_folders(spec) for spec in getattr(self, name)]
+            for name in ("sources", "evaluation", "decontaminate")
         }
+        weights = {name: dict(by_value) for name, by_value in self.weights.items()}
+        return {
+            "target_pairs": self.target_pairs, "seed": self.seed, **lists,
+            "licenses": sorted(self.licenses), "weights": weights,
+        }  # fmt: skip
 
 
-def build_pairs(store: Store, config: BuildConfig) -> PairSet:
+def read_config(path: Path, **changes: Any) -> BuildConfig:
+    """Return the config of a YAML file such as ``experiments/data/phase1.yaml``.
+
+    Args:
+        path: The file; ``name`` and ``description`` in it are for readers.
+        changes: Fields to set over those of the file.
+
+    Raises:
+        ConfigError: If the file is missing, no YAML mapping, or has an unknown field.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; see experiments/data/") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}; correct the file") from error
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"{path}: holds {type(content).__name__}; write field: value lines")
+    known = (*BuildConfig().to_json(), "name", "description")
+    refuse_unknown(content, known=known, where=str(path))
+    fields = {name: value for name, value in content.items() if name in BuildConfig().to_json()}
+    try:
+        return BuildConfig(**{**fields, **changes})
+    except TypeError as error:
+        raise ConfigError(f"{path}: {error}; correct the value") from error
+
+
+def build_pairs(
+    store: Store,
+    config: BuildConfig,
+    *,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> PairSet:
     """Build a pair set, write it to the store and return it.
 
-    The same config on the same data gives the same version; a killed build leaves nothing behind
-    and is simply run again.
+    The same config on the same data gives the same version, whatever the number of workers. A
+    killed build goes on where it was when it is started again; a set that is there and whole is
+    returned at once, a damaged one is mended.
+
+    Args:
+        store: Where the set goes.
+        config: What to build.
+        workers: Processes that grow shards.
+        progress: Told how far the build is.
 
     Raises:
         ConfigError: If a source is described wrongly.
@@ -91,103 +142,161 @@ def build_pairs(store: Store, config: BuildConfig) -> PairSet:
         StoreError: If the store cannot be written.
     """
     folder = config.folder or project_root()
-    sources, failed = _open_all(config.sources, folder=folder)
+    sources, failed = open_sources(config.sources, folder=folder, licenses=config.licenses)
+    if not sources:
+        reasons = "; ".join(str(row["error"]) for row in failed)
+        raise DataError(f"no source could be loaded: {reasons}")
     # A missing evaluation set would silently change what test_both means: no excuse here.
     held_out = [open_source(spec, folder=folder) for spec in config.evaluation]
-    if endless := [source.name for source in held_out if source.is_endless]:
-        raise ConfigError(f"evaluation: source {endless[0]!r} has no end; give one of files")
-    names = Counter([source.name for source in (*sources, *held_out)])
-    if twice := [name for name, times in names.items() if times > 1]:
-        raise ConfigError(f"two sources are called {twice[0]!r}; give one another name")
-    pool = _Pool()
-    pool.add(pair for source in held_out for pair in source.grow(seed=config.seed))
-    evaluated = _hold_out(pool.pairs)
-    pool.pairs = []
-    grown = _grow(sources, pool=pool, config=config, evaluated=evaluated)
-    if not grown:
-        raise DataError(f"no pairs left to train on; dropped: {dict(pool.dropped) or 'none'}")
-    pairs = [*grown, *evaluated]
-    counts = Counter(pair.source for pair in pairs)
-    missing = config.target_pairs - len(grown)
-    sources += held_out
-    shortfall = f"{missing} pairs fewer than asked for: the sources have no more distinct ones"
-    manifest = {
-        "config": config.to_json(),
-        "pairs": len(pairs),
-        "shortfall": shortfall if missing else "",
-        "near_duplicates": pool.dropped[_REPEATED] + sum(bool(pair.near_dup_of) for pair in grown),
-        "dropped": dict(sorted((+pool.dropped).items())),
-        "sources": [_source_row(source, pairs=counts[source.name]) for source in sources] + failed,
-    }
-    # Every field counts: a relabelled source is another set, though its texts are the same.
-    rows = (text_id(*(getattr(pair, name) for name in COLUMNS)) for pair in pairs)
-    version = content_id({"config": config.to_json(), "pairs": sorted_ids_hash(rows)})
-    metadata = {"pairs": len(pairs), "seed": config.seed}
-    with store.artifacts.create("pair_set", version, metadata) as target:
-        write_pairs(target / _PAIRS_FILE, pairs)
-        write_pairs(target / _QUARANTINE_FILE, pool.quarantine)
-        write_json_atomic(target / _MANIFEST_FILE, manifest)
+    others, absent = open_sources(config.decontaminate, folder=folder, to_compare=True)
+    _check_use(sources, compared=[*held_out, *others])
+    _check_names([*sources, *held_out])
+    evaluated, spoilt = _cleaned(held_out, seed=config.seed)
+    kept_out = [text for one in others for stem in one.stems for text in stem.texts]
+    plan = make_plan(
+        sources,
+        target=config.target_pairs,
+        seed=config.seed,
+        weights=config.weights,
+        evaluated=evaluated,
+        kept_out=kept_out,
+    )
+    with _workspace(store, config, [*sources, *held_out, *others]) as place:
+        if ready := _built(store, place):
+            return ready
+        shards = grow_all(plan, place, workers=workers, total=config.target_pairs, tell=progress)
+        if not any(shard["rows"] for shard in shards):
+            dropped = plan.dropped + _sum(shard["dropped"] for shard in shards)
+            raise DataError(f"no pairs left to train on; dropped: {dict(dropped) or 'none'}")
+        if evaluated:
+            grown = Grown(pairs=_hold_out(evaluated), quarantine=[], dropped=spoilt)
+            shards.append(write_shard(grown, place, name=_EVALUATION_SHARD))
+        left_out = _sum(source.left_out for source in (*sources, *held_out))
+        manifest = _manifest(config, shards, dropped=plan.dropped + left_out)
+        manifest["sources"] = [
+            _source_row(one, pairs=manifest["by"]["source"].get(one.name, 0))
+            for one in (*sources, *held_out)
+        ] + failed
+        manifest["decontaminated"] = [_source_row(one, pairs=0) for one in others] + absent
+        named = {"config": config.to_json(), "rows": [shard["rows_sha256"] for shard in shards]}
+        version = content_id(named)
+        pair_set = PairSet(version=version, folder=place, manifest=manifest)
+        known = [*(pair.adversarial for pair in evaluated), *kept_out]
+        evaluating = {source.name for source in held_out}
+        manifest["leaks"] = find_leaks(pair_set, known=known, evaluating=evaluating)
+        metadata = {"pairs": manifest["pairs"], "seed": config.seed}
+        with store.artifacts.create("pair_set", version, metadata, mend=True) as target:
+            for file in chain.from_iterable((one["file"], one["quarantine"]) for one in shards):
+                _link(place / file, target / file)
+            write_json_atomic(target / _MANIFEST_FILE, manifest)
+        for file in place.iterdir():
+            file.unlink()
+        write_atomic(place / _VERSION_FILE, version.encode())
     return load_pairs(store, version)
+
+
+def draft(config: BuildConfig) -> list[dict[str, Any]]:
+    """Return what a build would draw from each source, without growing anything.
+
+    Each row has ``source requests pairs license problem``; raises as :func:`build_pairs`.
+    """
+    folder = config.folder or project_root()
+    sources, failed = open_sources(config.sources, folder=folder, licenses=config.licenses)
+    shares = source_shares(sources, target=config.target_pairs)
+    rows = [
+        {"source": source.name, "requests": len(source.stems), "pairs": share,
+         "license": source.license, "problem": ""}
+        for source, share in zip(sources, shares, strict=True)
+    ]  # fmt: skip
+    compared = (*config.evaluation, *config.decontaminate)
+    others, absent = open_sources(compared, folder=folder, to_compare=True)
+    rows += [
+        {"source": source.name, "requests": len(source.stems), "pairs": 0,
+         "license": source.license, "problem": "only compared with or tested on"}
+        for source in others
+    ]  # fmt: skip
+    return rows + [
+        {"source": row["name"], "requests": 0, "pairs": 0, "license": "", "problem": row["error"]}
+        for row in (*failed, *absent)
+    ]
 
 
 def load_pairs(store: Store, version: str) -> PairSet:
     """Return a stored pair set; an empty version means the newest.
 
     Raises:
-        DataError: If there is none, or its files are damaged.
+        DataError: If there is none, or its manifest is damaged.
     """
     version = version or store.artifacts.newest("pair_set")
     if not version:
         raise DataError("no pair set yet; run the notebook 01_expand_pairs first")
+    version = store.artifacts.resolve("pair_set", version)
     folder = store.artifacts.path("pair_set", version)
     try:
         manifest = json.loads((folder / _MANIFEST_FILE).read_bytes())
-    except (OSError, ValueError) as error:
-        damaged = f"{folder / _MANIFEST_FILE}: damaged ({error})"
+        manifest["shards"]
+    except (OSError, ValueError, KeyError) as error:
+        damaged = f"{folder / _MANIFEST_FILE}: damaged ({error!r})"
         raise DataError(f"{damaged}; build the set again") from error
-    return PairSet(version=version, frame=read_pairs(folder / _PAIRS_FILE), manifest=manifest)
+    return PairSet(version=version, folder=folder, manifest=manifest)
 
 
-@dataclass(kw_only=True)
-class _Pool:
-    """Pairs drawn so far, cleaned and distinct, and what became of the others."""
-
-    pairs: list[Pair] = field(default_factory=list)
-    quarantine: list[Pair] = field(default_factory=list)
-    dropped: Counter[str] = field(default_factory=Counter)
-    seen: set[str] = field(default_factory=set)
-
-    def add(self, drawn: Iterable[Pair]) -> None:
-        for pair in drawn:
-            cleaned, reason = clean_pair(pair)
-            if not reason and cleaned.id in self.seen:
-                reason = "exact duplicate"
-            if reason:
-                self.dropped[reason] += 1
-            else:
-                self.seen.add(cleaned.id)
-                self.pairs.append(cleaned)
-            if reason == QUARANTINED:
-                self.quarantine.append(redact_pair(cleaned))
+@contextmanager
+def _workspace(store: Store, config: BuildConfig, sources: Sequence[Source]) -> Iterator[Path]:
+    """Give the folder of a build: the same for the same config, data and code."""
+    contents = [
+        [source.name, source.revision, source.license, source.content] for source in sources
+    ]
+    name = content_id([config.to_json(), contents, _code_hash()])[:16]
+    place = store.home / "builds" / name
+    with clear_disk_errors(place):
+        place.mkdir(parents=True, exist_ok=True)
+    with FileLock(place.with_suffix(".lock")):
+        place.mkdir(exist_ok=True)
+        yield place
 
 
-def _open_all(
-    specs: Sequence[SourceSpec], *, folder: Path
-) -> tuple[list[Source], list[dict[str, Any]]]:
-    """Return the sources that can be opened, and a row of the manifest for each other one."""
-    sources, failed = [], []
-    for spec in specs:
+@cache
+def _code_hash() -> str:
+    """Return the hash of this room: shards that other code grew are not taken up."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return content_id([file_sha256(file) for file in files])
+
+
+def _built(store: Store, place: Path) -> PairSet | None:
+    """Return the set that an earlier build of the same name made, if it is whole."""
+    try:
+        pair_set = load_pairs(store, (place / _VERSION_FILE).read_text())
+        pair_set.verify()
+    except (OSError, DataError):
+        return None
+    return pair_set
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where the disk knows no second names."""
+    with clear_disk_errors(target):
         try:
-            sources.append(open_source(spec, folder=folder))
-        except DataError as error:
-            name = spec if isinstance(spec, str) else str(spec.get("name") or spec.get("path"))
-            _logger.error("source %s is left out: %s", name, error)  # noqa: TRY400 - one clear line
-            row = {"name": name, "revision": "", "license": "", "pairs": 0, "error": str(error)}
-            failed.append(row)
-    if not sources:
-        reasons = "; ".join(str(row["error"]) for row in failed)
-        raise DataError(f"no source could be loaded: {reasons}")
-    return sources, failed
+            os.link(source, target)
+        except OSError:
+            shutil.copyfile(source, target)
+
+
+def _check_use(sources: Sequence[Source], *, compared: Sequence[Source]) -> None:
+    """Refuse to train on what is a benchmark, and to compare with what has no end."""
+    if spoilt := [source.name for source in sources if source.is_evaluated_only]:
+        raise ConfigError(
+            f"sources: {spoilt[0]!r} is a benchmark; name it under evaluation or decontaminate"
+        )
+    for source in compared:
+        if any(stem.size is None for stem in source.stems):
+            raise ConfigError(f"evaluation: source {source.name!r} has no end; give one of files")
+
+
+def _check_names(sources: Sequence[Source]) -> None:
+    names = Counter(source.name for source in sources)
+    if twice := [name for name, times in names.items() if times > 1]:
+        raise ConfigError(f"two sources are called {twice[0]!r}; give one another name")
 
 
 def _source_row(source: Source, *, pairs: int) -> dict[str, Any]:
@@ -195,100 +304,65 @@ def _source_row(source: Source, *, pairs: int) -> dict[str, Any]:
     return {**named, "pairs": pairs, "error": ""}
 
 
+def _cleaned(sources: Iterable[Source], *, seed: int) -> tuple[list[Pair], Counter[str]]:
+    """Return the distinct good pairs of finite sources, and why others are dropped."""
+    good: dict[str, Pair] = {}
+    dropped: Counter[str] = Counter()
+    stems = (stem for source in sources for stem in source.stems)
+    for pair in (pair for stem in stems for pair in stem.grow(seed=seed)):
+        cleaned, reason = clean_pair(pair)
+        reason = reason or ("exact duplicate" if cleaned.id in good else "")
+        if reason:
+            dropped[reason] += 1
+        else:
+            good[cleaned.id] = cleaned
+    return list(good.values()), dropped
+
+
 def _hold_out(pairs: Sequence[Pair]) -> list[Pair]:
     groups = group_requests([pair.core for pair in pairs], [pair.parent_id for pair in pairs])
-    return [
+    held = [
         replace(pair, group=group, split="test_both")
         for pair, group in zip(pairs, groups, strict=True)
     ]
+    return sorted(held, key=lambda pair: pair.id)
 
 
-def _grow(
-    sources: Sequence[Source], *, pool: _Pool, config: BuildConfig, evaluated: Sequence[Pair]
-) -> list[Pair]:
-    """Draw from all sources in turn until the target is reached or nothing new comes."""
-    rounds = zip_longest(*(source.grow(seed=config.seed) for source in sources))
-    drawn = (pair for round_ in rounds for pair in round_ if pair is not None)
-    good: list[Pair] = []
-    repeated: list[Pair] = []
-    reasons: Counter[str] = Counter()
-    while (missing := config.target_pairs - len(good)) > 0:
-        before, size = len(good), max(missing * _SPARE + 16, len(pool.pairs) * _GROWTH)
-        batch = list(islice(drawn, int(size)))
-        pool.add(batch)
-        good, repeated, reasons = _select(pool.pairs, config=config, evaluated=evaluated)
-        if len(good) - before <= _WORTH_ANOTHER_ROUND * len(batch):
-            break
-    # Where no source has anything really new, a repetition in other words is better than nothing.
-    fill = repeated[: config.target_pairs - len(good)]
-    reasons[_REPEATED] -= len(fill)
-    pool.dropped += reasons
-    return [*good, *fill]
+def _manifest(
+    config: BuildConfig, shards: Sequence[dict[str, Any]], *, dropped: Counter[str]
+) -> dict[str, Any]:
+    by: dict[str, dict[str, int]] = {
+        name: dict(_sum(shard["by"][name] for shard in shards).most_common())
+        for name in shards[0]["by"]
+    }
+    total = sum(shard["rows"] for shard in shards)
+    grown = sum(shard["rows"] for shard in shards if _EVALUATION_SHARD not in shard["file"])
+    missing = config.target_pairs - grown
+    shortfall = f"{missing} pairs fewer than asked for: the sources have no more distinct ones"
+    dropped = dropped + _sum(shard["dropped"] for shard in shards)
+    sums = {
+        name: sum(shard[name] for shard in shards)
+        for name in ("requests", "groups", "near_duplicates", "quarantined")
+    }
+    repeats = sum(count for reason, count in dropped.items() if reason.startswith("near-dup"))
+    sums["near_duplicates"] += repeats
+    kept = ("file", "rows", "sha256", "rows_sha256", "quarantine", "quarantined")
+    return {
+        "config": config.to_json(),
+        "pairs": total,
+        "shortfall": shortfall if missing > 0 else "",
+        **sums,
+        "dropped": dict(sorted(dropped.items())),
+        "by": by,
+        "shards": [{name: shard[name] for name in kept} for shard in shards],
+    }
 
 
-def _select(
-    pairs: Sequence[Pair], *, config: BuildConfig, evaluated: Sequence[Pair]
-) -> tuple[list[Pair], list[Pair], Counter[str]]:
-    """Return pairs to keep up to the target, near-duplicates, and why others are dropped."""
-    groups = group_requests([pair.core for pair in pairs], [pair.parent_id for pair in pairs])
-    buckets = [f"{group}\n{pair.wrapper_family}" for group, pair in zip(groups, pairs, strict=True)]
-    repeats = near_duplicates([normalize(pair.adversarial) for pair in pairs], within=buckets)
-    known_groups, known_families = _contaminated(pairs, groups, evaluated=evaluated)
-    good: list[Pair] = []
-    repeated: list[Pair] = []
-    reasons: Counter[str] = Counter()
-    for pair, group, origin in zip(pairs, groups, repeats, strict=True):
-        if len(good) == config.target_pairs:
-            break
-        split = assign_split(group, pair.wrapper_family)
-        if group in known_groups:
-            reasons[_CONTAMINATED] += 1
-        elif pair.wrapper_family in known_families:
-            reasons[_WRAPPER_KNOWN] += 1
-        elif split is None:
-            reasons[_NO_SPLIT] += 1
-        elif split == "test_both" and evaluated:
-            reasons[_EVALUATED_ELSEWHERE] += 1
-        elif origin >= 0:
-            reasons[_REPEATED] += 1
-            origin_id = pairs[origin].id
-            repeated.append(replace(pair, group=group, split=split, near_dup_of=origin_id))
-        else:
-            good.append(replace(pair, group=group, split=split))
-    return good, repeated, reasons
-
-
-def _contaminated(
-    pairs: Sequence[Pair], groups: Sequence[str], *, evaluated: Sequence[Pair]
-) -> tuple[set[str], set[str]]:
-    """Return the leak groups and the wrapper families that occur in evaluated pairs."""
-    if not evaluated:
-        return set(), set()
-    requests: set[tuple[str, str]] = set()
-    wrapped: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for pair, group in zip(pairs, groups, strict=True):
-        family = pair.wrapper_family
-        requests |= {(group, pair.core), (group, pair.clean)}
-        if not family:
-            requests.add((group, pair.adversarial))
-        elif len(wrapped[family]) < _TEXTS_PER_FAMILY:
-            wrapped[family].append((family, pair.adversarial))
-    attacks = {normalize(pair.adversarial) for pair in evaluated}
-    known = attacks | {normalize(text) for pair in evaluated for text in (pair.core, pair.clean)}
-    samples = [sample for some in wrapped.values() for sample in some]
-    return (
-        _resembling(sorted(requests), known, threshold=THRESHOLD),
-        _resembling(samples, attacks, threshold=SAME_WRAPPER),
-    )
-
-
-def _resembling(
-    labelled: Sequence[tuple[str, str]], known: set[str], *, threshold: float
-) -> set[str]:
-    """Return the labels that have a text like a known one."""
-    keys = [normalize(text) for _, text in labelled]
-    found = resembles_any(keys, sorted(known), threshold=threshold)
-    return {label for (label, _), is_known in zip(labelled, found, strict=True) if is_known}
+def _sum(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for some in counts:
+        total.update(some)
+    return total
 
 
 def _without_folders(spec: SourceSpec) -> Any:

@@ -1,9 +1,9 @@
-"""The requests that the product ships: harmful ones with safe redirects, and benign ones."""
+"""The requests that the product ships: harmful with safe redirects, benign, and translations."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -12,11 +12,17 @@ from workbench.core.errors import DataError
 from workbench.core.files import read_table, text_in, texts_in
 from workbench.core.settings import seeds_folder
 
-__all__ = ["HARM_CATEGORIES", "Request", "load_benign", "load_requests"]
+__all__ = [
+    "HARM_CATEGORIES", "LANGUAGES", "Request", "Translation", "load_benign", "load_requests",
+    "load_translation",
+]  # fmt: skip
 
 HARM_CATEGORIES: Final = (
     "violence", "illegal_activities", "manipulation", "self_harm", "terrorism", "hate_speech",
 )  # fmt: skip
+LANGUAGES: Final = ("en", "ar", "de", "es", "fr", "hi", "it", "pt", "ru", "tr", "zh")
+"""BCP 47 tags of what the seeds are written in; other languages come by ``data.synthesize``."""
+
 _CONTEXTS = ("educational", "research", "general")
 
 
@@ -35,6 +41,17 @@ class Request:
     """``educational | research | general``."""
     lookalike: bool
     """Whether a benign request sounds harmful."""
+    language: str = "en"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Translation:
+    """What the seeds hold in another language."""
+
+    requests: tuple[Request, ...]
+    """Each under the id of the English request that it translates."""
+    templates: Mapping[str, tuple[str, ...]]
+    """Wrapper family → its templates in that language."""
 
 
 def load_requests(path: Path | None = None) -> list[Request]:
@@ -43,12 +60,38 @@ def load_requests(path: Path | None = None) -> list[Request]:
     Raises:
         DataError: If a line is broken; the message names the line, the field and the fix.
     """
-    return list(_load(path or seeds_folder() / "requests.jsonl", categories=HARM_CATEGORIES))
+    folder = seeds_folder() / "requests"
+    paths = [path] if path else [folder / f"{category}.jsonl" for category in HARM_CATEGORIES]
+    return [one for each in paths for one in _load(each, categories=HARM_CATEGORIES)]
 
 
 def load_benign() -> list[Request]:
     """Return the benign requests, look-alikes included; raises as :func:`load_requests`."""
-    return list(_load(seeds_folder() / "benign.jsonl", categories=("benign",)))
+    paths = [seeds_folder() / "requests" / f"{name}.jsonl" for name in ("benign", "lookalike")]
+    return [one for path in paths for one in _load(path, categories=("benign",))]
+
+
+@cache
+def load_translation(language: str) -> Translation:
+    """Return what the seeds hold in a language other than English.
+
+    Raises:
+        DataError: If a line is broken or translates a request that is not there.
+    """
+    english = {one.id: one for one in (*load_requests(), *load_benign())}
+    table = read_table(seeds_folder() / "languages" / f"{language}.jsonl")
+    requests, templates = [], {}
+    for place, row in zip(table.places, table.rows, strict=True):
+        if "family" in row:
+            templates[text_in(row, "family", place=place)] = texts_in(row, "templates", place=place)
+            continue
+        parent = english.get(text_in(row, "parent", place=place))
+        if parent is None:
+            raise DataError(f"{place}: no request has the id {row['parent']!r}; correct it")
+        text = text_in(row, "request", place=place)
+        redirects = texts_in(row, "redirects", place=place) if parent.redirects else ()
+        requests.append(replace(parent, request=text, redirects=redirects, language=language))
+    return Translation(requests=tuple(requests), templates=templates)
 
 
 @cache

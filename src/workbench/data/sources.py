@@ -1,42 +1,41 @@
-"""Sources of pairs behind one face: open it, then draw as many pairs as wanted.
+"""Sources of pairs behind one face: open it, then let as many pairs grow from its stems as wanted.
 
-A source is named in an experiment either by its adapter (``seeds``) or by a mapping with
-``adapter`` and that adapter's options.
+A source is named in an experiment either by its adapter (``seeds``, ``advbench``) or by a mapping
+with ``adapter`` and that adapter's options; ``pairs`` among them is how many to draw.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import count
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
-from workbench.core.errors import ConfigError
-from workbench.core.identity import content_id, file_sha256, seeded
+from workbench.core.errors import ConfigError, DataError
+from workbench.core.fields import refuse_unknown
+from workbench.core.identity import content_id, file_sha256
 from workbench.core.registry import Registry
 from workbench.core.settings import seeds_folder
+from workbench.data.expansions import read_expansion
+from workbench.data.grammar import GENERATOR, Ways, stems_of
+from workbench.data.inbox import read_inbox
 from workbench.data.local import read_local
 from workbench.data.pairs import Source
-from workbench.data.requests import Request, load_benign, load_requests
-from workbench.data.wrappers import load_wrappers, style, wrap
-from workbench.store.records import Pair, Relation
+from workbench.data.public import PUBLIC, open_requests, read_public
+from workbench.data.requests import LANGUAGES
+from workbench.store.records import Pair
 
-__all__ = ["SOURCES", "OpenSource", "SourceSpec", "open_source"]
+__all__ = ["SOURCES", "OpenSource", "SourceSpec", "open_source", "open_sources", "source_name"]
 
 SourceSpec: TypeAlias = str | Mapping[str, Any]
 OpenSource: TypeAlias = Callable[..., Source]
 """``(options, *, folder)`` → the source; raises as :func:`open_source`."""
 
+_logger = logging.getLogger(__name__)
+
 SOURCES: Registry[OpenSource] = Registry("source")
-
-_MIX: Final = {"wrapped_harmful": 10, "bare_harmful": 2, "wrapped_benign": 5, "bare_benign": 3}
-"""Parts of each kind among the pairs grown from the seeds: half of the prompts are attacks, a
-quarter teaches to take wrappers off, and the rest to leave plain requests alone."""
-
-_GENERATOR = "grammar/1"
-_SEED_FILES = ("requests.jsonl", "benign.jsonl", "wrappers.jsonl", "slots.json")
 
 
 def open_source(spec: SourceSpec, *, folder: Path) -> Source:
@@ -51,89 +50,110 @@ def open_source(spec: SourceSpec, *, folder: Path) -> Source:
     if not isinstance(spec, Mapping):
         raise ConfigError(f"source {spec!r} is neither a name nor a mapping; write e.g. seeds")
     options = dict(spec)
-    return SOURCES.get(options.pop("adapter", "local"))(options, folder=folder)
+    limit = options.pop("pairs", None)
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        raise ConfigError(f"source {source_name(spec)}: pairs is {limit!r}; give at least 1")
+    source = SOURCES.get(options.pop("adapter", "local"))(options, folder=folder)
+    return replace(source, limit=limit)
 
 
-def _grow_seeds(prototype: Pair, *, seed: int) -> Iterator[Pair]:
-    """Yield pairs without end; each cycle of the mix holds its kinds in a new order."""
-    harmful, benign = load_requests(), load_benign()
-    families = [wrapper.family for wrapper in load_wrappers()]
-    redirected = partial(_pair, prototype, relation="safe_rewrite")
-    unwrapped = partial(_pair, prototype, relation="dewrap")
-    kept = partial(_pair, prototype, relation="identity")
-    streams = {
-        "wrapped_harmful": _wrapped(harmful, families, seed=seed, pair=redirected),
-        "bare_harmful": _bare(harmful, seed=seed, pair=redirected),
-        "wrapped_benign": _wrapped(benign, families, seed=seed, pair=unwrapped),
-        "bare_benign": _bare(benign, seed=seed, pair=kept),
-    }
-    kinds = [kind for kind, parts in _MIX.items() for _ in range(parts)]
-    for cycle in count():
-        seeded("mix", seed, cycle).shuffle(kinds)
-        for kind in kinds:
-            yield next(streams[kind])
+def source_name(spec: SourceSpec) -> str:
+    """Return what to call a source that may not even open."""
+    if isinstance(spec, str):
+        return spec
+    return str(spec.get("name") or spec.get("path") or spec.get("adapter"))
 
 
-def _pair(
-    prototype: Pair, request: Request, text: str, family: str, turn: int, *, relation: Relation
-) -> Pair:
-    if relation == "safe_rewrite":
-        clean = request.redirects[turn % len(request.redirects)]
-    else:
-        clean = request.request if relation == "dewrap" else text
-    return replace(
-        prototype, adversarial=text, clean=clean, relation=relation, domain=request.domain,
-        category=request.category, context=request.context, core=request.request,
-        wrapper_family=family, parent_id=request.id,
-    )  # fmt: skip
+def open_sources(
+    specs: Sequence[SourceSpec],
+    *,
+    folder: Path,
+    licenses: Sequence[str] = (),
+    to_compare: bool = False,
+) -> tuple[list[Source], list[dict[str, Any]]]:
+    """Return the sources that can be opened, and a row of the manifest for each other one.
+
+    Args:
+        specs: As experiments name them.
+        folder: Where relative paths start.
+        licenses: Licenses to allow; empty: all.
+        to_compare: Whether only the texts are wanted, so that requests without a clean side do.
+
+    Raises:
+        ConfigError: As :func:`open_source`; what is written wrongly is not left out in silence.
+    """
+    sources, failed = [], []
+    for spec in specs:
+        try:
+            source = (_open_texts if to_compare else open_source)(spec, folder=folder)
+            _check_license(source, licenses)
+        except DataError as error:
+            name = source_name(spec)
+            reason = str(error).removeprefix(f"source {name}: ")
+            _logger.error("source %s is left out: %s", name, reason)  # noqa: TRY400 - one clear line
+            row = {"name": name, "revision": "", "license": "", "pairs": 0, "error": reason}
+            failed.append(row)
+        else:
+            sources.append(source)
+    return sources, failed
 
 
-PairMaker: TypeAlias = Callable[[Request, str, str, int], Pair]
+def _open_texts(spec: SourceSpec, *, folder: Path) -> Source:
+    options = {"adapter": spec} if isinstance(spec, str) else dict(spec)
+    if options.get("adapter") in PUBLIC:
+        return open_requests(options.pop("adapter"), options, folder=folder)
+    return open_source(spec, folder=folder)
 
 
-def _wrapped(
-    requests: Sequence[Request], families: Sequence[str], *, seed: int, pair: PairMaker
-) -> Iterator[Pair]:
-    """Yield every request in every family, then all again in other words."""
-    for turn, row, column in _grid(len(requests), len(families), seed=seed):
-        request, family = requests[row], families[column]
-        text = wrap(request.request, family=family, seed=seed * 1_000_003 + turn)
-        yield pair(request, text, family, turn + column)
-
-
-def _bare(requests: Sequence[Request], *, seed: int, pair: PairMaker) -> Iterator[Pair]:
-    """Yield every request as it is, then all again in other styles."""
-    for turn, row, _ in _grid(len(requests), 1, seed=seed):
-        # The first turn is style 0, the plain text, whatever the seed.
-        dress = seed * 1_000_003 + turn if turn else 0
-        yield pair(requests[row], style(requests[row].request, seed=dress), "", turn)
-
-
-def _grid(rows: int, columns: int, *, seed: int) -> Iterator[tuple[int, int, int]]:
-    """Yield (turn, row, column) for ever: each cell once a turn, rows and columns evenly mixed."""
-    row_order, column_order = list(range(rows)), list(range(columns))
-    for turn in count():
-        seeded("rows", seed, turn).shuffle(row_order)
-        seeded("columns", seed, turn).shuffle(column_order)
-        for shift in range(columns):
-            for position, row in enumerate(row_order):
-                yield turn, row, column_order[(position + shift) % columns]
+def _check_license(source: Source, allowed: Sequence[str]) -> None:
+    if allowed and source.license not in allowed:
+        names = ", ".join(allowed)
+        raise DataError(f"license {source.license!r} is not allowed; allowed: {names}")
 
 
 @SOURCES.register("seeds")
 def _open_seeds(options: Mapping[str, Any], *, folder: Path) -> Source:  # noqa: ARG001
-    """Open the shipped seeds; there are no options."""
-    if options:
-        raise ConfigError(f"source seeds: unknown option {min(options)!r}; it takes none")
-    content = [file_sha256(seeds_folder() / name) for name in _SEED_FILES]
-    load_requests(), load_benign(), load_wrappers()
-    revision = f"{_GENERATOR} sha256:{content_id(content)[:12]}"
+    """Open the shipped seeds.
+
+    ``languages`` is a list of tags, or ``all``; ``dialogues`` and ``encodings`` add those ways of
+    putting a request; ``family_weights`` maps wrapper families to how often they are used.
+    """
+    known = ("languages", "dialogues", "encodings", "family_weights")
+    refuse_unknown(options, known=known, where="source seeds")
+    languages = options.get("languages", ["en"])
+    languages = list(LANGUAGES) if languages == "all" else languages
+    if not isinstance(languages, list) or not languages or set(languages) - set(LANGUAGES):
+        raise ConfigError(
+            f"source seeds: languages is {languages!r}; write all, or some of {list(LANGUAGES)}"
+        )
+    for name in ("dialogues", "encodings"):
+        if not isinstance(options.get(name, False), bool):
+            raise ConfigError(f"source seeds: {name} is {options[name]!r}; write true or false")
+    weights = options.get("family_weights", {})
+    if not isinstance(weights, Mapping) or not all(
+        isinstance(times, int) and times > 0 for times in weights.values()
+    ):
+        raise ConfigError("source seeds: family_weights maps families to whole numbers from 1")
+    files = sorted(seeds_folder().glob("*.json*")) + sorted(seeds_folder().glob("[lr]*/*.jsonl"))
+    content = [file_sha256(file) for file in files]
+    digest = content_id(content)
+    revision = f"{GENERATOR} sha256:{digest[:12]}"
     prototype = Pair(
         adversarial="", clean="", relation="identity", source="seeds", source_rev=revision,
-        license="MIT", category="benign", generator=_GENERATOR,
+        license="MIT", category="benign", generator=GENERATOR,
     )  # fmt: skip
-    grow = partial(_grow_seeds, prototype)
-    return Source(name="seeds", revision=revision, license="MIT", grow=grow, is_endless=True)
+    ways = Ways(
+        languages=tuple(languages),
+        dialogues=options.get("dialogues", False),
+        encodings=options.get("encodings", False),
+        family_weights=weights,
+    )
+    stems = stems_of(prototype, ways)
+    return Source(name="seeds", revision=revision, content=digest, license="MIT", stems=stems)
 
 
 SOURCES.register("local")(read_local)
+SOURCES.register("expansion")(read_expansion)
+SOURCES.register("inbox")(read_inbox)
+for _name in PUBLIC:
+    SOURCES.register(_name)(partial(read_public, _name))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
@@ -13,7 +13,13 @@ from workbench.data.dedupe import THRESHOLD, near_links, normalize
 from workbench.data.wrappers import family_split
 from workbench.store.records import Split
 
-__all__ = ["Side", "assign_split", "core_key", "group_requests", "group_texts", "request_split"]
+__all__ = [
+    "TRAINED_ONLY", "Side", "assign_split", "core_key", "group_requests", "group_texts",
+    "request_split",
+]  # fmt: skip
+
+TRAINED_ONLY: Final = "train/"
+"""Begins the name of a group that may only be trained on."""
 
 Side: TypeAlias = Literal["train", "validation", "test"]
 
@@ -25,6 +31,8 @@ _STRENGTH: dict[Side, int] = {"test": 0, "validation": 1, "train": 2}
 
 def request_split(group: str) -> Side:
     """Return the side of a leak group; it depends on the group's name alone."""
+    if group.startswith(TRAINED_ONLY):
+        return "train"
     fraction = stable_fraction(_REQUEST_SALT, group)
     if fraction < _TEST_SHARE:
         return "test"

@@ -1,6 +1,7 @@
 """Wrappers: the ways people dress a request up, as a grammar that grows any number of texts.
 
-A text is template × slot fillers × style (opening, closing, punctuation, casing, quotes).
+A text is template × slot fillers × style (opening, closing, punctuation, casing, quotes). Besides
+single messages there are dialogues, whose last turn asks, and encodings, which also change letters.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from workbench.core.files import read_object, read_table, text_in, texts_in
 from workbench.core.identity import seeded, stable_fraction
 from workbench.core.settings import seeds_folder
 
-__all__ = ["Wrapper", "family_split", "load_wrappers", "style", "wrap"]
+__all__ = [
+    "Wrapper", "family_split", "load_dialogues", "load_encodings", "load_wrappers", "put_on",
+    "style", "wrap",
+]  # fmt: skip
 
 TEST_SHARE = 0.2
 """Share of wrapper families kept for tests."""
@@ -50,13 +54,17 @@ _OFTEN, _SOMETIMES, _SELDOM = 0.5, 0.25, 0.15
 _SENTENCE_ENDS = ("! ", "... ", "; ", ".\n", ".\n\n", " - ")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Wrapper:
     """A family of templates that share one trick."""
 
     family: str
     templates: tuple[str, ...]
     """Texts with ``{request}`` once and any number of ``{slots}``."""
+    transform: str = ""
+    """Name in ``transforms.TRANSFORMS`` of how the request is written; empty: as it is."""
+    is_styled: bool = True
+    """Whether English openings, closings and the like may be added around the template."""
 
 
 def load_wrappers(path: Path | None = None) -> list[Wrapper]:
@@ -66,6 +74,37 @@ def load_wrappers(path: Path | None = None) -> list[Wrapper]:
         DataError: If a line is broken; the message names the line, the field and the fix.
     """
     return list(_load_wrappers(path or seeds_folder() / "wrappers.jsonl").values())
+
+
+@cache
+def load_dialogues() -> list[Wrapper]:
+    """Return the families of several turns, each written out as one text; raises likewise."""
+    table = read_table(seeds_folder() / "dialogues.jsonl")
+    found = []
+    for place, row in zip(table.places, table.rows, strict=True):
+        turns = [f"{role.capitalize()}: {text}" for role, text in row["turns"]]
+        dialogue = Wrapper(
+            family=text_in(row, "family", place=place),
+            templates=("\n".join(turns),),
+            is_styled=False,
+        )
+        _check_template(dialogue.templates[0], place=place, slots=_slots())
+        found.append(dialogue)
+    return found
+
+
+@cache
+def load_encodings() -> list[Wrapper]:
+    """Return a family per encoding, ``encoding-base64`` for one; raises likewise."""
+    table = read_table(seeds_folder() / "encodings.jsonl")
+    return [
+        Wrapper(
+            family=f"encoding-{row['transform']}",
+            templates=texts_in(row, "templates", place=place),
+            transform=text_in(row, "transform", place=place),
+        )
+        for place, row in zip(table.places, table.rows, strict=True)
+    ]
 
 
 def family_split(family: str) -> Literal["train", "test"]:
@@ -90,20 +129,44 @@ def wrap(request: str, *, family: str, seed: int) -> str:
     if family not in known:
         raise ConfigError(f"unknown wrapper family {family!r}; known: {', '.join(sorted(known))}")
     draw = seeded("wrap", family, seed, request)
-    slots = _load_slots(seeds_folder() / "slots.json")
-    template = draw.choice(known[family].templates)
+    return put_on(request, known[family], number=draw.randrange(1 << 20), draw=draw)
+
+
+def put_on(request: str, wrapper: Wrapper, *, number: int, draw: random.Random) -> str:
+    """Return the request in one of the wrapper's templates, its slots and style drawn.
+
+    Args:
+        request: As it shall stand in the text.
+        wrapper: The family.
+        number: Which template; counted around.
+        draw: Decides about slots and style.
+    """
+    before, after = _halves(wrapper.templates[number % len(wrapper.templates)])
+    start, end = _fill(before, draw), _fill(after, draw)
+    if not wrapper.is_styled:
+        return start + request + end
+    return _dress(start, request, end, draw=draw)
+
+
+def style(text: str, *, draw: random.Random) -> str:
+    """Return bare text with another opening, closing or casing."""
+    return _dress("", text, "", draw=draw)
+
+
+@cache
+def _halves(template: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what stands before and after the request: literal text and slot names in turn."""
     before, after = template.split("{request}")
-    before, after = (_fill(part, slots=slots, draw=draw) for part in (before, after))
-    return _dress(before, request, after, draw=draw)
+    return tuple(_SLOT.split(before)), tuple(_SLOT.split(after))
 
 
-def style(text: str, *, seed: int) -> str:
-    """Return bare text with another opening, closing or casing; seed 0 changes nothing."""
-    return _dress("", text, "", draw=seeded("style", seed, text)) if seed else text
-
-
-def _fill(part: str, *, slots: Mapping[str, tuple[str, ...]], draw: random.Random) -> str:
-    return _SLOT.sub(lambda match: draw.choice(slots[match[1]]), part)
+def _fill(parts: tuple[str, ...], draw: random.Random) -> str:
+    if len(parts) == 1:
+        return parts[0]
+    slots = _slots()
+    return "".join(
+        draw.choice(slots[part]) if place % 2 else part for place, part in enumerate(parts)
+    )
 
 
 def _dress(before: str, request: str, after: str, *, draw: random.Random) -> str:
@@ -120,6 +183,10 @@ def _dress(before: str, request: str, after: str, *, draw: random.Random) -> str
     if before.rstrip() and not before.endswith(("'", '"', "\u201c", "\u00ab", "`", "(", "[", "<")):
         request = draw.choice(("{}", "{}", *_QUOTES)).replace("{}", request)
     return (before + request + after).strip()
+
+
+def _slots() -> Mapping[str, tuple[str, ...]]:
+    return _load_slots(seeds_folder() / "slots.json")
 
 
 @cache

@@ -100,13 +100,15 @@ def ablate(
     """
     items = workload(size=size, seed=seed)
     folder = store.home / "by-hand" / (run_id := new_id("run"))
-    session = Session(settings=store.settings, store=store, run_id=run_id, folder=folder)
+    session = Session(
+        settings=store.settings, store=store, run_id=run_id, folder=folder, experiment="ablation"
+    )
     trials = asyncio.run(_trials(items, latency_s=latency_ms / 1000, tell=tell))
     if found := faults(trials):
         raise GateError(f"the ablation proves nothing: {'; '.join(found)}")
     *rows, combined = table(trials)
     base = trials["baseline"]
-    whole = session.finish(
+    return session.finish(
         {
             "kind": "ablation",
             "workload": f"{size // 2} summaries of records and {size // 2} mutations,"
@@ -121,12 +123,6 @@ def ablate(
         },
         seed=seed,
     )
-    store.runs.update(run_id, experiment="ablation")
-    store.runs.set_experiment(
-        "ablation", file="", members={"ablation": [run_id]}, state="succeeded",
-        owner=store.settings.user,
-    )  # fmt: skip
-    return whole
 
 
 def workload(*, size: int, seed: int) -> list[Item]:

@@ -21,6 +21,7 @@ from workbench.store.records import Run, now
 __all__ = ["RESULT_FILE", "Session", "begin", "read_usage"]
 
 RESULT_FILE = "result.json"
+_BY_HAND = "by-hand"
 
 
 @dataclass(kw_only=True)
@@ -31,6 +32,8 @@ class Session:
     store: Store
     run_id: str
     folder: Path
+    experiment: str = _BY_HAND
+    """Under which experiment a run by hand is filed."""
     _started: float = field(default_factory=time.monotonic)
     _started_at: str = field(default_factory=now)
     _profile: Profile | None = None
@@ -38,7 +41,7 @@ class Session:
     def finish(self, result: Mapping[str, Any], *, seed: int | None = None) -> dict[str, Any]:
         """Write ``result.json`` and return what it says; the last call of a notebook.
 
-        By hand it also adds a run to the run table, under the experiment ``by-hand``.
+        By hand it also adds a run to the run table.
 
         Args:
             result: JSON values with a ``kind`` (see ``store.results``).
@@ -66,7 +69,7 @@ class Session:
         usage = result["usage"]
         run = Run(
             id=self.run_id,
-            experiment="by-hand",
+            experiment=self.experiment,
             step=result["kind"],
             notebook="",
             phase="",
@@ -83,11 +86,21 @@ class Session:
             result=result,
         )
         self.store.runs.add(run)
+        if self.experiment != _BY_HAND:  # it is all that the experiment is
+            members = {run.step: [run.id]}
+            self.store.runs.set_experiment(
+                self.experiment, file="", members=members, state=run.state, owner=run.owner
+            )
 
 
-def begin() -> Session:
-    """Return the session of this notebook: of its run in a batch, else one by hand."""
-    settings = read_settings()
+def begin(*, experiment: str = _BY_HAND, root: Path | None = None) -> Session:
+    """Return the session of this notebook: of its run in a batch, else one by hand.
+
+    Args:
+        experiment: Under which experiment a run by hand is filed.
+        root: Folder of the project; the one around the working folder if not given.
+    """
+    settings = read_settings(root=root)
     run_id = settings.run_id or new_id("run")
     folder = settings.run_folder or settings.home / "by-hand" / run_id
     # only in a batch: by hand this cell may run twice, and a process has one profiler
@@ -97,6 +110,7 @@ def begin() -> Session:
         store=open_store(settings),
         run_id=run_id,
         folder=folder,
+        experiment=experiment,
         _profile=profile,
     )
 

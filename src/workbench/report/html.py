@@ -36,7 +36,7 @@ _CHAPTERS: Mapping[str, tuple[Callable[[Evidence], Page | None], tuple[str, ...]
     "scaling": (scaling.page, ("training", "laws")),
     "frontier": (frontier.page, ("training",)),
     "campaign": (campaign.page, ("test_set", "execution", "analysis")),
-    "cost": (cost.page, ("cost",)),
+    "cost": (cost.page, ("cost", "ablation")),
 }
 _HEADLINES = ("campaign", "frontier", "scaling", "cost")
 """Pages whose findings open the first page, in this order."""
@@ -56,8 +56,12 @@ def render(store: Store, experiment: str, folder: Path, *, single_file: bool = F
     """
     evidence = read_evidence(store, experiment)
     index, stamp = folder / "index.html", folder / _STAMP
-    # what no experiment file planned, an ablation, has no other chapters to come
-    titles = [name for name in _CHAPTERS if evidence.file or name == "cost"]
+    # what no experiment file planned, e.g. an ablation, has no other chapters to come
+    titles = [
+        name
+        for name, (_, kinds) in _CHAPTERS.items()
+        if evidence.file or any(evidence.last(kind) for kind in kinds)
+    ]
     names = {"index", *([] if single_file else titles)}
     key = text_id(evidence.fingerprint(), _code_hash(), str(single_file))
     whole = [stamp, *(folder / f"{name}.html" for name in names)]
@@ -79,8 +83,9 @@ def _build(name: str, evidence: Evidence) -> Page:
     try:
         if page := build(evidence):
             return page
-        words = f"Nothing here yet. Notebook {' and '.join(NOTEBOOKS[kind] for kind in kinds)} "
-        words += "fills this page; the run table says how far it is."
+        books = " and ".join(NOTEBOOKS[kind] for kind in kinds if kind in NOTEBOOKS)
+        words = f"Nothing here yet. Notebook {books} fills this page; the run table says how far"
+        words += " it is."
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         words = f"A result of kind {', '.join(kinds)} is not as this version writes it"
         words += f" ({type(error).__name__}: {error}); run its step again."

@@ -22,7 +22,7 @@ from workbench.store.transaction import transaction
 
 __all__ = ["ArtifactKind", "Artifacts", "clear_disk_errors", "write_atomic", "write_json_atomic"]
 
-ArtifactKind = Literal["pair_set", "test_set", "model", "judge", "execution"]
+ArtifactKind = Literal["pair_set", "test_set", "model", "judge", "execution", "expansion"]
 
 
 @contextmanager
@@ -116,15 +116,34 @@ class Artifacts:
         with transaction(self._engine) as connection:
             return connection.execute(query.limit(1)).scalar() or ""
 
+    def resolve(self, kind: ArtifactKind, beginning: str) -> str:
+        """Return the id that begins so.
+
+        Raises:
+            DataError: If there is none, or more than one.
+        """
+        table = schema.artifacts
+        begins = table.c.id.startswith(beginning, autoescape=True)
+        query = select(table.c.id).where(table.c.kind == kind, begins).limit(2)
+        with transaction(self._engine) as connection:
+            found = connection.execute(query).scalars().all()
+        if len(found) > 1:
+            raise DataError(f"several {kind}s begin with {beginning!r}; give more of the id")
+        if not found:
+            newest = self.newest(kind) or "none"
+            raise DataError(f"no {kind} {beginning!r} in {self._root}; newest: {newest}")
+        return str(found[0])
+
     @contextmanager
     def create(
-        self, kind: ArtifactKind, artifact_id: str, metadata: dict[str, Any]
+        self, kind: ArtifactKind, artifact_id: str, metadata: dict[str, Any], *, mend: bool = False
     ) -> Iterator[Path]:
         """Give an empty folder to write into; it becomes the artifact when the block ends well.
 
         Where the artifact exists already the new folder is dropped: same id, same content.
 
-        ``metadata`` may be filled inside the block.
+        ``metadata`` may be filled inside the block. ``mend`` puts the new folder in the place of
+        one that is damaged.
 
         Raises:
             StoreError: If the disk is full or read-only.
@@ -136,9 +155,11 @@ class Artifacts:
             try:
                 yield temporary
                 with FileLock(final.with_name(f".{final.name}.lock")):
-                    if not self.exists(kind, artifact_id):
+                    is_new = not self.exists(kind, artifact_id)
+                    if is_new or mend:
                         shutil.rmtree(final, ignore_errors=True)
                         temporary.replace(final)
+                    if is_new:
                         self._add_row(kind, artifact_id, metadata)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)

@@ -6,16 +6,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Engine, delete, insert, select
+from sqlalchemy import Engine, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from workbench.core.errors import DataError
 from workbench.store import schema
 from workbench.store.records import Attempt, Finding, now
 from workbench.store.transaction import transaction
 
 __all__ = [
     "add_attempts", "add_findings", "add_test_set_owner", "attempt_pages", "attempted",
-    "owned_test_sets", "remove_attempts",
+    "confirm_findings", "findings", "owned_test_sets", "remove_attempts",
 ]  # fmt: skip
 
 
@@ -62,6 +63,33 @@ def add_findings(engine: Engine, findings: Iterable[Finding]) -> None:
             rows.pop(known, None)
         if rows:
             connection.execute(insert(table), list(rows.values()))
+
+
+def findings(engine: Engine, execution: str) -> list[Finding]:
+    """Return the findings of an execution, in the order of their ids."""
+    table = schema.findings
+    query = select(table).where(table.c.execution == execution).order_by(table.c.id)
+    with transaction(engine) as connection:
+        return [Finding(**row) for row in connection.execute(query).mappings()]
+
+
+def confirm_findings(engine: Engine, beginnings: Iterable[str], *, execution: str) -> None:
+    """Say that a person found findings to be real; ids may be cut short.
+
+    Raises:
+        DataError: If none of the execution, or several, begin so; nothing was confirmed then.
+    """
+    table = schema.findings
+    with transaction(engine) as connection:
+        for beginning in beginnings:
+            begins = table.c.id.startswith(beginning, autoescape=True)
+            mine = begins & (table.c.execution == execution)
+            done = connection.execute(update(table).where(mine).values(status="confirmed"))
+            if done.rowcount != 1:
+                raise DataError(
+                    f"{done.rowcount} findings of execution {execution[:12]} begin with"
+                    f" {beginning!r}; give the id of one"
+                )
 
 
 def add_test_set_owner(

@@ -8,27 +8,11 @@ from __future__ import annotations
 from typing import Literal, NotRequired, TypedDict
 
 __all__ = [
-    "AblationResult",
-    "AblationRow",
-    "AnalysisResult",
-    "CallsResult",
-    "CallsRow",
-    "CostResult",
-    "CurvePoint",
-    "EstimateRow",
-    "ExecutionResult",
-    "FrontierRow",
-    "Interval",
-    "JudgeReport",
-    "LawPoint",
-    "LawsResult",
-    "PairsResult",
-    "RateRow",
-    "SourceRow",
-    "SpendRow",
-    "TestSetResult",
+    "AblationResult", "AblationRow", "AnalysisResult", "CallsResult", "CallsRow", "CostResult",
+    "CurvePoint", "EstimateRow", "ExecutionResult", "FrontierRow", "Interval", "JudgeReport",
+    "LawPoint", "LawsResult", "PairsResult", "RateRow", "SourceRow", "SpendRow", "TestSetResult",
     "TrainingResult",
-]
+]  # fmt: skip
 
 
 class Interval(TypedDict):
@@ -84,13 +68,27 @@ class PairsResult(TypedDict):
     unique_groups: int
     wrapper_families: int
     near_duplicates: int
+    quarantined: int
+    """Rows with personal data or secrets, set aside redacted for review."""
+    shortfall: str
+    """Why it has fewer pairs than asked for; empty where it has not."""
     splits: dict[str, int]
     by_category: dict[str, int]
     by_relation: dict[str, int]
     by_family: dict[str, int]
+    by_language: dict[str, int]
+    by_domain: dict[str, int]
+    by_context: dict[str, int]
+    by_license: dict[str, int]
+    by_generator: dict[str, int]
+    """What made the rows: a grammar, a file, a model."""
     dropped: dict[str, int]
     """Reason → rows dropped."""
     sources: list[SourceRow]
+    decontaminated: list[SourceRow]
+    """Other people's test sets, to which no pair is similar; those not loaded say so."""
+    leaks: dict[str, int]
+    """Kind of leak → how many were found in the finished set."""
     seed: int
     samples: list[dict[str, str]]
     """Some pairs: adversarial, clean, relation, category, split."""

@@ -2,11 +2,13 @@
 
 import gzip
 import json
+import tracemalloc
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from workbench.core import files
 from workbench.core.errors import DataError
 from workbench.core.files import read_object, read_table, text_in, texts_in
 
@@ -52,6 +54,69 @@ def test_lists_bare_texts_and_lines(tmp_path):
 def test_marks_and_kinds(tmp_path):
     assert read_table(write(tmp_path, "a.csv", b"\xef\xbb\xbftext\nhi\n")).texts("text") == ["hi"]
     assert read_table(write(tmp_path, "a.data", "text\nhi\n"), kind="csv").texts("text") == ["hi"]
+    semicolons = write(tmp_path, "b.csv", "text;n\nhi;1\n")
+    assert read_table(semicolons, delimiter=";").texts("text") == ["hi"]
+    assert read_table(semicolons, delimiter=",").labels(0) == ["hi;1"]
+    with pytest.raises(DataError, match="not JSON"):
+        read_table(write(tmp_path, "c.jsonl", "[\n1,"))
+    for array in ('[{"a": "x"}]', '[\n{"a": "x"}\n]', '[{"a":\n"x"}]'):
+        assert read_table(write(tmp_path, "d.jsonl", array)).texts("a") == ["x"]
+    assert read_table(write(tmp_path, "e.jsonl", '["x", 1]\n["y", 2]')).texts(0) == ["x", "y"]
+
+
+def test_stars_stand_for_keys_and_keep_them(tmp_path):
+    nested = {"pets": {"cats": ["a", "b"], "dogs": []}, "trees": {"oaks": ["c"]}}
+    table = read_table(write(tmp_path, "a.json", json.dumps(nested)), rows="*.*")
+    assert table.texts("text") == ["a", "b", "c"]
+    assert table.labels("*1") == ["pets", "pets", "trees"]
+    assert table.labels("*2") == ["cats", "cats", "oaks"]
+    lists = write(tmp_path, "b.json", '{"x": {"y": [["hi", 1]]}}')
+    assert read_table(lists, rows="x.*").labels("*1") == ["y"]
+    for rows, words in (("pets.*.x", "no 'x' on the way"), ("*", "is not a list")):
+        with pytest.raises(DataError, match=words):
+            read_table(tmp_path / "a.json", rows=rows)
+
+
+def test_truncated_files(tmp_path):
+    whole = tmp_path / "whole.parquet"
+    pq.write_table(pa.Table.from_pylist(ROWS * 500), whole)
+    for share in (0.1, 0.5, 0.99):
+        cut = write(
+            tmp_path, "cut.parquet", whole.read_bytes()[: int(whole.stat().st_size * share)]
+        )
+        with pytest.raises(DataError, match=r"cut.parquet: not Parquet"):
+            read_table(cut)
+    packed = gzip.compress(b"".join(b"text %d\n" % n for n in range(5000)))
+    for share in (0.1, 0.5, 0.99):
+        (tmp_path / "cut.txt.gz").write_bytes(packed[: int(len(packed) * share)])
+        with pytest.raises(DataError, match=r"cut.txt.gz: damaged gzip"):
+            read_table(tmp_path / "cut.txt.gz")
+
+
+def test_what_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_MAX_BYTES", 1000)
+    assert len(read_table(write(tmp_path, "a.txt.gz", "x\n" * 500)).rows) == 500
+    with pytest.raises(DataError, match="unpacks to over 1,000 bytes"):
+        read_table(write(tmp_path, "b.txt.gz", "x\n" * 501))
+
+
+def test_a_text_that_a_row_lacks_is_named_and_a_label_is_empty(tmp_path):
+    rows = '{"a": "x", "b": 1}\n{"a": "y"}\n{"a": null, "b": null}'
+    table = read_table(write(tmp_path, "a.jsonl", rows))
+    assert table.texts("a") == ["x", "y", ""]
+    assert table.labels("b") == ["1", "", ""]
+    with pytest.raises(DataError, match="line 2 has no 'b'; write it there, null for none"):
+        table.texts("b")
+
+
+def test_other_rows_in_the_place_of_those_of_the_file(tmp_path):
+    table = read_table(write(tmp_path, "a.jsonl", '{"a": "x"}\n{"a": "y"}'))
+    other = table.with_rows(
+        (place, {"b": row["a"]}) for place, row in zip(table.places, table.rows, strict=True)
+    )
+    assert (other.names, other.texts("b"), other.places) == (("b",), ["x", "y"], table.places)
+    with pytest.raises(DataError, match="no usable row"):
+        table.with_rows([])
 
 
 @pytest.mark.parametrize(
@@ -62,13 +127,26 @@ def test_marks_and_kinds(tmp_path):
         ("a.csv", "text,n\nhello\n", "line 2 has 1 fields, not 2"),
         ("a.csv", 'text\n"hello', "is not CSV"),
         ("a.csv", "text,text\na,b", "two columns have one name"),
-        ("a.csv", b"text\nh\xe9llo\n", "not UTF-8 at byte 6 (0xe9)"),
-        ("a.csv", b"\xef\xbb\xbftext\nh\xe9llo\n", "not UTF-8 at byte 9 (0xe9)"),
+        ("a.csv", b"text\nh\xe9llo\n", "not UTF-8 at byte 6 (0xe9, line 2)"),
+        ("a.csv", b"\xef\xbb\xbftext\nh\xe9llo\n", "not UTF-8 at byte 9 (0xe9, line 2)"),
+        ("a.csv", "text;n\na;1\n", "seems to use ';'; set delimiter to ';'"),
+        ("a.csv", "text\tn\na\t1\n", r"seems to use '\t'"),
+        ("a.tsv", "text,n\na,1\n", "seems to use ','"),
+        ("a.csv", "text,n\na,1\nb\n", "line 3 has 1 fields, not 2"),
+        ("a.csv", "text\nhi\n".encode("utf-16"), "is UTF-16 or UTF-32"),
+        ("a.csv", "text\nhi\n".encode("utf-16-be"), "null byte at byte 0"),
+        ("a.jsonl", b'{"a": "x\x00y"}', "null byte at byte 8"),
+        (
+            "a.csv",
+            b"text\n" + "é\n".encode() * 9 + "ü\n".encode("cp1252"),
+            "byte 32 (0xfc, line 11)",
+        ),
         ("a.jsonl", '{"a": 1}\n\n{"a": \n', "line 3 is not JSON"),
         ("a.json", "[\n1,\n", "line 3 is not JSON"),
         ("a.json", "[" * 100_000, "JSON"),
         ("a.json", '{"train": []}', "keys there: train"),
         ("a.json", "[3]", "row 1 is int"),
+        ("a.json", '{"train": {"x": [1], "y": {}}}', "keys there: train"),
         ("a.parquet", "no", "not Parquet"),
         ("a.xlsx", "no", "unknown format 'xlsx'"),
     ],
@@ -129,3 +207,13 @@ def test_fields(tmp_path):
 def test_long_fields_do_not_stop_the_reader(tmp_path):
     long = "x" * 200_000
     assert read_table(write(tmp_path, "a.csv", f"text\n{long}\n")).texts(0) == [long]
+
+
+def test_a_cell_of_5_mb_takes_a_few_times_its_size(tmp_path):
+    path = write(tmp_path, "a.csv", "text,n\n" + "é\u2028" * 1_000_000 + ",1\nb,2\n")
+    tracemalloc.start()
+    table = read_table(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [len(text) for text in table.texts("text")] == [2_000_000, 1]
+    assert peak < 8 * path.stat().st_size

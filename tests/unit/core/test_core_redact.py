@@ -117,3 +117,10 @@ def test_addresses_lose_their_password(url, shown):
 def test_no_part_of_a_password_is_left(before, password, mark):
     url = f"redis://{before}:<{password}>@host/0" if mark == "@" else f"redis://h/0?p=<{password}>"
     assert f"<{password}>" not in hide_password(url)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS.values(), ids=list(PATTERNS))
+@given(data=st.data())
+def test_whatever_a_pattern_matches_gets_the_closer_look(pattern, data):
+    found = pattern.search(data.draw(st.from_regex(pattern)))
+    assert redact(found[0]) != found[0]

@@ -91,7 +91,7 @@ def test_the_nearest_project_wins_and_none_falls_back(tmp_path):
 
 
 def test_shipped_seeds_are_there():
-    assert (seeds_folder() / "requests.jsonl").is_file()
+    assert (seeds_folder() / "requests" / "violence.jsonl").is_file()
 
 
 def test_settings_show_no_address_that_may_hold_a_password():

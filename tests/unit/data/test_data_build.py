@@ -1,18 +1,27 @@
 """Builds: exact size, no leaks, one version, and nothing lost in silence."""
 
 import json
+import math
 import re
 import subprocess
 import sys
+from collections import Counter
+from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from workbench.core.errors import ConfigError, DataError
-from workbench.data import build as build_module
-from workbench.data.build import BuildConfig, build_pairs, load_pairs
-from workbench.data.card import make_card
+from workbench.data import plan as planning
+from workbench.data import shards
+from workbench.data.build import BuildConfig, build_pairs, draft, load_pairs, read_config
+from workbench.data.card import card_markdown, make_card
 from workbench.data.dedupe import THRESHOLD, jaccard, normalize
-from workbench.data.pairs import SPLITS, read_pairs, write_pairs
+from workbench.data.leaks import find_leaks
+from workbench.data.pairs import SPLITS, PairSet, read_pairs, write_pairs
+from workbench.data.sources import SOURCES
 from workbench.data.split import request_split
 from workbench.data.wrappers import family_split, load_wrappers
 from workbench.store.records import Pair
@@ -146,9 +155,8 @@ def test_too_few_rows_say_so(store, tmp_path):
         "exact duplicate": 1,
         "personal data or secret (quarantined)": 1,
     }
-    quarantine = read_pairs(
-        store.artifacts.path("pair_set", pair_set.version) / "quarantine.parquet"
-    )
+    (shard,) = pair_set.manifest["shards"]
+    quarantine = read_pairs(pair_set.folder / shard["quarantine"])
     assert quarantine["clean"].tolist() == ["Mail [email] please"]
 
 
@@ -250,14 +258,14 @@ def test_any_side_of_an_evaluated_pair_keeps_its_whole_group_out_of_training(sto
 
 def test_many_rounds_still_look_at_each_pair_a_few_times_only(store, monkeypatch):
     looked = []
-    select = build_module._select
+    select = shards._select
     monkeypatch.setattr(
-        build_module, "_select", lambda pairs, **k: looked.append(len(pairs)) or select(pairs, **k)
+        shards, "_select", lambda stock, **k: looked.append(len(stock.pairs)) or select(stock, **k)
     )
-    monkeypatch.setattr(build_module, "_SPARE", 0.01)
-    build_pairs(store, BuildConfig(target_pairs=400))
+    monkeypatch.setattr(shards, "_SPARE", 0.01)
+    build_pairs(store, BuildConfig(target_pairs=12_000))
     assert len(looked) > 5
-    assert sum(looked) <= 5 * looked[-1] + 100
+    assert sum(looked) <= 5 * looked[-1] + 12_000
 
 
 def test_bad_configs_and_damaged_sets(store, tmp_path):
@@ -274,10 +282,209 @@ def test_bad_configs_and_damaged_sets(store, tmp_path):
         read_pairs(tmp_path / "p.parquet")
 
 
-def test_nothing_is_left_behind_by_a_killed_build(store, monkeypatch):
-    monkeypatch.setattr("workbench.data.build.write_json_atomic", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        build_pairs(store, BuildConfig(target_pairs=10))
+SMALL = BuildConfig(target_pairs=500)
+
+
+@pytest.fixture
+def many_shards(monkeypatch):
+    monkeypatch.setattr(planning, "SHARD_PAIRS", 100)
+
+
+def test_a_killed_build_goes_on_where_it_was(store, monkeypatch, many_shards):
+    grown = []
+    grow = shards.grow_shard
+
+    def grow_three(plan):
+        if len(grown) == 3:
+            raise KeyboardInterrupt
+        grown.append(plan)
+        return grow(plan)
+
+    monkeypatch.setattr("workbench.data.growth.grow_shard", grow_three)
+    with pytest.raises(KeyboardInterrupt):
+        build_pairs(store, SMALL)
     assert store.artifacts.newest("pair_set") == ""
+    (place,) = (store.home / "builds").glob("*/")
+    (place / ".pairs-00004.parquet.1.tmp").write_bytes(b"half")
+    (place / "pairs-00001.parquet").write_bytes(b"altered")  # made again
+    told = []
+    monkeypatch.setattr(
+        "workbench.data.growth.grow_shard", lambda plan: told.append(1) or grow(plan)
+    )
+    resumed = build_pairs(store, SMALL)
+    assert len(resumed.manifest["shards"]) >= 5
+    assert len(told) == len(resumed.manifest["shards"]) - 2
+    assert [file.name for file in place.iterdir()] == ["version"]
     monkeypatch.undo()
-    assert len(build_pairs(store, BuildConfig(target_pairs=10)).frame) == 10
+    planning.SHARD_PAIRS, kept = 100, planning.SHARD_PAIRS
+    (place / "version").unlink()
+    assert build_pairs(store, SMALL).version == resumed.version
+    planning.SHARD_PAIRS = kept
+
+
+def test_the_number_of_workers_does_not_count(store, tmp_path, many_shards):
+    from workbench.core.settings import read_settings
+    from workbench.store.database import open_store
+
+    other = open_store(
+        read_settings({"WORKBENCH_HOME": str(tmp_path / "o"), "WORKBENCH_USER": "x"})
+    )
+    told = []
+    one = build_pairs(store, SMALL, progress=lambda done, total: told.append((done, total)))
+    two = build_pairs(other, SMALL, workers=2)
+    other.engine.dispose()
+    assert one.version == two.version
+    assert one.frame.equals(two.frame)
+    assert told[0] == (0, 500)
+    assert told[-1] == (500, 500)
+    assert told == sorted(told)
+
+
+def test_an_altered_or_missing_shard_is_named_and_mended(store, many_shards):
+    built = build_pairs(store, SMALL)
+    first, second = (built.folder / shard["file"] for shard in built.manifest["shards"][:2])
+    whole = built.frame
+    write_pairs(first, [Pair(adversarial="a", clean="b", relation="dewrap", source="s",
+                             license="MIT", category="benign")])  # fmt: skip
+    with pytest.raises(DataError, match=f"{first.name}: shard was altered"):
+        load_pairs(store, built.version).frame  # noqa: B018
+    mended = build_pairs(store, SMALL)
+    assert mended.frame.equals(whole)
+    second.unlink()
+    with pytest.raises(DataError, match=f"{second.name}: shard is missing"):
+        load_pairs(store, "").frame  # noqa: B018
+    assert build_pairs(store, SMALL).frame.equals(whole)
+
+
+def test_a_set_that_is_there_is_not_built_again(store, monkeypatch):
+    built = build_pairs(store, SMALL)
+    monkeypatch.setattr("workbench.data.growth.grow_shard", lambda _: 1 / 0)
+    assert build_pairs(store, SMALL).version == built.version
+
+
+def test_the_beginning_of_a_version_is_enough(store):
+    built = build_pairs(store, SMALL)
+    assert load_pairs(store, built.version[:6]).version == built.version
+    with pytest.raises(DataError, match="no pair_set 'nope'"):
+        load_pairs(store, "nope")
+
+
+def test_leaks_are_found_whoever_made_them(store, tmp_path):
+    rows = {"relation": "dewrap", "source": "s", "license": "MIT", "category": "benign"}
+    text = "Which of the two old lamps in the hall gives the warmer light"
+    trained = [
+        Pair(adversarial="x " + text, clean=text, core=text, group="a", split="train", **rows),
+        Pair(adversarial="in w", clean="c", core="b", group="b", split="train",
+             wrapper_family="w", **rows),
+    ]  # fmt: skip
+    tested = [
+        Pair(adversarial="y " + text, clean=text, core=text + "?", group="c",
+             split="test_intents", **rows),
+        Pair(adversarial="on w", clean="e", core="f", group="b", split="test_both",
+             wrapper_family="w", **rows),
+    ]  # fmt: skip
+    grown = shards.Grown(pairs=[*trained, *tested], quarantine=[], dropped=Counter())
+    counts = shards.write_shard(grown, tmp_path, name="1")
+    leaky = PairSet(version="v", folder=tmp_path, manifest={"shards": [counts]})
+    assert find_leaks(leaky, known=["IN  W"]) == {
+        "rows_like_evaluation": 1, "groups_across_splits": 1,
+        "wrapper_families_across_splits": 1, "requests_across_splits": 1,
+    }  # fmt: skip
+
+
+def test_no_leaks_in_what_is_built(built):
+    assert set(built[1].manifest["leaks"].values()) == {0}
+
+
+def test_weights_draw_more_of_a_category(store):
+    even = build_pairs(store, BuildConfig(target_pairs=2000)).manifest["by"]["category"]
+    weights = {"category": {"violence": 3, "terrorism": 0.5}}
+    config = BuildConfig(target_pairs=2000, weights=weights)
+    uneven = build_pairs(store, config).manifest["by"]["category"]
+    assert uneven["violence"] > 2 * even["violence"]
+    assert uneven["terrorism"] < 0.6 * even["terrorism"]
+    assert abs(uneven["benign"] - even["benign"]) < 30
+    with pytest.raises(ConfigError, match="weights: category: violence is -1"):
+        BuildConfig(weights={"category": {"violence": -1}})
+    with pytest.raises(ConfigError, match="weights: unknown field 'colour'"):
+        BuildConfig(weights={"colour": {}})
+
+
+def test_a_license_that_is_not_allowed_leaves_a_source_out(store, tmp_path):
+    spec = {**write_queries(tmp_path, QUERIES), "license": "CC-BY-NC-4.0"}
+    config = BuildConfig(
+        target_pairs=20, sources=["seeds", spec], licenses=["MIT"], folder=tmp_path
+    )
+    pair_set = build_pairs(store, config)
+    assert pair_set.manifest["by"]["license"] == {"MIT": 20}
+    assert "'CC-BY-NC-4.0' is not allowed" in pair_set.manifest["sources"][1]["error"]
+
+
+def test_decontamination_drops_requests_and_tells_what_was_missing(store, tmp_path):
+    spec, gone = write_queries(tmp_path, QUERIES), {"name": "gone", "path": "gone.csv"}
+    gone |= {"columns": {"clean": 0}, "relation": "identity"}
+    (tmp_path / "b.txt").write_text(f"{QUERIES[4].upper()}\n{QUERIES[9]}!\n")
+    bench = {**spec, "name": "bench", "path": "b.txt"}
+    config = BuildConfig(
+        target_pairs=20, sources=[spec], decontaminate=[bench, gone], folder=tmp_path
+    )
+    pair_set = build_pairs(store, config)
+    assert not {QUERIES[4], QUERIES[9]} & set(pair_set.frame["core"])
+    assert len(pair_set.frame) == 18
+    card = make_card(pair_set)
+    assert [(row["name"], bool(row["error"])) for row in card["decontaminated"]] == [
+        ("bench", False), ("gone", True),
+    ]  # fmt: skip
+    markdown = card_markdown(card)
+    assert "**Missing:** gone: " in markdown
+    assert "Nothing in it resembles: bench." in markdown
+
+
+def test_a_limit_holds_and_the_others_fill_up(store, tmp_path):
+    spec = {**write_queries(tmp_path, QUERIES), "pairs": 5}
+    config = BuildConfig(target_pairs=100, sources=["seeds", spec], folder=tmp_path)
+    assert build_pairs(store, config).manifest["by"]["source"] == {"seeds": 95, "queries": 5}
+    assert [row["pairs"] for row in draft(config)] == [95, 5]
+    with pytest.raises(ConfigError, match="queries: pairs is 0"):
+        build_pairs(store, BuildConfig(sources=[{**spec, "pairs": 0}], folder=tmp_path))
+
+
+@given(
+    st.integers(0, 500),
+    st.lists(st.tuples(st.floats(0.01, 9), st.integers(0, 60) | st.just(math.inf)), min_size=1),
+)
+def test_shares_are_whole_complete_and_by_weight(total, rows):
+    weights, most = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
+    shares = planning.apportion(total, weights=weights, most=most)
+    assert shares.sum() == min(total, most.sum())
+    assert (shares <= most).all()
+    if np.isinf(most).all():
+        assert (np.abs(shares - total * weights / weights.sum()) <= 1 + 1e-6).all()
+
+
+def test_a_config_file(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("name: a\ndescription: b\ntarget_pairs: 7\nsources: [seeds]\n")
+    assert read_config(path, seed=3) == BuildConfig(target_pairs=7, seed=3, sources=["seeds"])
+    for text, message in (
+        ("target_pair: 7", "unknown field 'target_pair'; did you mean 'target_pairs'"),
+        ("[1, 2]", "holds list"),
+        ("a: [", "correct the file"),
+        ("target_pairs: many", "correct the value"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            read_config(path)
+    with pytest.raises(ConfigError, match="no such file"):
+        read_config(tmp_path / "none.yaml")
+
+
+def test_the_file_in_the_docs_is_one(tmp_path):
+    text = (Path(__file__).parents[3] / "docs" / "data.md").read_text("utf-8")
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "a.yaml").write_text(block)
+    config = read_config(tmp_path / "a.yaml")
+    assert config.target_pairs == 100_000
+    for spec in config.sources:
+        name = spec if isinstance(spec, str) else spec.get("adapter", "local")
+        assert name in SOURCES.names()

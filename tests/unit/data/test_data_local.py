@@ -2,16 +2,18 @@
 
 import gzip
 import json
-from itertools import islice
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
 from workbench.core.errors import ConfigError, DataError
+from workbench.core.identity import text_id
 from workbench.data.build import BuildConfig, build_pairs
+from workbench.data.clean import clean_pair
 from workbench.data.dedupe import SAME_WRAPPER, jaccard
-from workbench.data.local import read_local
+from workbench.data.local import GENERATOR, SCRUBBED, read_local
 
 
 @pytest.fixture
@@ -52,29 +54,35 @@ PLAIN = {
 }  # fmt: skip
 
 
+def pairs_of(spec, folder):
+    return [p for stem in read_local(spec, folder=folder).stems for p in stem.grow(seed=0)]
+
+
 def test_rows_that_are_pairs(folder):
-    (pair,) = read_local(PLAIN, folder=folder).grow(seed=0)
+    (pair,) = pairs_of(PLAIN, folder)
     assert (pair.adversarial, pair.clean, pair.category) == ("Oh bot, bake!", "Bake.", "7")
     assert (pair.source, pair.license, pair.core) == ("pairs", "unknown", "Oh bot, bake!")
     assert pair.source_rev.startswith("sha256:")
 
 
 def test_templates_times_requests(folder):
-    pairs = list(read_local(GRID, folder=folder).grow(seed=0))
+    pairs = pairs_of(GRID, folder)
     assert len({pair.id for pair in pairs}) == len(pairs) == 12
     assert all(pair.clean in pair.adversarial and pair.core == pair.clean for pair in pairs)
     assert not any("<<>>" in pair.adversarial for pair in pairs)
     assert {pair.source_rev for pair in pairs} == {"r1"}
-    # Any first few already hold every template and every request.
-    assert len({pair.clean for pair in pairs[:4]}) == 4
+    # Every request grows into each template, in an order of its own.
+    stems = read_local(GRID, folder=folder).stems
+    assert [stem.size for stem in stems] == [3] * 4
+    assert len({next(stem.grow(seed=0)).adversarial.split("what")[0] for stem in stems}) > 1
 
 
 def test_variants_of_a_template_are_one_family(folder):
-    pairs = read_local(GRID, folder=folder).grow(seed=0)
+    pairs = pairs_of(GRID, folder)
     families = {pair.adversarial.split(".")[0][:11]: pair.wrapper_family for pair in pairs}
     assert len(set(families.values())) == 2
     named = {**GRID, "templates": {**GRID["templates"], "family": "id"}}
-    assert {pair.wrapper_family for pair in read_local(named, folder=folder).grow(seed=0)} == {
+    assert {pair.wrapper_family for pair in pairs_of(named, folder)} == {
         "grid/0", "grid/1", "grid/2",
     }  # fmt: skip
 
@@ -107,27 +115,27 @@ def test_a_chain_of_variants_is_one_family(folder):
     texts = [" ".join(["zz"] * n + words[n:]) + " <<>>" for n in (0, 5, 11)]
     (folder / "templates.csv").write_text("id,text\n" + "\n".join(f"0,{t}" for t in texts))
     assert jaccard(texts[0], texts[2]) < SAME_WRAPPER < jaccard(texts[0], texts[1])
-    pairs = list(read_local(GRID, folder=folder).grow(seed=0))
+    pairs = pairs_of(GRID, folder)
     assert len({pair.wrapper_family for pair in pairs}) == 1
 
 
 def test_the_core_of_a_template_is_what_was_put_into_it(folder):
     spec = {**GRID, "relation": "safe_rewrite", "columns": {"clean": 1, "core": 0}}
-    for pair in read_local(spec, folder=folder).grow(seed=0):
+    for pair in pairs_of(spec, folder):
         assert pair.clean == "math"
         assert pair.core in pair.adversarial
-    for pair in read_local({**GRID, "relation": "contrast"}, folder=folder).grow(seed=0):
+    for pair in pairs_of({**GRID, "relation": "contrast"}, folder):
         assert pair.core == pair.clean
 
 
 def test_renamed_labels(folder):
     spec = {**TWINS, "rename": {"category": {"cats": "pets", "dogs": "guards"}}}
-    pairs = list(read_local(spec, folder=folder).grow(seed=0))
+    pairs = pairs_of(spec, folder)
     assert {(pair.core, pair.category) for pair in pairs} == {("g0", "pets"), ("g1", "guards")}
 
 
 def test_joined_twins(folder):
-    pairs = sorted(read_local(TWINS, folder=folder).grow(seed=0), key=lambda pair: pair.adversarial)
+    pairs = sorted(pairs_of(TWINS, folder), key=lambda pair: pair.adversarial)
     assert [pair.clean for pair in pairs] == ["twin zero", "twin one"] * 2
     assert [pair.parent_id for pair in pairs] == ["twins:0", "twins:1"] * 2
     assert [pair.core for pair in pairs] == ["g0", "g1"] * 2
@@ -135,9 +143,7 @@ def test_joined_twins(folder):
 
 def test_identity_takes_one_column(folder):
     spec = {"path": "twins.csv", "relation": "identity", "columns": {"clean": "benign"}}
-    assert all(
-        pair.adversarial == pair.clean for pair in read_local(spec, folder=folder).grow(seed=0)
-    )
+    assert all(pair.adversarial == pair.clean for pair in pairs_of(spec, folder))
 
 
 @pytest.mark.parametrize(
@@ -148,6 +154,11 @@ def test_identity_takes_one_column(folder):
         (PLAIN, {"columns": {"advers": "bad"}}, ConfigError, "columns: unknown field 'advers'"),
         (PLAIN, {"columns": {"clean": "good"}}, ConfigError, "map columns.adversarial"),
         (PLAIN, {"path": None}, ConfigError, "no path"),
+        (PLAIN, {"delimiter": ";;"}, ConfigError, "delimiter is ';;'"),
+        (PLAIN, {"keep": "x"}, ConfigError, "keep is 'x'"),
+        (PLAIN, {"keep": {"kind": [8, "x"]}}, DataError, "has 'kind' ['8', 'x']; there: 7; correct keep"),  # noqa: E501
+        (PLAIN, {"keep": {"colour": 8}}, DataError, "no column 'colour'"),
+        (PLAIN, {"first_turn": "bad"}, DataError, "no usable row"),
         (PLAIN, {"path": "gone.csv"}, DataError, "gone.csv: no such file"),
         (PLAIN, {"columns": {"adversarial": "x", "clean": "good"}}, DataError, "the columns are: bad"),  # noqa: E501
         (PLAIN, {"columns": {"adversarial": "kind", "clean": "good"}}, DataError, "holds int"),
@@ -161,13 +172,13 @@ def test_identity_takes_one_column(folder):
         (TWINS, {"rename": {"domain": {"cats": "pets"}}}, ConfigError, "rename.domain needs columns.domain"),  # noqa: E501
         (TWINS, {"join": {"path": "twins.csv"}}, ConfigError, "join has no 'key'"),
         (TWINS, {"join": {"path": "twins.csv", "key": "m"}}, DataError, "no column 'm'"),
-        (TWINS, {"join": {"path": "attacks.jsonl", "key": "n"}}, DataError, "repeat"),
+        (TWINS, {"join": {"path": "attacks.jsonl", "key": "n"}}, DataError, "attacks.jsonl: line 3: values of column 'n' repeat ('0')"),  # noqa: E501
         (TWINS, {"join": {"path": "pairs.jsonl", "key": "n"}}, DataError, "no column 'n'"),
     ],
 )  # fmt: skip
 def test_wrong_mappings(folder, base, change, error, words):
     with pytest.raises(error) as caught:
-        list(islice(read_local({**base, **change}, folder=folder).grow(seed=0), 3))
+        pairs_of({**base, **change}, folder)
     assert words in str(caught.value)
 
 
@@ -175,6 +186,146 @@ def test_join_names_the_row_that_has_no_partner(folder):
     (folder / "twins.csv").write_text("n,benign,category\n0,twin zero,cats\n")
     with pytest.raises(DataError, match=r"attacks.jsonl: line 2: 'n' is '1', not in .*twins.csv"):
         read_local(TWINS, folder=folder)
+
+
+def test_other_labels_are_renamed_by_the_star(folder):
+    spec = {**TWINS, "rename": {"category": {"cats": "pets", "*": "guards"}}}
+    assert {pair.category for pair in pairs_of(spec, folder)} == {"pets", "guards"}
+
+
+def test_a_prefix_keeps_columns_of_one_name_apart(folder):
+    (folder / "twins.csv").write_text("n,prompt\n0,twin zero\n1,twin one\n")
+    spec = {
+        "name": "twins", "path": "attacks.jsonl", "relation": "contrast",
+        "columns": {"adversarial": "prompt", "clean": "b_prompt"},
+        "join": {"path": "twins.csv", "key": "n", "prefix": "b_"},
+    }  # fmt: skip
+    sides = {(pair.adversarial, pair.clean) for pair in pairs_of(spec, folder)}
+    assert ("attack 1", "twin one") in sides
+
+
+def test_only_the_rows_to_keep(folder):
+    spec = {**PLAIN, "path": "attacks.jsonl", "columns": {"adversarial": "prompt", "clean": "goal"}}
+    assert len(pairs_of(spec, folder)) == 4
+    kept = pairs_of({**spec, "keep": {"n": 1, "goal": ["G1", "x"]}}, folder)
+    assert [pair.adversarial for pair in kept] == ["attack 1", "attack 3"]
+
+
+# --- bad input ---
+
+
+def rows_of(folder, file, rows, **options):
+    (folder / file).write_text("\n".join(map(json.dumps, rows)))
+    spec = {"path": file, "relation": "contrast", "columns": {"adversarial": "a", "clean": "c"}}
+    return read_local({**spec, **options}, folder=folder)
+
+
+def test_a_cell_of_5_mb_is_kept_out_and_counted(folder):
+    rows = [{"a": "ask", "c": "answer"}, {"a": "long " * 1_000_000, "c": "answer"}]
+    start = time.process_time()
+    source = rows_of(folder, "long.jsonl", rows)
+    assert [stem.core for stem in source.stems] == ["ask"]
+    assert source.left_out == {"cell over 80000 characters": 1}
+    assert time.process_time() - start < 2
+
+
+def test_an_empty_side_is_never_a_pair(folder):
+    source = rows_of(folder, "a.jsonl", [{"a": "ask", "c": None}, {"a": " ", "c": "answer"}])
+    pairs = [pair for stem in source.stems for pair in stem.grow(seed=0)]
+    assert [clean_pair(pair)[1] for pair in pairs] == ["empty side"] * 2
+
+
+def test_a_text_missing_half_way_names_its_line(folder):
+    with pytest.raises(
+        DataError, match=r"a.jsonl: line 2 has no 'c'; write it there, null for none"
+    ):
+        rows_of(folder, "a.jsonl", [{"a": "ask", "c": "answer"}, {"a": "ask"}])
+    labelled = [{"a": "ask", "c": "answer", "k": "cats"}, {"a": "ask", "c": "answer"}]
+    columns = {"adversarial": "a", "clean": "c", "category": "k"}
+    source = rows_of(folder, "a.jsonl", labelled, columns=columns)
+    assert [stem.category for stem in source.stems] == ["cats", "uncategorized"]
+
+
+def test_another_delimiter_is_said_and_can_be_set(folder):
+    (folder / "a.csv").write_text("a;c\nask;answer\n")
+    spec = {"path": "a.csv", "relation": "contrast", "columns": {"adversarial": "a", "clean": "c"}}
+    with pytest.raises(DataError, match="set delimiter to ';'"):
+        read_local(spec, folder=folder)
+    (pair,) = pairs_of({**spec, "delimiter": ";"}, folder)
+    assert (pair.adversarial, pair.clean) == ("ask", "answer")
+
+
+# --- logs ---
+
+LOG = [
+    {"who": "u1", "a": "mail rob@example.com, please", "c": "mail him", "k": "cats"},
+    {"who": "u1", "a": "call +49 170 123 4567", "c": "call 192.168.0.1", "k": "rob@example.com"},
+    {"who": "u2", "a": "nothing to hide", "c": "fine", "k": "cats"},
+]
+SCRUB = {
+    "scrub": True, "name": "log",
+    "columns": {"adversarial": "a", "clean": "c", "category": "k", "parent_id": "who"},
+}  # fmt: skip
+
+
+def test_a_log_is_scrubbed_before_a_pair_exists(folder):
+    source = rows_of(folder, "log.jsonl", LOG, **SCRUB)
+    pairs = [pair for stem in source.stems for pair in stem.grow(seed=0)]
+    assert [(pair.adversarial, pair.clean, pair.category) for pair in pairs] == [
+        ("mail [email], please", "mail him", "cats"),
+        ("call [phone]", "call [ip-address]", "[email]"),
+        ("nothing to hide", "fine", "cats"),
+    ]
+    assert [pair.generator for pair in pairs] == [SCRUBBED, SCRUBBED, GENERATOR]
+    assert {clean_pair(pair) for pair in pairs} == {(pair, "") for pair in pairs}
+    assert not any(word in repr(source) for word in ("rob@", "u1", "u2", "4567"))
+
+
+def test_users_become_salted_hashes_that_still_group(folder):
+    def users(rows):
+        return [stem.parent_id for stem in rows_of(folder, "log.jsonl", rows, **SCRUB).stems]
+
+    first, second, third = users(LOG)
+    assert first == second != third
+    assert users(LOG) == [first, second, third]
+    # The salt is the whole log: without it nobody can try names out, and no two logs can be joined.
+    assert not set(users([*LOG, LOG[2]])) & {first, third}
+    assert text_id("log:u1")[:16] not in {first, third}
+
+
+DIALOGUES = [
+    "Human: Hi there.\n\nAssistant: Hello.\n\nHuman: Bye.",
+    "\n\nUser: Hi there.",
+    [{"role": "system", "content": "x"}, {"role": "user", "content": "Hi there."}],
+    [{"from": "human", "value": " Hi there. "}, {"from": "gpt", "value": "Hello."}],
+]
+
+
+@pytest.mark.parametrize("dialogue", DIALOGUES)
+def test_the_first_human_turn_of_a_dialogue(folder, dialogue):
+    source = rows_of(folder, "a.jsonl", [{"a": dialogue, "c": "bye"}], first_turn="a")
+    assert [stem.core for stem in source.stems] == ["Hi there."]
+
+
+@pytest.mark.parametrize(
+    "dialogue",
+    [
+        "Hi",
+        "",
+        None,
+        [],
+        [3],
+        [{"role": "gpt"}],
+        {"role": "user"},
+        3,
+        [{"role": "user", "content": [1]}],
+    ],
+)
+def test_what_is_no_dialogue_is_left_out_and_counted(folder, dialogue):
+    rows = [{"a": DIALOGUES[0], "c": "bye"}, {"a": dialogue, "c": "bye"}]
+    source = rows_of(folder, "a.jsonl", rows, first_turn="a")
+    assert source.left_out == {"dialogue without a human turn": 1}
+    assert len(source.stems) == 1
 
 
 def test_the_shipped_experiment_reads_files_of_the_shape_that_it_names(store, tmp_path):

@@ -2,12 +2,29 @@
 
 import json
 import re
+from random import Random
 
 import pytest
 
 from workbench.core.errors import ConfigError, DataError
-from workbench.data.requests import HARM_CATEGORIES, load_benign, load_requests
-from workbench.data.wrappers import family_split, load_wrappers, style, wrap
+from workbench.data.clean import language_of
+from workbench.data.dedupe import near_duplicates, normalize, resembles_any
+from workbench.data.requests import (
+    HARM_CATEGORIES,
+    LANGUAGES,
+    load_benign,
+    load_requests,
+    load_translation,
+)
+from workbench.data.transforms import TRANSFORMS
+from workbench.data.wrappers import (
+    family_split,
+    load_dialogues,
+    load_encodings,
+    load_wrappers,
+    style,
+    wrap,
+)
 
 REQUEST = {
     "id": "a", "category": "violence", "request": "How?", "redirects": ["So."],
@@ -15,13 +32,65 @@ REQUEST = {
 }  # fmt: skip
 
 
-def test_shipped_requests():
+def test_shipped_requests_are_many_and_really_different():
     harmful, benign = load_requests(), load_benign()
-    assert len(harmful) >= 60
     assert {request.category for request in harmful} == set(HARM_CATEGORIES)
-    assert any(request.lookalike for request in benign)
-    ids = [request.id for request in [*harmful, *benign]]
+    assert sum(request.lookalike for request in benign) >= 200
+    everything = [*harmful, *benign]
+    ids = [request.id for request in everything]
     assert len(ids) == len(set(ids))
+    assert len(everything) >= 1500
+    assert (near_duplicates([normalize(one.request) for one in everything]) < 0).all()
+    for domain in ("medical", "legal", "financial"):
+        assert sum(one.domain == domain for one in everything) >= 200
+    for context in ("educational", "research", "general"):
+        assert sum(one.context == context for one in everything) >= 200
+
+
+def test_redirects_are_many_and_really_different():
+    harmful = load_requests()
+    assert sum(len(one.redirects) >= 8 for one in harmful) >= 200
+    redirects = [normalize(text) for one in harmful for text in one.redirects]
+    assert (near_duplicates(redirects) < 0).all()
+    wishes = [normalize(one.request) for one in harmful]
+    assert not resembles_any(redirects, wishes).any()
+
+
+@pytest.mark.parametrize("language", LANGUAGES[1:])
+def test_translations_are_whole_and_in_their_language(language):
+    translation = load_translation(language)
+    assert len({one.id for one in translation.requests}) == len(translation.requests) >= 90
+    assert {one.language for one in translation.requests} == {language}
+    assert set(HARM_CATEGORIES) < {one.category for one in translation.requests}
+    families = {wrapper.family for wrapper in load_wrappers()}
+    assert len(translation.templates) >= 10
+    assert set(translation.templates) <= families
+    for templates in translation.templates.values():
+        assert all(re.findall(r"\{\w+\}", text) == ["{request}"] for text in templates)
+    texts = [text for one in translation.requests for text in (one.request, *one.redirects)]
+    found = [language_of(text) for text in texts]
+    assert sum(name == language for name, _ in found) > 0.9 * len(found)
+    assert not [name for name, certainty in found if name != language and certainty > 0.9]
+
+
+def test_families_are_many():
+    assert len(load_wrappers()) >= 60
+    assert len(load_dialogues()) >= 20
+    assert {one.transform for one in load_encodings()} == set(TRANSFORMS.names())
+    families = [one.family for one in (*load_wrappers(), *load_dialogues(), *load_encodings())]
+    assert len(families) == len(set(families))
+
+
+def test_a_translation_of_nothing_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "languages").mkdir()
+    row = {"parent": "violence-999", "request": "x", "redirects": ["y"]}
+    (tmp_path / "languages" / "xx.jsonl").write_text(json.dumps(row))
+    load_requests(), load_benign()
+    monkeypatch.setattr("workbench.data.requests.seeds_folder", lambda: tmp_path)
+    monkeypatch.setattr("workbench.data.requests.load_requests", list)
+    monkeypatch.setattr("workbench.data.requests.load_benign", list)
+    with pytest.raises(DataError, match="no request has the id 'violence-999'"):
+        load_translation("xx")
 
 
 @pytest.mark.parametrize(
@@ -64,8 +133,8 @@ def test_braces_in_a_request_are_left_alone():
 
 
 def test_style():
-    assert style("Bake a cake.", seed=0) == "Bake a cake."
-    texts = {style("Bake a cake.", seed=seed) for seed in range(1, 2000)}
+    draw = Random(0)
+    texts = {style("Bake a cake.", draw=draw) for _ in range(2000)}
     assert len(texts) > 200
     assert all("bake a cake" in text.casefold() for text in texts)
 

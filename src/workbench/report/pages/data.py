@@ -55,24 +55,45 @@ def page(evidence: Evidence) -> Page | None:
     splits = counts("Pairs by split", ["Split", unit], pairs["splits"], meanings=_SPLITS)
     no_leak = Text(
         f"Requests that mean the same share one of {number(pairs['unique_groups'])} groups. All "
-        "requests of a group are seen in training or none is, and so it is with wrapper families."
+        "requests of a group are seen in training or none is, and so it is with wrapper families. "
+        "The finished set was searched again for leaks, without trusting how it was built; found: "
+        + ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in pairs["leaks"].items())
+        + "."
     )
-    dropped = counts("Rows dropped", ["Reason", "Count | rows"], pairs["dropped"])
-    lost = [
-        Text(f"Source {one['name']} could not be loaded: {one['error']}", is_note=True)
-        for one in pairs["sources"]
-        if one["error"]
+    kinds = [
+        counts(title, [heading, unit], pairs[field])
+        for title, heading, field in (
+            ("Languages", "Language", "by_language"),
+            ("Domains", "Domain", "by_domain"),
+            ("Contexts", "Context", "by_context"),
+            ("Licenses", "License", "by_license"),
+            ("Made by", "Generator", "by_generator"),
+        )
     ]
+    dropped = counts("Rows dropped", ["Reason", "Count | rows"], pairs["dropped"])
+    told = [
+        _missing("Could not be loaded", pairs["sources"]),
+        _missing("Not compared with, since it could not be loaded", pairs["decontaminated"]),
+        f"{pairs['shortfall'].capitalize()}." if pairs["shortfall"] else "",
+    ]
+    origin = [records("Sources", pairs["sources"]), dropped]
+    if pairs["decontaminated"]:
+        origin.insert(1, records("Test sets that it shall not resemble", pairs["decontaminated"]))
     note = f"from {requests} requests in {families} wrapper families; counted exactly"
     return Page(
         name="data",
         finding=finding,
-        notes=lost,
+        notes=[Text(note, is_note=True) for note in told if note],
         facts=[Fact("Training pairs grown", total, note)],
         sections=[
-            Section("What is in it", [figure, relations, by_family]),
+            Section("What is in it", [figure, relations, *kinds, by_family]),
             Section("Splits", [splits, no_leak]),
-            Section("Where it comes from", [records("Sources", pairs["sources"]), dropped]),
+            Section("Where it comes from", origin),
             Section("Some pairs", [Passages.of(pairs["samples"], texts=("adversarial", "clean"))]),
         ],
     )
+
+
+def _missing(words: str, sources: list[dict[str, str]]) -> str:
+    names = [one["name"] for one in sources if one["error"]]
+    return f"{words}: {', '.join(names)}. Why stands in the table of sources." if names else ""

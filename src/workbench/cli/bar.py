@@ -1,0 +1,50 @@
+"""A progress bar with the time that is left; lines where nobody watches."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+
+__all__ = ["progress_bar"]
+
+_EVERY_S = 10.0
+
+
+@contextmanager
+def progress_bar(unit: str, *, as_json: bool) -> Iterator[Callable[[int, int], None]]:
+    """Give a function to call with how many are done, and how many there will be.
+
+    On a terminal it draws a bar on standard error; elsewhere it says a line every ten seconds, as
+    JSON if asked.
+    """
+    if sys.stderr.isatty() and not as_json:
+        from rich.console import Console
+        from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task(unit, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+        return
+    began, said, first = time.monotonic(), time.monotonic(), -1
+
+    def tell(done: int, total: int) -> None:
+        nonlocal said, first
+        first = done if first < 0 else first  # what an earlier try did costs no time now
+        passed = time.monotonic() - began
+        if done < total and time.monotonic() - said < _EVERY_S:
+            return
+        said = time.monotonic()
+        left_s = round(passed / (done - first) * (total - done)) if done > first else None
+        if as_json:
+            click.echo(json.dumps({"done": done, "total": total, "left_s": left_s}), err=True)
+        else:
+            left = "" if left_s is None else f", about {left_s} s left"
+            click.echo(f"{done:,} of {total:,} {unit}{left}", err=True)
+
+    yield tell
