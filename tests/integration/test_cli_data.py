@@ -70,7 +70,7 @@ def test_build_says_what_is_missing_and_leaves_card_and_report(project, built):
     page = Path(built["report"])
     assert page.is_file()
     html = page.with_name("data.html").read_text()
-    assert "unique requests" in html or "requests" in html
+    assert f"400 pairs from {built['unique_requests']:,} requests" in " ".join(html.split())
     assert "Could not be loaded: aurora." in html
     assert "could not be loaded: advbench." in html
     assert "0 groups across splits" in html
@@ -234,10 +234,11 @@ def test_no_worker_outlives_a_killed_build(project):
     [
         (("build", "none.yaml"), "no such file"),
         (("info", "ffff"), "no pair_set 'ffff'"),
-        (("weights", "nothing"), "nothing"),
+        (("weights", "nothing"), "experiment 'nothing' never ran here"),
         (("inbox", "add"), "either a file of feedback or --execution"),
         (("inbox", "accept", "ffffffff"), "ffffffff"),
-        (("synthesize", "nope"), "nope"),
+        (("synthesize", "nope"), "no source 'nope'"),
+        (("synthesize", "gptfuzz"), "expand seeds instead"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(project, built, arguments, words):

@@ -73,8 +73,9 @@ def build(
       workbench data build experiments/data/phase1.yaml --licence-allow MIT --dry-run
     """  # noqa: D301 - \b keeps click from wrapping
     from workbench.core.settings import project_root
-    from workbench.data.build import build_pairs, draft, read_config
+    from workbench.data.build import build_pairs, draft
     from workbench.data.card import card_markdown, make_card
+    from workbench.data.config import read_config
     from workbench.notebook.result import begin
     from workbench.report.html import render
 

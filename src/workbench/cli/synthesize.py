@@ -75,6 +75,8 @@ def synthesize(
     section |= {"base_url": base_url} if base_url else {}
     config = parse_options(section)
     texts, license_ = _requests_of(store, source)
+    if languages and "translate" not in tasks:
+        tasks = (*tasks, "translate")
     asked: dict[str, Any] = {"tasks": tasks} if tasks else {}
     recipe = Recipe(**asked, languages=languages, variants=variants, seed=seed, requests=requests)
     job = store.settings.run_id or f"synthesize-{source}"
@@ -107,6 +109,8 @@ def _requests_of(store: Store, source: str) -> tuple[list[Request], str]:
 
     if source not in PUBLIC:
         raise ConfigError(f"no source {source!r}; {suggest(source, ('seeds', _INBOX, *PUBLIC))}")
+    if "wraps" in PUBLIC[source]:
+        raise ConfigError(f"{source} wraps the shipped requests; expand seeds instead")
     opened = open_requests(source, {}, folder=project_root())
     return requests_of(opened), opened.license
 

@@ -8,113 +8,36 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from filelock import FileLock
 
 from workbench.core.errors import ConfigError, DataError
-from workbench.core.fields import refuse_unknown
 from workbench.core.identity import content_id, file_sha256
 from workbench.core.settings import project_root
-from workbench.data.clean import clean_pair
+from workbench.data.clean import QUARANTINED, clean_pair
+from workbench.data.config import BuildConfig
 from workbench.data.growth import Progress, grow_all
 from workbench.data.leaks import find_leaks
+from workbench.data.local import SCRUBBED
 from workbench.data.pairs import PairSet, Source
 from workbench.data.plan import make_plan, source_shares
 from workbench.data.shards import Grown, write_shard
-from workbench.data.sources import SourceSpec, open_source, open_sources
+from workbench.data.sources import check_license, open_source, open_sources
 from workbench.data.split import group_requests
 from workbench.store.artifacts import clear_disk_errors, write_atomic, write_json_atomic
 from workbench.store.database import Store
 from workbench.store.records import Pair
 
-__all__ = ["BuildConfig", "build_pairs", "draft", "load_pairs", "read_config"]
+__all__ = ["build_pairs", "draft", "load_pairs"]
 
 _MANIFEST_FILE = "manifest.json"
 _VERSION_FILE = "version"
-_WEIGHED: Final = ("category", "language")
 _EVALUATION_SHARD = "evaluation"
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildConfig:
-    """What to build."""
-
-    target_pairs: int = 2000
-    """Pairs to grow; those of the evaluation sources come on top."""
-    seed: int = 0
-    """Order and style of everything grown."""
-    sources: Sequence[SourceSpec] = ("seeds",)
-    """What pairs are grown from, in equal shares; see ``data.sources``."""
-    evaluation: Sequence[SourceSpec] = ()
-    """What is only ever tested on; where given, it alone is the split ``test_both``."""
-    decontaminate: Sequence[SourceSpec] = ()
-    """Other people's test sets, to which no pair may be similar; they do not join the set."""
-    licenses: Sequence[str] = ()
-    """Licenses to allow; a source under another one is left out. Empty: all."""
-    weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """``category`` or ``language`` → value → how often its requests are used where others are used
-    once: more of what sanitizers fail on."""
-    folder: Path | None = None
-    """Folder that relative paths of sources start from; none: the project's."""
-
-    def __post_init__(self) -> None:
-        if self.target_pairs < 1:
-            raise ConfigError(f"target_pairs is {self.target_pairs}; give at least 1")
-        if not self.sources:
-            raise ConfigError("sources is empty; name at least one, e.g. seeds")
-        refuse_unknown(self.weights, known=_WEIGHED, where="weights")
-        for name, by_value in self.weights.items():
-            for value, weight in by_value.items():
-                if not isinstance(weight, int | float) or not weight > 0:
-                    raise ConfigError(
-                        f"weights: {name}: {value} is {weight!r}; write a number above 0"
-                    )
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what names the set: everything but where on this machine its files lie."""
-        lists = {
-            name: [_without_folders(spec) for spec in getattr(self, name)]
-            for name in ("sources", "evaluation", "decontaminate")
-        }
-        weights = {name: dict(by_value) for name, by_value in self.weights.items()}
-        return {
-            "target_pairs": self.target_pairs, "seed": self.seed, **lists,
-            "licenses": sorted(self.licenses), "weights": weights,
-        }  # fmt: skip
-
-
-def read_config(path: Path, **changes: Any) -> BuildConfig:
-    """Return the config of a YAML file such as ``experiments/data/phase1.yaml``.
-
-    Args:
-        path: The file; ``name`` and ``description`` in it are for readers.
-        changes: Fields to set over those of the file.
-
-    Raises:
-        ConfigError: If the file is missing, no YAML mapping, or has an unknown field.
-    """
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; see experiments/data/") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}; correct the file") from error
-    if not isinstance(content, Mapping):
-        raise ConfigError(f"{path}: holds {type(content).__name__}; write field: value lines")
-    known = (*BuildConfig().to_json(), "name", "description")
-    refuse_unknown(content, known=known, where=str(path))
-    fields = {name: value for name, value in content.items() if name in BuildConfig().to_json()}
-    try:
-        return BuildConfig(**{**fields, **changes})
-    except TypeError as error:
-        raise ConfigError(f"{path}: {error}; correct the value") from error
 
 
 def build_pairs(
@@ -141,18 +64,13 @@ def build_pairs(
         DataError: If all sources fail, an evaluation source fails, or nothing is left to train on.
         StoreError: If the store cannot be written.
     """
-    folder = config.folder or project_root()
-    sources, failed = open_sources(config.sources, folder=folder, licenses=config.licenses)
-    if not sources:
-        reasons = "; ".join(str(row["error"]) for row in failed)
-        raise DataError(f"no source could be loaded: {reasons}")
-    # A missing evaluation set would silently change what test_both means: no excuse here.
-    held_out = [open_source(spec, folder=folder) for spec in config.evaluation]
-    others, absent = open_sources(config.decontaminate, folder=folder, to_compare=True)
-    _check_use(sources, compared=[*held_out, *others])
-    _check_names([*sources, *held_out])
+    opened = _open(config)
+    sources, held_out, others = opened.sources, opened.held_out, opened.others
     evaluated, spoilt = _cleaned(held_out, seed=config.seed)
-    kept_out = [text for one in others for stem in one.stems for text in stem.texts]
+    if held_out and not evaluated:
+        # a test that silently means something else is worse than none
+        raise DataError(f"no pair of the evaluation sources is left; dropped: {dict(spoilt)}")
+    kept_out = [text for one in others for text in _texts_of(one, seed=config.seed)]
     plan = make_plan(
         sources,
         target=config.target_pairs,
@@ -176,16 +94,17 @@ def build_pairs(
         manifest["sources"] = [
             _source_row(one, pairs=manifest["by"]["source"].get(one.name, 0))
             for one in (*sources, *held_out)
-        ] + failed
-        manifest["decontaminated"] = [_source_row(one, pairs=0) for one in others] + absent
-        named = {"config": config.to_json(), "rows": [shard["rows_sha256"] for shard in shards]}
-        version = content_id(named)
+        ] + opened.failed
+        manifest["decontaminated"] = [_source_row(one, pairs=0) for one in others] + opened.absent
+        manifest["compared"] = [one.content for one in others]
+        version = _version_of(manifest)
         pair_set = PairSet(version=version, folder=place, manifest=manifest)
         known = [*(pair.adversarial for pair in evaluated), *kept_out]
         evaluating = {source.name for source in held_out}
         manifest["leaks"] = find_leaks(pair_set, known=known, evaluating=evaluating)
         metadata = {"pairs": manifest["pairs"], "seed": config.seed}
-        with store.artifacts.create("pair_set", version, metadata, mend=True) as target:
+        is_whole = _whole(store, version) is not None
+        with store.artifacts.create("pair_set", version, metadata, mend=not is_whole) as target:
             for file in chain.from_iterable((one["file"], one["quarantine"]) for one in shards):
                 _link(place / file, target / file)
             write_json_atomic(target / _MANIFEST_FILE, manifest)
@@ -200,24 +119,21 @@ def draft(config: BuildConfig) -> list[dict[str, Any]]:
 
     Each row has ``source requests pairs license problem``; raises as :func:`build_pairs`.
     """
-    folder = config.folder or project_root()
-    sources, failed = open_sources(config.sources, folder=folder, licenses=config.licenses)
-    shares = source_shares(sources, target=config.target_pairs)
+    opened = _open(config)
+    shares = source_shares(opened.sources, target=config.target_pairs)
     rows = [
         {"source": source.name, "requests": len(source.stems), "pairs": share,
          "license": source.license, "problem": ""}
-        for source, share in zip(sources, shares, strict=True)
+        for source, share in zip(opened.sources, shares, strict=True)
     ]  # fmt: skip
-    compared = (*config.evaluation, *config.decontaminate)
-    others, absent = open_sources(compared, folder=folder, to_compare=True)
     rows += [
         {"source": source.name, "requests": len(source.stems), "pairs": 0,
          "license": source.license, "problem": "only compared with or tested on"}
-        for source in others
+        for source in (*opened.held_out, *opened.others)
     ]  # fmt: skip
     return rows + [
         {"source": row["name"], "requests": 0, "pairs": 0, "license": "", "problem": row["error"]}
-        for row in (*failed, *absent)
+        for row in (*opened.failed, *opened.absent)
     ]
 
 
@@ -232,13 +148,49 @@ def load_pairs(store: Store, version: str) -> PairSet:
         raise DataError("no pair set yet; run the notebook 01_expand_pairs first")
     version = store.artifacts.resolve("pair_set", version)
     folder = store.artifacts.path("pair_set", version)
+    path = folder / _MANIFEST_FILE
     try:
-        manifest = json.loads((folder / _MANIFEST_FILE).read_bytes())
-        manifest["shards"]
-    except (OSError, ValueError, KeyError) as error:
-        damaged = f"{folder / _MANIFEST_FILE}: damaged ({error!r})"
-        raise DataError(f"{damaged}; build the set again") from error
+        manifest = json.loads(path.read_bytes())
+        found = _version_of(manifest)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: damaged ({error!r}); build the set again") from error
+    if found != version:
+        raise DataError(f"{path}: altered after it was written; build the set again")
     return PairSet(version=version, folder=folder, manifest=manifest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    """The sources of a build, and rows of the manifest for those that are missing."""
+
+    sources: list[Source]
+    held_out: list[Source]
+    others: list[Source]
+    failed: list[dict[str, Any]]
+    absent: list[dict[str, Any]]
+
+
+def _open(config: BuildConfig) -> _Opened:
+    folder = config.folder or project_root()
+    sources, failed = open_sources(config.sources, folder=folder, licenses=config.licenses)
+    if not sources:
+        reasons = "; ".join(f"{row['name']}: {row['error']}" for row in failed)
+        raise DataError(f"no source could be loaded: {reasons}")
+    # A missing evaluation set would silently change what test_both means: no excuse here.
+    held_out = [open_source(spec, folder=folder) for spec in config.evaluation]
+    for source in held_out:
+        check_license(source, config.licenses)
+    others, absent = open_sources(config.decontaminate, folder=folder, to_compare=True)
+    _check_use(sources, compared=[*held_out, *others])
+    _check_names([*sources, *held_out])
+    return _Opened(sources=sources, held_out=held_out, others=others, failed=failed, absent=absent)
+
+
+def _version_of(manifest: Mapping[str, Any]) -> str:
+    """Return what names a set: its build, every field of its pairs, and what it was kept from."""
+    rows = [shard["rows_sha256"] for shard in manifest["shards"]]
+    named = {"config": manifest["config"], "compared": manifest["compared"], "rows": rows}
+    return content_id(named)
 
 
 @contextmanager
@@ -258,17 +210,30 @@ def _workspace(store: Store, config: BuildConfig, sources: Sequence[Source]) -> 
 
 @cache
 def _code_hash() -> str:
-    """Return the hash of this room: shards that other code grew are not taken up."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
+    """Return the hash of the code that decides: shards that other code grew are not taken up."""
+    rooms = Path(__file__).parents[1]
+    files = [*sorted((rooms / "core").glob("*.py")), *sorted((rooms / "data").glob("*.py"))]
     return content_id([file_sha256(file) for file in files])
 
 
 def _built(store: Store, place: Path) -> PairSet | None:
     """Return the set that an earlier build of the same name made, if it is whole."""
     try:
-        pair_set = load_pairs(store, (place / _VERSION_FILE).read_text())
+        version = (place / _VERSION_FILE).read_text()
+    except OSError:
+        return None
+    found = _whole(store, version)
+    if found:
+        store.artifacts.renew("pair_set", version)
+    return found
+
+
+def _whole(store: Store, version: str) -> PairSet | None:
+    """Return a stored set if it is there and as it was written."""
+    try:
+        pair_set = load_pairs(store, version)
         pair_set.verify()
-    except (OSError, DataError):
+    except DataError:
         return None
     return pair_set
 
@@ -289,6 +254,8 @@ def _check_use(sources: Sequence[Source], *, compared: Sequence[Source]) -> None
             f"sources: {spoilt[0]!r} is a benchmark; name it under evaluation or decontaminate"
         )
     for source in compared:
+        if source.is_trained_only:
+            raise ConfigError(f"evaluation: source {source.name!r} may only be trained on")
         if any(stem.size is None for stem in source.stems):
             raise ConfigError(f"evaluation: source {source.name!r} has no end; give one of files")
 
@@ -311,12 +278,20 @@ def _cleaned(sources: Iterable[Source], *, seed: int) -> tuple[list[Pair], Count
     stems = (stem for source in sources for stem in source.stems)
     for pair in (pair for stem in stems for pair in stem.grow(seed=seed)):
         cleaned, reason = clean_pair(pair)
+        if pair.generator == SCRUBBED:
+            reason = QUARANTINED
         reason = reason or ("exact duplicate" if cleaned.id in good else "")
         if reason:
             dropped[reason] += 1
         else:
             good[cleaned.id] = cleaned
     return list(good.values()), dropped
+
+
+def _texts_of(source: Source, *, seed: int) -> set[str]:
+    """Return every text of a set that others shall not resemble: its sides and its prompts."""
+    prompts = (pair.adversarial for stem in source.stems for pair in stem.grow(seed=seed))
+    return {*prompts, *(text for stem in source.stems for text in stem.texts)} - {""}
 
 
 def _hold_out(pairs: Sequence[Pair]) -> list[Pair]:
@@ -363,12 +338,3 @@ def _sum(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
     for some in counts:
         total.update(some)
     return total
-
-
-def _without_folders(spec: SourceSpec) -> Any:
-    if not isinstance(spec, Mapping):
-        return spec
-    return {
-        key: Path(value).name if key == "path" else _without_folders(value)
-        for key, value in spec.items()
-    }

@@ -89,8 +89,8 @@ def card_markdown(card: PairsResult) -> str:
     lines += ["", "## Some pairs"]
     for sample in card["samples"]:
         sides = [sample[side].replace("~~~", "~ ~ ~") for side in ("adversarial", "clean")]
-        about = f"{sample['relation']}, {sample['category']}, {sample['split']}:"
-        lines += ["", about, "", "~~~text", sides[0], "=>", sides[1], "~~~"]
+        about = ", ".join(_cell(sample[name]) for name in ("relation", "category", "split"))
+        lines += ["", f"{about}:", "", "~~~text", sides[0], "=>", sides[1], "~~~"]
     return "\n".join(lines) + "\n"
 
 

@@ -36,6 +36,9 @@ _MOST_REPEATED = 0.5
 _FEWEST_LETTERS = 0.3
 """Smallest share of letters in a clean side; code and sums have more."""
 
+_SIDES = ("adversarial", "clean", "core")
+_LABELS = tuple(one.name for one in dataclasses.fields(Pair) if one.name not in _SIDES)
+
 _CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 _MOJIBAKE = re.compile("[\u00c2\u00c3]|\u00e2\u20ac")
 
@@ -64,15 +67,21 @@ def _repair_once(text: str) -> str:
 
 def clean_pair(pair: Pair) -> tuple[Pair, str]:
     """Return the pair repaired and the reason to drop it; no reason where it is good."""
-    sides: dict[str, Any] = {
-        name: repair(getattr(pair, name)) for name in ("adversarial", "clean", "core")
-    }
+    sides: dict[str, Any] = {name: repair(getattr(pair, name)) for name in _SIDES}
     sides["core"] = sides["core"] or sides["adversarial"]
     if pair.language == UNKNOWN_LANGUAGE:
         sides["language"] = language_of(sides["core"])[0]
+    for name in _LABELS:
+        if not (label := getattr(pair, name)).isprintable():
+            sides[name] = _one_line(label)
     if any(getattr(pair, name) != text for name, text in sides.items()):
         pair = dataclasses.replace(pair, **sides)
     return pair, _reason_to_drop(pair)
+
+
+def _one_line(label: str) -> str:
+    """Return a label as one printable line: labels stand in tables, terminals and file names."""
+    return " ".join("".join(char if char.isprintable() else " " for char in label).split())
 
 
 @lru_cache(maxsize=4096)  # requests recur in many pairs

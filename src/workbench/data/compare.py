@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, TypedDict
 
-from workbench.data.pairs import PairSet
+from workbench.core.identity import text_id
+from workbench.data.pairs import COLUMNS, PairSet
 
 __all__ = ["PairSetDiff", "compare"]
 
 _DECIDES = ("split", "relation", "category", "language", "source")
+_OTHERS = tuple(name for name in COLUMNS if name not in {*_DECIDES, "id", "adversarial", "clean"})
 
 
 class PairSetDiff(TypedDict):
@@ -32,7 +34,7 @@ class PairSetDiff(TypedDict):
 
 
 def compare(old: PairSet, new: PairSet) -> PairSetDiff:
-    """Return what changed; keeps 16 bytes and the labels of each pair in memory.
+    """Return what changed; keeps about 100 bytes of each pair in memory.
 
     Raises:
         DataError: If a shard is damaged.
@@ -67,14 +69,16 @@ def _labels(pair_set: PairSet) -> dict[bytes, tuple[str, ...]]:
     found: dict[bytes, tuple[str, ...]] = {}
     for frame in pair_set.shards():
         rows = zip(*(frame[name] for name in _DECIDES), strict=True)
-        for one, labels in zip(frame["id"], rows, strict=True):
-            found[bytes.fromhex(one)[:16]] = shared.setdefault(labels, labels)
+        others = zip(*(frame[name] for name in _OTHERS), strict=True)
+        for one, labels, rest in zip(frame["id"], rows, others, strict=True):
+            row = (*labels, text_id(*rest)[:16])
+            found[bytes.fromhex(one)[:16]] = shared.setdefault(row, row)
     return found
 
 
 def _by(labels: Any) -> dict[str, dict[str, int]]:
     counts = {name: Counter[str]() for name in _DECIDES}
     for row in labels:
-        for name, value in zip(_DECIDES, row, strict=True):
+        for name, value in zip(_DECIDES, row, strict=False):
             counts[name][value] += 1
     return {name: dict(count.most_common()) for name, count in counts.items()}

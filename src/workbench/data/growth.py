@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import get_context, parent_process
@@ -15,6 +16,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, TypeAlias
 
+from workbench.core.errors import WorkbenchError
 from workbench.core.identity import file_sha256
 from workbench.data.plan import Plan, ShardPlan
 from workbench.data.shards import grow_shard, write_shard
@@ -65,7 +67,8 @@ def _finished(place: Path, name: str) -> dict[str, Any] | None:
     try:
         counts: dict[str, Any] = json.loads((place / f"{name}.json").read_bytes())
         is_whole = file_sha256(place / counts["file"]) == counts["sha256"]
-    except (OSError, ValueError):
+        is_whole = is_whole and (place / counts["quarantine"]).is_file()
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return counts if is_whole else None
 
@@ -78,8 +81,14 @@ def _executor(workers: int) -> Iterator[Executor]:
         return
     # spawned, not forked: the parent may have threads, of torch for one
     context = get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_serve) as pool:
-        yield pool
+    try:
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_serve) as pool:
+            yield pool
+    except BrokenProcessPool:
+        raise WorkbenchError(
+            "a worker was killed, perhaps for its memory; finished shards are kept, run the same"
+            " command again with fewer workers"
+        ) from None
 
 
 def _serve() -> None:

@@ -365,7 +365,7 @@ def _fold(lines: Iterable[bytes]) -> dict[str, Entry]:
         if record["event"] == "entry":
             told = {name: value for name, value in record.items() if name not in _ENVELOPE}
             entries[record["id"]] = Entry(**{**told, "families": tuple(told["families"])})
-        for name in record.get("ids", ()):
+        for name in set(record.get("ids", ())) & entries.keys():  # a damaged line decides nothing
             entries[name] = replace(entries[name], status=_DECISIONS[record["event"]])
     return entries
 

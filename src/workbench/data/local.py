@@ -21,7 +21,7 @@
     scrub: true                        # a log: see below
 
 Logs of what real people sent are read with ``scrub``: personal data and secrets become placeholders
-before a pair exists, and a mapped ``parent_id`` (a user or a conversation) becomes a salted hash.
+before a pair exists, and a mapped ``parent_id`` (a user or a conversation) becomes a number.
 Columns that are not mapped never leave the file. Patterns miss names of people, so this is no
 anonymity: pairs in which something was replaced say so by their generator, :data:`SCRUBBED`.
 """
@@ -133,8 +133,7 @@ def source_of(
     if too_long := len(rows) - len(short):
         left_out[f"cell over {_MAX_CELL} characters"] = too_long
     if options.get("scrub"):
-        salt = content_id(rows)  # nobody without the log can try ids out
-        short = [_scrubbed(row, salt=salt) for row in short]
+        short = _scrubbed(short)
     # Of what is left of the rows, so that nothing tells of what was scrubbed.
     content = content_id([short, templates, options["relation"]])
     revision = str(options.get("revision") or f"sha256:{content[:12]}")
@@ -200,7 +199,7 @@ def cut_templates(
     """Return (wrapper family, the texts between the places of the request) of each template.
 
     Args:
-        name: Of the source, put before the families.
+        name: Of the source, put before families that the file names.
         table: A template per row.
         column: Of the templates.
         placeholder: Text that the request replaces.
@@ -220,7 +219,7 @@ def cut_templates(
     else:
         # Variants of one template are one family, so that none is a test while its twin trains.
         keys = [normalize(text) for text in texts]
-        names = [f"{name}/{text_id(key)[:8]}" for key in keys]
+        names = [f"template/{text_id(key)[:8]}" for key in keys]  # the same in every source
         families = group_texts(keys, names, side=family_split, threshold=SAME_WRAPPER)
     halves = [text.split(placeholder) for text in texts]
     return list(zip(families, halves, strict=True))
@@ -334,14 +333,23 @@ def _first_turn(dialogue: Any) -> str:
     return first.strip() if isinstance(first, str) else ""
 
 
-def _scrubbed(row: Mapping[str, str], *, salt: str) -> dict[str, str]:
-    """Return a row of a log without personal data, secrets and whose it is."""
-    safe = {field: redact(cell) for field, cell in row.items() if field != "parent_id"}
-    if any(safe[field] != row[field] for field in safe):
-        safe["generator"] = SCRUBBED
-    if owner := row.get("parent_id"):
-        safe["parent_id"] = text_id(salt, owner)[:16]
-    return safe
+def _scrubbed(rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Return the rows of a log without personal data, secrets and whose they are.
+
+    Users are numbered as they appear: nothing tells who they are, and a log that grows at its end
+    leaves the numbers, and so the splits, as they were.
+    """
+    users: dict[str, str] = {}
+    scrubbed = []
+    for row in rows:
+        safe = {field: redact(cell) for field, cell in row.items() if field != "parent_id"}
+        if any(safe[field] != row[field] for field in safe):
+            safe["generator"] = SCRUBBED
+        if owner := row.get("parent_id"):
+            number = users.setdefault(owner, f"user-{len(users) + 1}")
+            safe["parent_id"] = f"{owner.partition(':')[0]}:{number}"
+        scrubbed.append(safe)
+    return scrubbed
 
 
 def _read_templates(name: str, options: Any, *, folder: Path) -> list[tuple[str, list[str]]]:

@@ -8,16 +8,17 @@ be made in any order, by any number of processes, and again after a kill.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from workbench.core.errors import ConfigError
 from workbench.core.identity import stable_fraction
-from workbench.data.dedupe import SAME_WRAPPER, THRESHOLD, normalize, resembles_any
+from workbench.data.dedupe import normalize, resembles_any
+from workbench.data.families import Worn, merge_families, resembled_families, sample_families, worn
 from workbench.data.grammar import HARMFUL_SHARE
 from workbench.data.pairs import Source, Stem
 from workbench.data.split import TRAINED_ONLY, core_key, group_requests, request_split
@@ -35,10 +36,6 @@ FEEDBACK_HELD_OUT: Final = "feedback on a request that is tested on"
 
 _SPARE = 1.2
 """How many times the stems that a source needs are planned, for those whose pairs are dropped."""
-_TEXTS_PER_FAMILY = 8
-"""Texts by which a wrapper is compared with those of the evaluation sources."""
-_PAIRS_PER_STEM = 512
-"""Pairs of a stem that are looked at for those texts: all wrappers of the grammar once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +57,8 @@ class ShardPlan:
     """Normalized prompts of the evaluation sources: nothing like them is kept."""
     known_families: frozenset[str]
     """Wrapper families of the evaluation sources."""
+    same_families: Mapping[str, str]
+    """Wrapper family → the one by whose name it is split, where two are one."""
     has_evaluation: bool
     """Whether ``test_both`` is left to evaluation sources."""
 
@@ -88,6 +87,9 @@ def make_plan(
 ) -> Plan:
     """Return what to grow.
 
+    Raises:
+        ConfigError: If a weight is for a value that no request has.
+
     Args:
         sources: Where pairs come from; each gives as many as the others, as far as it has them.
         target: Pairs in all.
@@ -98,6 +100,9 @@ def make_plan(
         kept_out: Texts of other people's test sets that nothing may resemble.
     """
     stems = [stem for source in sources for stem in source.stems]
+    for name, by_value in weights.items():
+        for value in by_value.keys() - {getattr(stem, name) for stem in stems}:
+            raise ConfigError(f"weights: no request of any source has {name} {value!r}")
     origins = np.repeat(np.arange(len(sources)), [len(source.stems) for source in sources])
     parents = [
         TRAINED_ONLY + (stem.parent_id or core_key(stem.core, ""))
@@ -105,7 +110,9 @@ def make_plan(
         else stem.parent_id
         for stem, origin in zip(stems, origins.tolist(), strict=True)
     ]
-    groups = group_requests([stem.core for stem in stems], parents)
+    groups = group_requests(
+        [stem.core for stem in stems], parents, others=[stem.texts for stem in stems]
+    )
     sides = {text for one in evaluated for text in (one.adversarial, one.clean, one.core)}
     tainted = _tainted_groups(stems, groups, {normalize(text) for text in {*sides, *kept_out}})
     dropped: Counter[str] = Counter()
@@ -126,11 +133,17 @@ def make_plan(
     ]
     prompts = {*(pair.adversarial for pair in evaluated), *kept_out}
     attacks = tuple(sorted({normalize(text) for text in prompts}))
+    bare = [worn(pair.adversarial, pair.core) for pair in evaluated]
+    families = _families(sources, seed=seed)
+    known = {pair.wrapper_family for pair in evaluated} - {""}
     template = ShardPlan(
         stems=(),
         seed=seed,
         attacks=attacks,
-        known_families=frozenset(_known_families(planned, attacks, seed=seed)),
+        known_families=frozenset(
+            known | resembled_families(families, whole=attacks, bare=bare) if attacks else known
+        ),
+        same_families=merge_families(families),
         has_evaluation=bool(evaluated),
     )
     return Plan(shards=[replace(template, stems=part) for part in _pack(planned)], dropped=dropped)
@@ -219,13 +232,13 @@ def _weights(
 ) -> NDArray[np.float64]:
     """Return ``(len(stems),)``: by the experiment's weights, and harmful ones by their share."""
     found = np.ones(len(stems))
+    is_harmful = np.array([stem.category != "benign" for stem in stems], dtype=np.bool_)
+    if all(stem.size is None for stem in stems) and is_harmful.any() and not is_harmful.all():
+        benign = (~is_harmful).sum() / is_harmful.sum()
+        found[is_harmful] = HARMFUL_SHARE / (1 - HARMFUL_SHARE) * benign
     for place, stem in enumerate(stems):
         for name, by_value in weights.items():
             found[place] *= by_value.get(getattr(stem, name), 1.0)
-    is_harmful = np.array([stem.category != "benign" for stem in stems], dtype=np.bool_)
-    if all(stem.size is None for stem in stems) and is_harmful.any() and not is_harmful.all():
-        harmful, benign = found[is_harmful].sum(), found[~is_harmful].sum()
-        found[is_harmful] *= HARMFUL_SHARE / (1 - HARMFUL_SHARE) * benign / harmful
     return found
 
 
@@ -251,36 +264,21 @@ def _tainted_groups(stems: Sequence[Stem], groups: Sequence[str], known: set[str
     """Return the leak groups in which any text resembles a known one."""
     if not known:
         return set()
-    labelled = {
-        (group, normalize(text))
-        for stem, group in zip(stems, groups, strict=True)
-        for text in stem.texts
-    }
-    return _resembling(sorted(labelled), known)
+    labelled = sorted(
+        {
+            (group, normalize(text))
+            for stem, group in zip(stems, groups, strict=True)
+            for text in stem.texts
+        }
+    )
+    found = resembles_any([text for _, text in labelled], sorted(known))
+    return {group for (group, _), is_known in zip(labelled, found, strict=True) if is_known}
 
 
-def _known_families(planned: Sequence[Planned], attacks: Sequence[str], *, seed: int) -> set[str]:
-    """Return the wrapper families whose texts look like those of the evaluation sources."""
-    if not attacks:
-        return set()
-    samples: dict[str, list[str]] = defaultdict(list)
-    whole = 0  # stems that show all wrappers there are
-    for one in planned:
-        if whole == _TEXTS_PER_FAMILY and one.stem.size != 1:
-            continue
-        pairs = list(islice(one.stem.grow(seed=seed), _PAIRS_PER_STEM))
-        whole += len(pairs) > 1
-        for pair in pairs:
-            if pair.wrapper_family and len(samples[pair.wrapper_family]) < _TEXTS_PER_FAMILY:
-                samples[pair.wrapper_family].append(normalize(pair.adversarial))
-    labelled = [(family, text) for family, texts in samples.items() for text in texts]
-    return _resembling(labelled, set(attacks), threshold=SAME_WRAPPER)
-
-
-def _resembling(
-    labelled: Iterable[tuple[str, str]], known: set[str], *, threshold: float = THRESHOLD
-) -> set[str]:
-    """Return the labels that have a normalized text like a known one."""
-    listed = list(labelled)
-    found = resembles_any([text for _, text in listed], sorted(known), threshold=threshold)
-    return {label for (label, _), is_known in zip(listed, found, strict=True) if is_known}
+def _families(sources: Sequence[Source], *, seed: int) -> Worn:
+    """Return some texts of the wrapper families of all sources."""
+    families: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for source in sources:
+        for family, texts in sample_families(source.stems, seed=seed).items():
+            families[family] |= texts
+    return families

@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import lru_cache
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -69,7 +69,8 @@ class _Stock:
     seen: set[str] = field(default_factory=set)
 
     def add(self, pair: Pair, *, origin: int, plan: ShardPlan) -> None:
-        split, reason = _side(pair.group, pair.wrapper_family, plan.has_evaluation)
+        family = plan.same_families.get(pair.wrapper_family, pair.wrapper_family)
+        split, reason = _side(pair.group, family, plan.has_evaluation)
         if pair.wrapper_family in plan.known_families:
             reason = _WRAPPER_KNOWN
         if not reason:
@@ -156,14 +157,14 @@ def row_digest(pair: Pair) -> bytes:
     Fields are free of control characters once cleaned, so one of those can stand between them.
     """
     row = "\x1f".join(getattr(pair, name) for name in COLUMNS)
-    return sha256(row.encode("utf-8", "surrogatepass")).digest()
+    return sha256(row.encode()).digest()
 
 
 def _pairs_of(planned: Planned, *, seed: int) -> Iterator[Pair]:
     return (replace(pair, group=planned.group) for pair in planned.stem.grow(seed=seed))
 
 
-@cache
+@lru_cache(maxsize=1 << 14)  # a group has its pairs in one shard
 def _side(group: str, family: str, has_evaluation: bool) -> tuple[str, str]:
     """Return the split of a pair, and the reason to drop it."""
     split = assign_split(group, family)
@@ -176,22 +177,23 @@ def _side(group: str, family: str, has_evaluation: bool) -> tuple[str, str]:
 
 def _select(stock: _Stock, *, plan: ShardPlan) -> tuple[list[Pair], list[Pair], Counter[str]]:
     """Return pairs to keep up to the plan, near-duplicates, and why others are dropped."""
-    pairs = stock.pairs
-    keys = [normalize(pair.adversarial) for pair in pairs]
+    keys = [normalize(pair.adversarial) for pair in stock.pairs]
+    reasons: Counter[str] = Counter()
+    places = list(range(len(keys)))
+    if plan.attacks:
+        like_known = resembles_any(keys, plan.attacks)
+        reasons[_PROMPT_KNOWN] = int(like_known.sum())
+        places = [place for place in places if not like_known[place]]
+    pairs = [stock.pairs[place] for place in places]
+    origins = [stock.origins[place] for place in places]
     buckets = [f"{pair.group}\n{pair.wrapper_family}\n{pair.language}" for pair in pairs]
-    repeats = near_duplicates(keys, within=buckets)
-    like_known = resembles_any(keys, plan.attacks) if plan.attacks else [False] * len(pairs)
+    repeats = near_duplicates([keys[place] for place in places], within=buckets)
     left = [planned.quota for planned in plan.stems]
     good: list[Pair] = []
     extra: list[Pair] = []
     repeated: list[Pair] = []
-    reasons: Counter[str] = Counter()
-    for pair, number, origin, is_known in zip(
-        pairs, repeats.tolist(), stock.origins, like_known, strict=True
-    ):
-        if is_known:
-            reasons[_PROMPT_KNOWN] += 1
-        elif number >= 0:
+    for pair, number, origin in zip(pairs, repeats.tolist(), origins, strict=True):
+        if number >= 0:
             repeated.append(replace(pair, near_dup_of=pairs[number].id))
         elif left[origin]:
             left[origin] -= 1

@@ -25,9 +25,18 @@ from workbench.data.local import read_local
 from workbench.data.pairs import Source
 from workbench.data.public import PUBLIC, open_requests, read_public
 from workbench.data.requests import LANGUAGES
+from workbench.data.wrappers import load_dialogues, load_encodings, load_wrappers
 from workbench.store.records import Pair
 
-__all__ = ["SOURCES", "OpenSource", "SourceSpec", "open_source", "open_sources", "source_name"]
+__all__ = [
+    "SOURCES",
+    "OpenSource",
+    "SourceSpec",
+    "check_license",
+    "open_source",
+    "open_sources",
+    "source_name",
+]
 
 SourceSpec: TypeAlias = str | Mapping[str, Any]
 OpenSource: TypeAlias = Callable[..., Source]
@@ -51,9 +60,10 @@ def open_source(spec: SourceSpec, *, folder: Path) -> Source:
         raise ConfigError(f"source {spec!r} is neither a name nor a mapping; write e.g. seeds")
     options = dict(spec)
     limit = options.pop("pairs", None)
-    if limit is not None and (not isinstance(limit, int) or limit < 1):
+    if limit is not None and (type(limit) is not int or limit < 1):
         raise ConfigError(f"source {source_name(spec)}: pairs is {limit!r}; give at least 1")
-    source = SOURCES.get(options.pop("adapter", "local"))(options, folder=folder)
+    adapter = options.pop("adapter", "local")
+    source = SOURCES.get(str(adapter))(options, folder=folder)
     return replace(source, limit=limit)
 
 
@@ -61,7 +71,8 @@ def source_name(spec: SourceSpec) -> str:
     """Return what to call a source that may not even open."""
     if isinstance(spec, str):
         return spec
-    return str(spec.get("name") or spec.get("path") or spec.get("adapter"))
+    path = str(spec.get("path") or "")
+    return str(spec.get("name") or Path(path).name or spec.get("adapter"))
 
 
 def open_sources(
@@ -86,10 +97,10 @@ def open_sources(
     for spec in specs:
         try:
             source = (_open_texts if to_compare else open_source)(spec, folder=folder)
-            _check_license(source, licenses)
+            check_license(source, licenses)
         except DataError as error:
             name = source_name(spec)
-            reason = str(error).removeprefix(f"source {name}: ")
+            reason = _without_folders(str(error), spec, folder).removeprefix(f"source {name}: ")
             _logger.error("source %s is left out: %s", name, reason)  # noqa: TRY400 - one clear line
             row = {"name": name, "revision": "", "license": "", "pairs": 0, "error": reason}
             failed.append(row)
@@ -98,14 +109,28 @@ def open_sources(
     return sources, failed
 
 
+def _without_folders(text: str, spec: SourceSpec, folder: Path) -> str:
+    """Return an error that a report may quote: where files lie is nobody's business."""
+    path = folder / str(spec.get("path", "")) if isinstance(spec, Mapping) else folder
+    return text.replace(str(path), path.name).replace(f"{folder}/", "")
+
+
 def _open_texts(spec: SourceSpec, *, folder: Path) -> Source:
-    options = {"adapter": spec} if isinstance(spec, str) else dict(spec)
-    if options.get("adapter") in PUBLIC:
-        return open_requests(options.pop("adapter"), options, folder=folder)
-    return open_source(spec, folder=folder)
+    options = dict(spec) if isinstance(spec, Mapping) else {"adapter": spec}
+    name = options.pop("adapter", "local")
+    if name not in PUBLIC:
+        return open_source(spec, folder=folder)
+    if "wraps" in PUBLIC[name]:
+        raise ConfigError(f"decontaminate: {name} wraps the shipped requests, it is no test set")
+    return open_requests(name, options, folder=folder)
 
 
-def _check_license(source: Source, allowed: Sequence[str]) -> None:
+def check_license(source: Source, allowed: Sequence[str]) -> None:
+    """Refuse a source whose license is not among those allowed; none means all.
+
+    Raises:
+        DataError: If it is not.
+    """
     if allowed and source.license not in allowed:
         names = ", ".join(allowed)
         raise DataError(f"license {source.license!r} is not allowed; allowed: {names}")
@@ -122,7 +147,8 @@ def _open_seeds(options: Mapping[str, Any], *, folder: Path) -> Source:  # noqa:
     refuse_unknown(options, known=known, where="source seeds")
     languages = options.get("languages", ["en"])
     languages = list(LANGUAGES) if languages == "all" else languages
-    if not isinstance(languages, list) or not languages or set(languages) - set(LANGUAGES):
+    is_list = isinstance(languages, list) and bool(languages)
+    if not is_list or any(one not in LANGUAGES for one in languages):
         raise ConfigError(
             f"source seeds: languages is {languages!r}; write all, or some of {list(LANGUAGES)}"
         )
@@ -131,9 +157,11 @@ def _open_seeds(options: Mapping[str, Any], *, folder: Path) -> Source:  # noqa:
             raise ConfigError(f"source seeds: {name} is {options[name]!r}; write true or false")
     weights = options.get("family_weights", {})
     if not isinstance(weights, Mapping) or not all(
-        isinstance(times, int) and times > 0 for times in weights.values()
+        type(times) is int and times > 0 for times in weights.values()
     ):
         raise ConfigError("source seeds: family_weights maps families to whole numbers from 1")
+    families = [one.family for one in (*load_wrappers(), *load_dialogues(), *load_encodings())]
+    refuse_unknown(weights, known=families, where="source seeds: family_weights")
     files = sorted(seeds_folder().glob("*.json*")) + sorted(seeds_folder().glob("[lr]*/*.jsonl"))
     content = [file_sha256(file) for file in files]
     digest = content_id(content)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import pairwise
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
@@ -26,6 +27,8 @@ Side: TypeAlias = Literal["train", "validation", "test"]
 _REQUEST_SALT = "request/1"
 _TEST_SHARE = 0.2
 _VALIDATION_SHARE = 0.1
+_STOCK_FROM = 8
+"""Most requests that a text ties together; what more of them share is a stock answer."""
 _STRENGTH: dict[Side, int] = {"test": 0, "validation": 1, "train": 2}
 
 
@@ -50,8 +53,9 @@ def group_texts(
     *,
     side: Callable[[str], Side],
     threshold: float = THRESHOLD,
+    ties: Iterable[tuple[str, str]] = (),
 ) -> list[str]:
-    """Return the group of each row: union over equal names and near-duplicate texts.
+    """Return the group of each row: union over equal names, near-duplicate texts, and ties.
 
     A group is called after its member with the strongest side (test before validation before
     training): when groups merge the test side wins, and no test row ever becomes training.
@@ -61,6 +65,7 @@ def group_texts(
         names: Name of each row.
         side: Gives the side of a name.
         threshold: Jaccard similarity from which two texts belong together.
+        ties: Two names each that belong together for another reason.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -72,6 +77,7 @@ def group_texts(
     name_nodes = {name: node for node, name in enumerate(dict.fromkeys(names), len(text_nodes))}
     edges = [(text_nodes[text], name_nodes[name]) for text, name in zip(texts, names, strict=True)]
     edges += near_links(list(text_nodes), threshold=threshold)
+    edges += [(name_nodes[one], name_nodes[other]) for one, other in ties]
     size = len(text_nodes) + len(name_nodes)
     graph = coo_array((np.ones(len(edges)), tuple(np.array(edges).T)), shape=(size, size))
     labels = connected_components(graph, directed=False)[1].tolist()
@@ -85,10 +91,28 @@ def group_texts(
     return [titles[labels[name_nodes[name]]] for name in names]
 
 
-def group_requests(cores: Sequence[str], parents: Sequence[str]) -> list[str]:
-    """Return the leak group of each row, of its request and the seed or parent it comes from."""
+def group_requests(
+    cores: Sequence[str], parents: Sequence[str], *, others: Sequence[Collection[str]] = ()
+) -> list[str]:
+    """Return the leak group of each row: of its request, its parent, and its other texts.
+
+    Rows that share another text exactly, a clean side or a whole prompt, belong together, unless so
+    many share it that it is a stock answer and tells nothing about a request.
+
+    Args:
+        cores: The requests.
+        parents: The seed or parent that each comes from; empty where there is none.
+        others: The other texts of each row; may be left out.
+    """
     names = [core_key(core, parent) for core, parent in zip(cores, parents, strict=True)]
-    return group_texts([normalize(core) for core in cores], names, side=request_split)
+    sharing: dict[str, dict[str, None]] = defaultdict(dict)
+    for name, texts in zip(names, others, strict=False):
+        for text in texts:
+            sharing[normalize(text)][name] = None
+    ties = [
+        tie for some in sharing.values() if 1 < len(some) <= _STOCK_FROM for tie in pairwise(some)
+    ]
+    return group_texts([normalize(core) for core in cores], names, side=request_split, ties=ties)
 
 
 def assign_split(group: str, family: str) -> Split | None:

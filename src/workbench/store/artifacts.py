@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Engine, insert, select, update
 
 from workbench.core.errors import DataError, StoreError
 from workbench.core.identity import new_id
@@ -133,6 +133,13 @@ class Artifacts:
             newest = self.newest(kind) or "none"
             raise DataError(f"no {kind} {beginning!r} in {self._root}; newest: {newest}")
         return str(found[0])
+
+    def renew(self, kind: ArtifactKind, artifact_id: str) -> None:
+        """Make an artifact the newest: it would have been made now, were it not there."""
+        table = schema.artifacts
+        mine = (table.c.kind == kind) & (table.c.id == artifact_id)
+        with transaction(self._engine) as connection:
+            connection.execute(update(table).where(mine).values(created_at=now()))
 
     @contextmanager
     def create(

@@ -6,7 +6,8 @@ import pytest
 
 from campaign_fakes import Bench, WordEncoder, WordJudge
 from workbench.core.settings import read_settings
-from workbench.data.build import BuildConfig, build_pairs
+from workbench.data.build import build_pairs
+from workbench.data.config import BuildConfig
 from workbench.store.database import Store, open_store
 
 

@@ -8,8 +8,9 @@ import pytest
 import report_results
 from workbench.core.errors import ConfigError
 from workbench.data import plan as planning
-from workbench.data.build import BuildConfig, build_pairs
+from workbench.data.build import build_pairs
 from workbench.data.compare import compare
+from workbench.data.config import BuildConfig
 from workbench.data.export import FORMATS, export, sample
 from workbench.data.weights import weights_of
 

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings, strategies
 
 from workbench.core.errors import ConfigError, DataError
-from workbench.data.build import BuildConfig, build_pairs
+from workbench.data.build import build_pairs
+from workbench.data.config import BuildConfig
 from workbench.data.expansions import Row, write_expansion
 from workbench.data.inbox import CONFIRMED, Entry, Inbox
 from workbench.data.plan import FEEDBACK_HELD_OUT

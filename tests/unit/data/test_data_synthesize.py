@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from workbench.core.errors import BudgetError, ConfigError, DataError
-from workbench.data.build import BuildConfig, build_pairs
+from workbench.data.build import build_pairs
 from workbench.data.clean import clean_pair
+from workbench.data.config import BuildConfig
 from workbench.data.expansions import load_expansion, write_expansion
 from workbench.data.gate import Candidate, Gate
 from workbench.data.grammar import Ways, stems_of
