@@ -8,6 +8,7 @@ import io
 import pkgutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from tokenize import COMMENT, DEDENT, ENDMARKER, INDENT, NEWLINE, NL, generate_tokens
 
@@ -180,9 +181,21 @@ def test_no_dumping_grounds():
     ] == []
 
 
+ROOMS = {
+    "campaign": 920, "cli": 1_050, "core": 610, "cost": 760, "data": 3_680, "diffusion": 930,
+    "embedding": 560, "judge": 320, "llm": 4_060, "notebook": 1_570, "report": 1_720,
+    "scaling": 470, "store": 2_090,
+}  # fmt: skip
+"""Lines of code that each room may have; only downwards without a reason in docs/decisions/0004."""
+
+
 def test_the_package_stays_small():
-    code = sum(len(lines_of_code(path)) for path in MODULES)
-    assert code <= 15_300  # about 15,000, see docs/decisions/0004
+    found = Counter()
+    for path in MODULES:
+        found[name_of(path).partition("/")[0]] += len(lines_of_code(path))
+    found.pop("__init__.py")
+    assert {room: lines for room, lines in found.items() if lines > ROOMS.get(room, 0)} == {}
+    assert sum(ROOMS.values()) <= 18_750
 
 
 def lines_of_code(path: Path) -> set[int]:
