@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -89,29 +88,36 @@ def build_pairs(
         if evaluated:
             grown = Grown(pairs=_hold_out(evaluated), quarantine=[], dropped=spoilt)
             shards.append(write_shard(grown, place, name=_EVALUATION_SHARD))
-        left_out = _sum(source.left_out for source in (*sources, *held_out))
-        manifest = _manifest(config, shards, dropped=plan.dropped + left_out)
-        manifest["sources"] = [
-            _source_row(one, pairs=manifest["by"]["source"].get(one.name, 0))
-            for one in (*sources, *held_out)
-        ] + opened.failed
-        manifest["decontaminated"] = [_source_row(one, pairs=0) for one in others] + opened.absent
-        manifest["compared"] = [one.content for one in others]
-        version = _version_of(manifest)
-        pair_set = PairSet(version=version, folder=place, manifest=manifest)
+        manifest = _manifest(config, opened, shards, dropped=plan.dropped)
         known = [*(pair.adversarial for pair in evaluated), *kept_out]
-        evaluating = {source.name for source in held_out}
-        manifest["leaks"] = find_leaks(pair_set, known=known, evaluating=evaluating)
-        metadata = {"pairs": manifest["pairs"], "seed": config.seed}
-        is_whole = _whole(store, version) is not None
-        with store.artifacts.create("pair_set", version, metadata, mend=not is_whole) as target:
-            for file in chain.from_iterable((one["file"], one["quarantine"]) for one in shards):
-                _link(place / file, target / file)
-            write_json_atomic(target / _MANIFEST_FILE, manifest)
-        for file in place.iterdir():
-            file.unlink()
-        write_atomic(place / _VERSION_FILE, version.encode())
+        version = _keep(store, place, manifest, known=known, evaluating=held_out)
     return load_pairs(store, version)
+
+
+def _keep(
+    store: Store,
+    place: Path,
+    manifest: dict[str, Any],
+    *,
+    known: Sequence[str],
+    evaluating: Sequence[Source],
+) -> str:
+    """Search a grown set for leaks, make it an artifact, and empty its workspace; return its id."""
+    version = _version_of(manifest)
+    pair_set = PairSet(version=version, folder=place, manifest=manifest)
+    names = {source.name for source in evaluating}
+    manifest["leaks"] = find_leaks(pair_set, known=known, evaluating=names)
+    metadata = {"pairs": manifest["pairs"], "seed": manifest["config"]["seed"]}
+    is_whole = _whole(store, version) is not None
+    with store.artifacts.create("pair_set", version, metadata, mend=not is_whole) as target:
+        for shard in manifest["shards"]:
+            for file in (shard["file"], shard["quarantine"]):
+                _link(place / file, target / file)
+        write_json_atomic(target / _MANIFEST_FILE, manifest)
+    for file in place.iterdir():
+        file.unlink()
+    write_atomic(place / _VERSION_FILE, version.encode())
+    return version
 
 
 def draft(config: BuildConfig) -> list[dict[str, Any]]:
@@ -304,7 +310,11 @@ def _hold_out(pairs: Sequence[Pair]) -> list[Pair]:
 
 
 def _manifest(
-    config: BuildConfig, shards: Sequence[dict[str, Any]], *, dropped: Counter[str]
+    config: BuildConfig,
+    opened: _Opened,
+    shards: Sequence[dict[str, Any]],
+    *,
+    dropped: Counter[str],
 ) -> dict[str, Any]:
     by: dict[str, dict[str, int]] = {
         name: dict(_sum(shard["by"][name] for shard in shards).most_common())
@@ -314,7 +324,9 @@ def _manifest(
     grown = sum(shard["rows"] for shard in shards if _EVALUATION_SHARD not in shard["file"])
     missing = config.target_pairs - grown
     shortfall = f"{missing} pairs fewer than asked for: the sources have no more distinct ones"
-    dropped = dropped + _sum(shard["dropped"] for shard in shards)
+    drawn_from = (*opened.sources, *opened.held_out)
+    dropped = dropped + _sum(source.left_out for source in drawn_from)
+    dropped += _sum(shard["dropped"] for shard in shards)
     sums = {
         name: sum(shard[name] for shard in shards)
         for name in ("requests", "groups", "near_duplicates", "quarantined")
@@ -329,6 +341,10 @@ def _manifest(
         **sums,
         "dropped": dict(sorted(dropped.items())),
         "by": by,
+        "sources": [_source_row(one, pairs=by["source"].get(one.name, 0)) for one in drawn_from]
+        + opened.failed,
+        "decontaminated": [_source_row(one, pairs=0) for one in opened.others] + opened.absent,
+        "compared": [one.content for one in opened.others],
         "shards": [{name: shard[name] for name in kept} for shard in shards],
     }
 
