@@ -182,7 +182,7 @@ def test_no_dumping_grounds():
 
 
 ROOMS = {
-    "campaign": 920, "cli": 1_050, "core": 610, "cost": 760, "data": 3_680, "diffusion": 930,
+    "campaign": 920, "cli": 1_050, "core": 610, "cost": 760, "data": 3_720, "diffusion": 930,
     "embedding": 560, "judge": 320, "llm": 4_060, "notebook": 1_570, "report": 1_720,
     "scaling": 470, "store": 2_090,
 }  # fmt: skip
@@ -195,7 +195,7 @@ def test_the_package_stays_small():
         found[name_of(path).partition("/")[0]] += len(lines_of_code(path))
     found.pop("__init__.py")
     assert {room: lines for room, lines in found.items() if lines > ROOMS.get(room, 0)} == {}
-    assert sum(ROOMS.values()) <= 18_750
+    assert sum(ROOMS.values()) <= 18_790
 
 
 def lines_of_code(path: Path) -> set[int]:

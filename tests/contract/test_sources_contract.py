@@ -175,7 +175,14 @@ def specs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORKBENCH_HOME", str(home))
         store = open_store(read_settings())
-        manifest = {**told, "judge": "", "encoder": "", "rows": len(rows), "usd": "0"}
+        manifest = {
+            **told,
+            "is_rehearsal": False,
+            "judge": "",
+            "encoder": "",
+            "rows": len(rows),
+            "usd": "0",
+        }
         expansion = write_expansion(store, rows, manifest)
         store.engine.dispose()
         inbox = Inbox(home / "inbox")

@@ -100,7 +100,7 @@ def test_info_sample_diff_and_export(project, built, tmp_path):
     shown = call(project, "info", version[:8])
     assert f"pair set {version}" in shown.stdout
     assert "unique requests" in shown.stdout
-    assert "missing: aurora" in shown.stderr
+    assert "missing: aurora, advbench" in shown.stderr
     assert json.loads(call(project, "info", "--json").stdout)["version"] == version
     rows = call(project, "sample", "--count", "3", "--split", "train", "--json").stdout
     rows = [json.loads(line) for line in rows.splitlines()]
@@ -190,6 +190,15 @@ def test_an_expansion_is_written_by_a_model_and_used_by_its_id(project):
         assert Decimal(manifest["usd_billed"]) == server.ledger.total_usd()
         stopped = call(project, "synthesize", *options, "--seed", "1", "--budget", "0.000001")
         assert stopped.returncode == 3
+        assert "--budget is" in stopped.stderr
+        rehearsed = SMALL.replace("{adapter: aurora, pairs: 9}", "{adapter: expansion, id: ID}")
+        (project / "played.yaml").write_text(rehearsed.replace("ID", manifest["id"][:12]))
+        refused = call(project, "build", "played.yaml")
+        assert refused.returncode == 2
+        assert "was rehearsed" in refused.stderr
+    gone = call(project, "synthesize", *options, "--seed", "2")  # nobody serves any more
+    assert gone.returncode == 1
+    assert gone.stderr.splitlines()[-1].startswith("error: ")
 
 
 def test_an_interrupt_says_how_to_go_on(project):

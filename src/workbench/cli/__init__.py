@@ -187,7 +187,7 @@ def sanitize(prompts: tuple[str, ...], *, model: str, gain: float, as_json: bool
 
     texts = read_lines(prompts)
     store = open_here()
-    model = model or store.artifacts.newest("model")
+    model = store.artifacts.resolve("model", model) if model else store.artifacts.newest("model")
     if not model:
         raise ConfigError(f"no model in {store.home} yet; run experiments/quickstart.yaml first")
     path = store.artifacts.path("model", model)

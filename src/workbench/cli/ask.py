@@ -15,6 +15,7 @@ from workbench.cli.answers import Answers
 from workbench.cli.opening import (
     EXIT_CODES,
     check_options,
+    of_this_command,
     open_here,
     parse_options,
     read_lines,
@@ -84,7 +85,7 @@ def ask(
     try:
         is_answered = asyncio.run(asking)
     except BudgetError as error:
-        raise BudgetError(_of_this_command(str(error), job)) from None
+        raise BudgetError(of_this_command(str(error), job)) from None
     except KeyboardInterrupt:
         raise WorkbenchError("interrupted; answers are kept, run it again to go on") from None
     sys.exit(0 if is_answered else 1)
@@ -131,13 +132,6 @@ def _refuse_if_exceeded(store: Store, *, dry_run: bool) -> None:
     if not dry_run:
         for one in refuse_if_exceeded(store, project_root(), now=time.time()):
             _tell(f"warning: {one}")
-
-
-def _of_this_command(reason: str, job: str) -> str:
-    """Return why a budget stopped the command, with the option that raises it."""
-    reason = reason.replace(f"the budget of run {job} is", "--budget is")
-    reason = reason.replace("`llm: budgets: run` in the experiment file", "--budget")
-    return reason.replace("in the experiment file", "in WORKBENCH_LLM")
 
 
 def _in_words(found: Estimate) -> str:

@@ -86,17 +86,25 @@ def build(
     if dry_run:
         _show_draft(draft(config), as_json=as_json)
         return
-    session = begin(experiment=f"data-{file.stem}")
+    session = begin(experiment=f"data-{config.name}")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    is_new = False
     with _progress(as_json=as_json) as progress:
+
+        def tell(done: int, total: int) -> None:
+            nonlocal is_new
+            is_new = True
+            progress(done, total)
+
         try:
-            built = build_pairs(session.store, config, workers=workers or cores, progress=progress)
+            built = build_pairs(session.store, config, workers=workers or cores, progress=tell)
         except KeyboardInterrupt:
             raise WorkbenchError(
                 "interrupted; finished shards are kept, run the same command to go on"
             ) from None
     card = make_card(built)
-    session.finish(card, seed=config.seed)
+    if is_new or session.experiment not in session.store.runs.experiments():
+        session.finish(card, seed=config.seed)  # else the run that grew it stands
     folder = project_root() / "reports" / session.experiment
     page = render(session.store, session.experiment, folder)
     (folder / "card.md").write_text(card_markdown(card), "utf-8")
@@ -225,7 +233,7 @@ def weights(experiment: str, *, as_json: bool) -> None:
 
     \b
     Examples:
-      workbench data weights quickstart >> experiments/data/phase1.yaml
+      workbench data weights quickstart
     """  # noqa: D301 - \b keeps click from wrapping
     from workbench.data.weights import weights_of
 
@@ -260,9 +268,9 @@ def _show_card(card: Mapping[str, Any]) -> None:
         title = field.removeprefix("by_")
         rows += [[f"{title}: {name}", f"{count:,}"] for name, count in card[field].items()]
     show_table(["what", "count"], rows)
-    for row in (*card["sources"], *card["decontaminated"]):
-        if row["error"]:
-            click.secho(f"missing: {row['name']}: {row['error']}", fg="yellow", err=True)
+    absent = [row["name"] for row in (*card["sources"], *card["decontaminated"]) if row["error"]]
+    if absent:
+        click.secho(f"missing: {', '.join(absent)}; the card says why", fg="yellow", err=True)
     if card["shortfall"]:
         click.secho(f"short: {card['shortfall']}", fg="yellow", err=True)
 

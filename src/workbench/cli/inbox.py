@@ -46,6 +46,8 @@ def add(file: Path | None, *, execution: str, confirm: tuple[str, ...], as_json:
     """Take in a FILE of feedback, or findings of a campaign.
 
     A row of feedback has prompt, category and consent: true, maybe better, user and language.
+    Categories are benign, violence, illegal_activities, manipulation, self_harm, terrorism and
+    hate_speech.
 
     \b
     Examples:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from workbench.store.database import Store
 
 __all__ = [
-    "EXIT_CODES", "check_options", "interrupt", "one_line", "open_here", "parse_options",
-    "read_lines", "to_request",
+    "EXIT_CODES", "check_options", "interrupt", "of_this_command", "one_line", "open_here",
+    "parse_options", "read_lines", "to_request",
 ]  # fmt: skip
 
 EXIT_CODES = "Exit status: 0 ok, 1 failed, 2 bad input, 3 budget reached, 4 gate failed."
@@ -50,6 +50,13 @@ def open_here(root: Path | None = None) -> Store:
     from workbench.store.database import open_store
 
     return open_store(read_settings(root=root))
+
+
+def of_this_command(reason: str, job: str) -> str:
+    """Return why a budget stopped the command, with the option that raises it."""
+    reason = reason.replace(f"the budget of run {job} is", "--budget is")
+    reason = reason.replace("`llm: budgets: run` in the experiment file", "--budget")
+    return reason.replace("in the experiment file", "in WORKBENCH_LLM")
 
 
 def one_line(text: str) -> str:

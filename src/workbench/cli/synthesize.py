@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from workbench.cli.bar import progress_bar
-from workbench.cli.opening import EXIT_CODES, open_here, parse_options
-from workbench.core.errors import ConfigError, WorkbenchError
+from workbench.cli.opening import EXIT_CODES, of_this_command, open_here, parse_options
+from workbench.core.errors import BudgetError, ConfigError, WorkbenchError
 from workbench.core.fields import suggest
 from workbench.core.money import show_usd
 
@@ -64,8 +64,9 @@ def synthesize(
       workbench data synthesize inbox --task rewrite
     """  # noqa: D301 - \b keeps click from wrapping
     import asyncio
-    from dataclasses import replace
+    from dataclasses import asdict, replace
 
+    from workbench.core.identity import content_id
     from workbench.data.recipe import Recipe
     from workbench.llm.config import read_config
 
@@ -79,7 +80,8 @@ def synthesize(
         tasks = (*tasks, "translate")
     asked: dict[str, Any] = {"tasks": tasks} if tasks else {}
     recipe = Recipe(**asked, languages=languages, variants=variants, seed=seed, requests=requests)
-    job = store.settings.run_id or f"synthesize-{source}"
+    named = content_id([source, asdict(recipe)])[:12]
+    job = store.settings.run_id or f"synthesize-{named}"
     store = replace(store, settings=replace(store.settings, run_id=job))
     if dry_run:
         found = asyncio.run(_estimate(store, texts, recipe, config))
@@ -88,6 +90,8 @@ def synthesize(
     writing = _write(store, texts, recipe, config, source=source, license_=license_, json_=as_json)
     try:
         manifest = asyncio.run(writing)
+    except BudgetError as error:
+        raise BudgetError(of_this_command(str(error), job)) from None
     except KeyboardInterrupt:
         raise WorkbenchError("interrupted; answers are kept, run it again to go on") from None
     click.echo(json.dumps(manifest, ensure_ascii=False) if as_json else _summary(manifest))
@@ -161,6 +165,9 @@ def _summary(manifest: dict[str, Any]) -> str:
         f"expansion {manifest['id']}",
         f"  {manifest['rows']:>6}  accepted, {show_usd(Decimal(manifest['usd_billed']))} billed",
         *rejected,
-        f"in a build's file: {{adapter: expansion, id: {manifest['id'][:12]}}}",
     ]
+    if manifest["is_rehearsal"]:
+        lines.append("rehearsed: nothing that a build could take")
+    elif manifest["rows"]:
+        lines.append(f"in a build's file: {{adapter: expansion, id: {manifest['id'][:12]}}}")
     return "\n".join(lines)

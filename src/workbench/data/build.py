@@ -26,7 +26,12 @@ from workbench.data.local import SCRUBBED
 from workbench.data.pairs import PairSet, Source
 from workbench.data.plan import make_plan, source_shares
 from workbench.data.shards import Grown, write_shard
-from workbench.data.sources import check_license, open_source, open_sources
+from workbench.data.sources import (
+    check_license,
+    open_source,
+    open_sources,
+    refuse_benchmarks,
+)
 from workbench.data.split import group_requests
 from workbench.store.artifacts import clear_disk_errors, write_atomic, write_json_atomic
 from workbench.store.database import Store
@@ -178,6 +183,7 @@ class _Opened:
 
 def _open(config: BuildConfig) -> _Opened:
     folder = config.folder or project_root()
+    refuse_benchmarks(config.sources)
     sources, failed = open_sources(config.sources, folder=folder, licenses=config.licenses)
     if not sources:
         reasons = "; ".join(f"{row['name']}: {row['error']}" for row in failed)

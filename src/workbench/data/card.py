@@ -71,7 +71,8 @@ def card_markdown(card: PairsResult) -> str:
         if row["error"]:
             lines.append(f"- **Missing:** {_cell(row['name'])}: {_cell(row['error'])}")
     compared = [_cell(row["name"]) for row in card["decontaminated"] if not row["error"]]
-    lines += ["", f"Nothing in it resembles: {', '.join(compared) or 'no set was compared'}."]
+    told = f"Nothing in it resembles: {', '.join(compared)}." if compared else ""
+    lines += ["", told or "No other set was there to be compared with."]
     lines += ["", "## Leak check", "", *_table(card["leaks"], "kind of leak", "found")]
     for title, counts in (
         ("Splits", card["splits"]),

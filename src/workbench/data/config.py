@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,10 +37,14 @@ class BuildConfig:
     weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """``category`` or ``language`` → value → how often its requests are used where others are used
     once: more of what sanitizers fail on."""
+    name: str = ""
+    """What reports call it; no part of the version."""
     folder: Path | None = None
     """Folder that relative paths of sources start from; none: the project's."""
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w-]*", self.name):
+            raise ConfigError(f"name is {self.name!r}; write letters, digits, - and _")
         for name in ("target_pairs", "seed"):
             if type(value := getattr(self, name)) is not int:
                 raise ConfigError(f"{name} is {value!r}; write a whole number")
@@ -84,7 +89,7 @@ def read_config(path: Path, **changes: Any) -> BuildConfig:
     """Return the config of a YAML file such as ``experiments/data/phase1.yaml``.
 
     Args:
-        path: The file; ``name`` and ``description`` in it are for readers.
+        path: The file; ``description`` in it is for readers.
         changes: Fields to set over those of the file.
 
     Raises:
@@ -102,9 +107,9 @@ def read_config(path: Path, **changes: Any) -> BuildConfig:
         raise ConfigError(f"{path}: holds {type(content).__name__}; write field: value lines")
     known = (*BuildConfig().to_json(), "name", "description")
     refuse_unknown(content, known=known, where=str(path))
-    fields = {name: value for name, value in content.items() if name in BuildConfig().to_json()}
+    fields = {name: value for name, value in content.items() if name != "description"}
     try:
-        return BuildConfig(**{**fields, **changes})
+        return BuildConfig(**{"name": path.stem, **fields, **changes})
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 

@@ -42,7 +42,7 @@ FEEDBACK: Final = "inbox:"
 
 _ROWS_FILE = "rows.jsonl"
 _MANIFEST_FILE = "manifest.json"
-_NAMED = ("recipe", "source", "license", "requests_sha256", "judge", "encoder")
+_NAMED = ("is_rehearsal", "recipe", "source", "license", "requests_sha256", "judge", "encoder")
 """Of the manifest, what the id depends on besides the rows; never what it happened to cost."""
 
 
@@ -138,9 +138,12 @@ def read_expansion_here(beginning: Any, *, where: str) -> Expansion:
         if not isinstance(beginning, str) or not beginning:
             newest = store.artifacts.newest("expansion") or "none"
             raise ConfigError(f"{where}: {beginning!r} is no id; write it, the newest is {newest}")
-        return load_expansion(store, beginning)
+        found = load_expansion(store, beginning)
     finally:
         store.engine.dispose()
+    if found.manifest["is_rehearsal"]:
+        raise ConfigError(f"{where}: {beginning!r} was rehearsed, its texts are the server's play")
+    return found
 
 
 def read_expansion(options: Mapping[str, Any], *, folder: Path) -> Source:  # noqa: ARG001

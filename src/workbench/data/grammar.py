@@ -117,6 +117,8 @@ def _grow(
             text = request.request
             if wrapper.transform:
                 text = TRANSFORMS.get(wrapper.transform).encode(text, draw)
+                if request.request in text:  # e.g. ROT13 of Arabic
+                    continue
             text = put_on(text, wrapper, number=first + turn, draw=draw)
             yield replace(
                 prototype, adversarial=text, clean=clean, relation=relation,

@@ -35,6 +35,7 @@ __all__ = [
     "check_license",
     "open_source",
     "open_sources",
+    "refuse_benchmarks",
     "source_name",
 ]
 
@@ -65,6 +66,20 @@ def open_source(spec: SourceSpec, *, folder: Path) -> Source:
     adapter = options.pop("adapter", "local")
     source = SOURCES.get(str(adapter))(options, folder=folder)
     return replace(source, limit=limit)
+
+
+def refuse_benchmarks(specs: Sequence[SourceSpec]) -> None:
+    """Refuse to train on a public set that is for evaluation, whether it is here or not.
+
+    Raises:
+        ConfigError: If one is.
+    """
+    for spec in specs:
+        name = str(spec.get("adapter")) if isinstance(spec, Mapping) else spec
+        if name in PUBLIC and PUBLIC[name].get("use") == "evaluation":
+            raise ConfigError(
+                f"sources: {name!r} is a benchmark; name it under evaluation or decontaminate"
+            )
 
 
 def source_name(spec: SourceSpec) -> str:
@@ -131,7 +146,7 @@ def check_license(source: Source, allowed: Sequence[str]) -> None:
     Raises:
         DataError: If it is not.
     """
-    if allowed and source.license not in allowed:
+    if allowed and source.license.casefold() not in map(str.casefold, allowed):
         names = ", ".join(allowed)
         raise DataError(f"license {source.license!r} is not allowed; allowed: {names}")
 

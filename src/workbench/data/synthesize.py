@@ -6,6 +6,7 @@ only where it passes the gate (``data.gate``). What fails is counted by reason.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ from workbench.llm.gateway import Gateway, OnAnswer, Outcome, open_gateway
 from workbench.llm.messages import Answer
 from workbench.llm.messages import Request as ModelRequest
 from workbench.llm.packing import Packed, unpack
-from workbench.llm.transport import Transport, open_transport
+from workbench.llm.transport import Transport, is_rehearsal, open_transport
 from workbench.store.database import Store
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ async def synthesize(
         BudgetError: At the limit: what is answered is kept.
         ConfigError: If the service cannot be reached as configured.
         DataError: If the recipe finds nothing to do.
+        ModelError: If the service answered nothing at all.
     """
     config = config or read_config(store.settings)
     job = plan(requests, recipe, config)
@@ -139,11 +141,13 @@ async def synthesize(
         on_estimate(await gateway.estimate(call.packed.request for call in job.calls))
         price_of = _price_of(store, config, job.work)
         said = await _ask_all(gateway, job, price_of, progress=progress)
+    is_played = transport is None and await asyncio.to_thread(is_rehearsal, config)
     written = {name: _candidates(group, name, said) for group in job.groups for name in group.items}
     gate.check([one for some in written.values() for one in some], known=_known(requests))
     rows = list(_rows(job, said, written))
     facts = {
         "source": source, "license": license, "recipe": asdict(recipe),
+        "is_rehearsal": is_played,
         "requests_sha256": content_id([asdict(one) for one in job.requests]),
         **gate.facts(), **_counts(job, said, written, rows), **_costs(store, job, said, rows),
     }  # fmt: skip
@@ -168,6 +172,9 @@ async def _ask_all(
         tell = _counting(progress, answered, answered + len(calls))
         outcomes = await gateway.map([call.packed.request for call in calls], on_answer=tell)
         answered += len(calls)
+        failed = [outcome for outcome in outcomes if isinstance(outcome, ModelError)]
+        if attempt == 0 and len(failed) == len(calls):
+            raise failed[0]
         again = []
         for call, outcome in zip(calls, outcomes, strict=True):
             missing = _take(call.packed, outcome, said, price_of)

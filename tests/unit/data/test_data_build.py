@@ -469,11 +469,14 @@ def test_shares_are_whole_complete_and_by_weight(total, rows):
 def test_a_config_file(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text("name: a\ndescription: b\ntarget_pairs: 7\nsources: [seeds]\n")
-    assert read_config(path, seed=3) == BuildConfig(target_pairs=7, seed=3, sources=["seeds"])
+    expected = BuildConfig(name="a", target_pairs=7, seed=3, sources=["seeds"])
+    assert read_config(path, seed=3) == expected
+    assert "name" not in expected.to_json()
     for text, message in (
         ("target_pair: 7", "unknown field 'target_pair'; did you mean 'target_pairs'"),
         ("[1, 2]", "holds list"),
         ("a: [", "correct the file"),
+        ("name: ../x", "name is '../x'"),
         ("target_pairs: many", "target_pairs is 'many'"),
     ):
         path.write_text(text)

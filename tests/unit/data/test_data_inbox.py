@@ -307,6 +307,7 @@ def rewritten(store, inbox):
     )  # fmt: skip
     names = ("recipe", "requests_sha256", "judge", "encoder")
     facts = {name: {} for name in names} | {"source": "inbox", "license": "own"}
+    facts["is_rehearsal"] = False
     return write_expansion(store, [row], facts | {"rows": 1, "usd": "0.1"})
 
 

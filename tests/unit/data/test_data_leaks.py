@@ -149,6 +149,8 @@ def test_rules_hold_for_evaluation_sources_too(store, tmp_path):
     empty = paired(tmp_path, "empty", [{"a": "x", "c": "y"}])
     with pytest.raises(DataError, match="no pair of the evaluation sources is left"):
         build(store, tmp_path, ["seeds"], evaluation=[empty])
+    with pytest.raises(ConfigError, match="'advbench' is a benchmark"):
+        build(store, tmp_path, ["seeds", "advbench"])
     with pytest.raises(ConfigError, match="gptfuzz wraps the shipped requests"):
         build(store, tmp_path, ["seeds"], decontaminate=["gptfuzz"])
 
@@ -233,3 +235,11 @@ def test_what_a_file_says_wrongly_is_named(store, tmp_path, text, words):
     with pytest.raises(ConfigError) as caught:
         build_pairs(store, read_config(path))
     assert words in str(caught.value)
+
+
+def test_an_encoding_that_changes_nothing_makes_no_pair(store):
+    spec = {"adapter": "seeds", "languages": ["ar", "zh"], "encodings": True}
+    frame = build_pairs(store, BuildConfig(target_pairs=3000, sources=[spec])).frame
+    encoded = frame[frame["wrapper_family"].str.startswith("encoding-")]
+    assert len(encoded) > 200
+    assert not [row for row in encoded.itertuples() if row.core in row.adversarial]

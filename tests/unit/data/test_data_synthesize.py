@@ -14,7 +14,7 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from workbench.core.errors import BudgetError, ConfigError, DataError
+from workbench.core.errors import BudgetError, ConfigError, DataError, ModelError
 from workbench.data.build import build_pairs
 from workbench.data.clean import clean_pair
 from workbench.data.config import BuildConfig
@@ -198,13 +198,14 @@ def test_a_refusal_is_an_outcome_and_hits_nobody_else(store):
     assert len(transport.requests) == 3  # both, then each alone
 
 
-def test_a_service_that_fails_is_counted_not_raised(store):
+def test_a_service_that_answers_nothing_at_all_is_an_error(store):
     fault = Fault(kind="invalid", message="no", status=400, is_retryable=False)
-    found = expand(
-        store, only("paraphrase"), None, requests=THREE[2:],
-        transport=ScriptedTransport(default=fault),
-    )  # fmt: skip
-    assert found.manifest["rejected"]["paraphrase"]["no answer"] == 1
+    with pytest.raises(ModelError, match="no"):
+        expand(
+            store, only("paraphrase"), None, requests=THREE[2:],
+            transport=ScriptedTransport(default=fault),
+        )  # fmt: skip
+    assert store.artifacts.newest("expansion") == ""
 
 
 def test_an_attack_that_lost_its_harm_is_no_attack(store):

@@ -96,4 +96,4 @@ def page(evidence: Evidence) -> Page | None:
 
 def _missing(words: str, sources: list[dict[str, str]]) -> str:
     names = [one["name"] for one in sources if one["error"]]
-    return f"{words}: {', '.join(names)}. Why stands in the table of sources." if names else ""
+    return f"{words}: {', '.join(names)}. The tables of sources say why." if names else ""
