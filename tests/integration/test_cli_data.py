@@ -188,6 +188,12 @@ def test_an_expansion_is_written_by_a_model_and_used_by_its_id(project):
         again = json.loads(call(project, "synthesize", *options, "--json").stdout)
         assert again["id"] == manifest["id"]
         assert Decimal(manifest["usd_billed"]) == server.ledger.total_usd()
+        abort = {"metric": "storage_growth_mb", "window": "day", "limit": 0, "action": "abort"}
+        (project / "alerts.yaml").write_text(json.dumps({"alerts": [abort]}))
+        held = call(project, "synthesize", *options, "--seed", "1")
+        (project / "alerts.yaml").unlink()
+        assert held.returncode == 3, held.stderr
+        assert server.ledger.total_usd() == Decimal(manifest["usd_billed"])
         stopped = call(project, "synthesize", *options, "--seed", "1", "--budget", "0.000001")
         assert stopped.returncode == 3
         assert "--budget is" in stopped.stderr

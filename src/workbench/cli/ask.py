@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
-from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +14,15 @@ from workbench.cli.answers import Answers
 from workbench.cli.opening import (
     EXIT_CODES,
     check_options,
-    of_this_command,
     open_here,
-    parse_options,
     read_lines,
     to_request,
 )  # fmt: skip
-from workbench.core.errors import BudgetError, WorkbenchError
+from workbench.cli.spending import in_words, refuse_if_exceeded, run_spending, spending_config
 from workbench.core.money import ZERO, show_usd, usd
 
 if TYPE_CHECKING:
     from workbench.llm.config import GatewayConfig
-    from workbench.llm.estimate import Estimate
     from workbench.llm.messages import Request
     from workbench.store.database import Store
 
@@ -63,10 +59,7 @@ def ask(
       workbench ask --dry-run < prompts.txt
       workbench ask --jsonl --task summary --budget 0.50 --json < records.jsonl > answers.jsonl
     """  # noqa: D301 - \b keeps click from wrapping
-    import asyncio
-
     from workbench.core.identity import content_id
-    from workbench.llm.config import read_config
 
     check_options(usual)
     lines = enumerate(read_lines(prompts), 1)
@@ -75,19 +68,11 @@ def ask(
     work, store = f"ask-{content_id(keys)[:16]}", open_here()
     job = store.settings.run_id or work
     store = replace(store, settings=replace(store.settings, run_id=job))
-    section = read_config(store.settings).to_json()
-    section["budgets"] |= {"run": budget} if budget else {}
-    section["savings"] |= {"batches": True} if batch else {}
-    section |= {"base_url": base_url} if base_url else {}
-    config = parse_options(section)
-    _refuse_if_exceeded(store, dry_run=dry_run)
+    config = spending_config(store, budget=budget, base_url=base_url, batch=batch)
+    if not dry_run:
+        refuse_if_exceeded(store)
     asking = _ask(store, config, requests, work=work, dry_run=dry_run, as_json=as_json)
-    try:
-        is_answered = asyncio.run(asking)
-    except BudgetError as error:
-        raise BudgetError(of_this_command(str(error), job)) from None
-    except KeyboardInterrupt:
-        raise WorkbenchError("interrupted; answers are kept, run it again to go on") from None
+    is_answered = run_spending(asking, job=job)
     sys.exit(0 if is_answered else 1)
 
 
@@ -110,37 +95,16 @@ async def _ask(
         ) as gateway:
             found = await gateway.estimate(requests, is_kept=not dry_run)
             if dry_run:
-                click.echo(json.dumps(found.figures()) if as_json else _in_words(found))
+                click.echo(json.dumps(found.figures()) if as_json else in_words(found))
                 return True
             since = now()  # what a dead process lost was charged before
-            _tell(f"estimated: {_in_words(found)}")
+            _tell(f"estimated: {in_words(found)}")
             async with printer.watched():
                 await gateway.map(requests, on_answer=printer.take)
     finally:
         if since:
             _tell_bill(store, work, since=since)
     return not printer.failed
-
-
-def _refuse_if_exceeded(store: Store, *, dry_run: bool) -> None:
-    """Refuse to spend past a threshold that aborts."""
-    import time
-
-    from workbench.core.settings import project_root
-    from workbench.cost.alerts import refuse_if_exceeded
-
-    if not dry_run:
-        for one in refuse_if_exceeded(store, project_root(), now=time.time()):
-            _tell(f"warning: {one}")
-
-
-def _in_words(found: Estimate) -> str:
-    low, expected, worst = (show_usd(Decimal(dollars)) for dollars in found.usd)
-    prompt, output = found.prompt_tokens.expected, found.output_tokens.expected
-    return (
-        f"{found.calls} calls, {found.hits} at hand, {found.rules} by rule; about {prompt:,} tokens"
-        f" of prompt, {output:,} of answer; {expected} ({low} to {worst}); {found.seconds:,.0f} s"
-    )
 
 
 def _tell_bill(store: Store, work: str, *, since: str) -> None:

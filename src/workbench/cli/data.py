@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from workbench.cli.inbox import inbox
-from workbench.cli.opening import EXIT_CODES, one_line, open_here
+from workbench.cli.opening import EXIT_CODES, open_here
 from workbench.cli.synthesize import synthesize
 from workbench.core.errors import WorkbenchError
+from workbench.core.plain import one_line
 
 if TYPE_CHECKING:
     from workbench.data.pairs import PairSet

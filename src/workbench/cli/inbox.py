@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from workbench.cli.opening import EXIT_CODES, one_line, open_here
+from workbench.cli.opening import EXIT_CODES, open_here
 from workbench.core.errors import ConfigError
+from workbench.core.plain import one_line
 
 if TYPE_CHECKING:
     from workbench.data.inbox import Inbox

