@@ -32,6 +32,8 @@ from workbench.store.database import open_store
 
 KEY = "sk-ant-test-0123456789abcdef"
 MODEL = "claude-haiku-5-5"
+LEDGER = "LEDGER"
+"""Stands for the ledger's file among the words of a server."""
 PROXIES = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"}
 
 
@@ -111,12 +113,19 @@ class Served:
 @contextmanager
 def served(folder: Path, **options):
     """Give a server that runs until the end of the block."""
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    with served_by(folder, ["-m", "workbench.llm.loopback", "--ledger", LEDGER, *words]) as server:
+        yield server
+
+
+@contextmanager
+def served_by(folder: Path, words: list[str], **variables: str):
+    """Give the server that Python runs by some words, until the end of the block."""
     ledger = folder / "served.jsonl"
     ledger.touch()
-    words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     process = subprocess.Popen(
-        [sys.executable, "-m", "workbench.llm.loopback", "--ledger", str(ledger), *words],
-        stdout=subprocess.PIPE, text=True,
+        [sys.executable, *(str(ledger) if word == LEDGER else word for word in words)],
+        env=os.environ | variables, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     with process:
         try:

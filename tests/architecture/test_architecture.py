@@ -210,3 +210,15 @@ def lines_of_code(path: Path) -> set[int]:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             found.difference_update(range(node.lineno, (node.end_lineno or 0) + 1))
     return found
+
+
+if __name__ == "__main__":  # the table of docs/decisions/0004
+    table: dict[str, list[int]] = {}
+    for module in MODULES:
+        lines = module.read_text().splitlines()
+        counts = (len(lines), sum(map(bool, map(str.strip, lines))), len(lines_of_code(module)))
+        room = table.setdefault(name_of(module).partition("/")[0], [0, 0, 0])
+        room[:] = [old + new for old, new in zip(room, counts, strict=True)]
+    table["all"] = [sum(column) for column in zip(*table.values(), strict=True)]
+    for room, counts in table.items():
+        print(f"| {room} | " + " | ".join(f"{count:,}" for count in counts) + " |")  # noqa: T201

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import html
 import json
-import os
 import re
 import signal
 import subprocess
@@ -21,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llm_workloads import Served, ledger_of, spent, variables
+from llm_workloads import LEDGER, ledger_of, served_by, spent, variables
 from workbench.core.errors import WorkbenchError
 from workbench.core.settings import read_settings
 from workbench.data.expansions import load_expansion
@@ -89,20 +88,9 @@ def work(recipe):
     return 0
 
 
-@contextmanager
 def served(folder, faults=""):
     folder.mkdir(exist_ok=True)
-    ledger = folder / "served.jsonl"
-    ledger.touch()
-    process = subprocess.Popen(
-        [sys.executable, __file__, "serve", str(ledger), faults],
-        env=os.environ | {"PYTHONPATH": TESTS}, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    with process:
-        try:
-            yield Served(process, ledger)
-        finally:
-            process.kill()
+    return served_by(folder, [__file__, "serve", LEDGER, faults], PYTHONPATH=TESTS)
 
 
 def start(home, url, **llm):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -182,3 +183,12 @@ def test_broken_slots(tmp_path):
     (tmp_path / "slots.json").write_text('{"name": []}')
     with pytest.raises(DataError, match=r"slots.json: field 'name' is not a list"):
         load_wrappers(tmp_path / "wrappers.jsonl")
+
+
+def test_the_readme_counts_what_is_shipped():
+    harmful, benign = load_requests(), load_benign()
+    redirects = sum(len(one.redirects) for one in harmful)
+    families = len(load_wrappers())
+    readme = " ".join((Path(__file__).parents[3] / "README.md").read_text("utf-8").split())
+    told = f"{len(harmful) + len(benign):,} requests with {redirects:,} safe redirects, {families}"
+    assert told in readme
