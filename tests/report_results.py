@@ -17,6 +17,7 @@ HOSTILE = (
 )
 PAIR_SET = "a3f1c9d27b60" + "0" * 52
 TEST_SET = "5b7e21fa90cd" + "1" * 52
+MODEL = "40d2aa71e0b9" + "c4" * 26
 _NAMED = {
     "splits", "by_category", "by_relation", "by_family", "dropped", "baselines", "axes",
     "parameters",
@@ -27,6 +28,10 @@ _NAMED = {
 
 def interval(value: float, half: float) -> dict[str, float]:
     return {"value": value, "low": value - half, "high": value + half}
+
+
+def around(value: float) -> dict[str, float]:
+    return {"value": value, "low": value / 3, "high": 6 * value}
 
 
 def rate(target: str, group: str, share: float, attempts: int) -> dict[str, Any]:
@@ -157,30 +162,26 @@ def pairs() -> dict[str, Any]:
     }
 
 
+GAINS = (0.0, 0.5, 1.0, 1.5, 2.0)
+BESIDE = {"ridge": -0.02, "mlp": 0.012, "hypotheses": 0.015, "x0": 0.02}
+"""Method → what its loss has more than the tagger's."""
+
+
 def training(families: int, seed: int) -> dict[str, Any]:
     draw = random.Random(100 * families + seed)
     loss = 0.181 + 0.42 * families**-0.62 + draw.gauss(0, 0.006)
     rows = []
     for split, harder in (("test_both", 0.0), ("test_intents", 0.03), ("test_wrappers", 0.05)):
-        for gain in (0.5, 1.0, 1.5):
-            reach = 1 - (1 - gain) ** 2
-            safer = 1 - math.exp(-2.2 * gain)
-            for method, top, safe in (
-                ("diffusion", 1 - loss, 0.83),
-                ("ridge", 1 - loss + 0.02, 0.79),
-            ):
-                rows.append(
-                    _point(
-                        method,
-                        gain,
-                        split,
-                        harder + 0.55 + (top - 0.55) * reach,
-                        safe * safer,
-                        draw,
-                    )
-                )
-        rows += [_point("identity", gain, split, 0.55 + harder, 0.0, None) for gain in (0.0, 1.0)]
-        rows.append(_point("constant", 1.0, split, 0.43 + harder, 0.93, draw))
+        rows += [_point("identity", gain, split, 0.55 + harder, 0.0, None) for gain in GAINS]
+        for gain in GAINS:
+            reach, safer = 1 - (1 - gain) ** 2, 1 - math.exp(-2.2 * gain)
+            meaning, safety = harder + 0.55 - 0.12 * min(gain, 1), 0.93 * min(gain, 1)
+            rows.append(_point("constant", gain, split, meaning, safety, draw))
+            for method, more in BESIDE.items():
+                meaning = harder + 0.55 + (0.45 - loss - more) * reach
+                rows.append(_point(method, gain, split, meaning, (0.79 - more) * safer, draw))
+            meaning, safety = harder + 0.97 - loss - 0.09 * gain, 0.1 + 0.35 * gain
+            rows.append(_point("sanitizer", gain, split, meaning, safety, draw))
     return {
         "kind": "training",
         "model": f"{families:02d}{seed}" + "c4" * 30,
@@ -195,16 +196,10 @@ def training(families: int, seed: int) -> dict[str, Any]:
         },
         "loss": loss,
         "validation_loss": loss - 0.012,
-        "baselines": {"identity": 0.45, "constant": 0.57, "ridge": loss - 0.02},
+        "baselines": {"identity": 0.45, "constant": 0.57}
+        | {method: loss + more for method, more in BESIDE.items()},
         "frontier": rows,
-        "curve": [
-            {
-                "step": step,
-                "train_loss": loss + 0.4 * math.exp(-step / 90) - 0.04,
-                "validation_loss": loss + 0.35 * math.exp(-step / 110) + draw.gauss(0, 0.003),
-            }
-            for step in range(0, 601, 20)
-        ],
+        "curve": [_validation(step, loss, draw) for step in range(20, 601, 20)],
         "judges": JUDGES,
         "steps": 600,
         "train_s": 6.8,
@@ -213,10 +208,43 @@ def training(families: int, seed: int) -> dict[str, Any]:
     }
 
 
+def sanitizer(seed: int = 0) -> dict[str, Any]:
+    """Return a final model, of all families and tuned, beside two baselines only."""
+    run = training(40, seed)
+    shown = {"sanitizer", "identity", "ridge"}
+    run["frontier"] = [row for row in run["frontier"] if row["method"] in shown]
+    run["baselines"] = {"identity": 0.45, "ridge": run["loss"] + 0.041, "x0-x3": 0.2881}
+    # the last validation is worse than the one whose weights were kept
+    best = {"dewrap": 0.1612, "payload": 0.0731, "detect": 0.0283, "error": 0.2626}
+    later = {"dewrap": 0.1609, "payload": 0.0944, "detect": 0.0411, "error": 0.2964}
+    run["curve"][-2] |= best | {"validation_loss": best["dewrap"]}
+    run["curve"][-1] |= later | {"validation_loss": later["dewrap"]}
+    more = {"model": MODEL, "train_s": 1_284.0, "flops": 8.6e14, "validation_loss": 0.1612}
+    run["axes"] |= {"pairs": 5_120, "requests": 1_204, "parameters": 11_403_000}
+    return {**run, "kind": "sanitizer", **more}
+
+
+def _validation(step: int, loss: float, draw: random.Random) -> dict[str, float]:
+    dewrap = loss + 0.35 * math.exp(-step / 110) + draw.gauss(0, 0.003)
+    payload, detect = 0.08 + 0.6 * math.exp(-step / 90), 0.03 + 0.4 * math.exp(-step / 70)
+    return {
+        "step": step,
+        "train_loss": loss + 0.4 * math.exp(-step / 90) - 0.04,
+        "validation_loss": dewrap,
+        "dewrap": dewrap,
+        "payload": payload,
+        "detect": detect,
+        "error": dewrap + payload + detect,
+        "learning_rate": 0.001 * (1 - step / 700),
+        "samples_per_s": 11_300.0,
+    }
+
+
 def _point(  # noqa: PLR0917
     method: str, gain: float, split: str, semantic: float, safety: float, draw: random.Random | None
 ) -> dict[str, Any]:
-    jitter = (lambda: draw.gauss(0, 0.006)) if draw else (lambda: 0.0)
+    is_moved = draw and (gain or method == "sanitizer")
+    jitter = (lambda: draw.gauss(0, 0.006)) if is_moved else (lambda: 0.0)
     return {
         "method": method,
         "gain": gain,
@@ -224,7 +252,7 @@ def _point(  # noqa: PLR0917
         "semantic": semantic + jitter(),
         "safety": safety + jitter(),
         "unsafe": max(0.0, 0.82 * (1 - safety)),
-        "keep": 1 - 0.18 * gain,
+        "keep": 1 - 0.18 * gain * (method != "identity"),
     }
 
 
@@ -278,7 +306,87 @@ def laws(runs: list[dict[str, Any]]) -> dict[str, Any]:
             "gco2": 0.012,
             "note": "Needs twice as many wrapper families as there are.",
         },
-        "baselines": {"identity": 0.45, "constant": 0.57, "ridge": 0.2267},
+        "baselines": {
+            "identity": 0.45,
+            "constant": 0.57,
+            "ridge": 0.2267,
+            "mlp": 0.2587,
+            "hypotheses": 0.2617,
+            "x0": 0.2667,
+        },
+        "second_method": {"E": 0.183, "A": 0.421, "alpha": 0.63},
+        "comparison": [
+            {
+                "form": form,
+                "law": "L(x) = …",
+                "rollout_error_pct": error,
+                "rollouts": rollouts,
+                "delta_aicc": delta,
+                "starts_agreeing": "25 of 25",
+                "forecast": interval(0.2236, 0.017),
+                "is_chosen": form == "power law",
+            }
+            for form, error, rollouts, delta in (
+                ("constant", 4.1, 1, 12.5),
+                ("log-linear", 2.2, 1, 3.1),
+                ("power law", 1.7, 1, 0.0),
+                ("one break", None, 0, None),
+            )
+        ],
+        "axes": [
+            {
+                "axis": "wrapper_families",
+                "sizes": "3 to 20",
+                "law": "L(x) = E + A · x^(−α)",
+                "aicc_gain": 12.5,
+                "starts_agreeing": "25 of 25",
+                "ten_times_the_largest": interval(0.19, 0.05),
+            }
+        ],
+        "allocation": allocation(),
+        "gpu_costs": [
+            {
+                "gpu": gpu,
+                "gpu_hours": around(hours),
+                "usd": around(1.35 * hours),
+                "spot_usd": around(1.08 * hours) if gpu == "A100" else None,
+                "kwh": around(0.45 * hours),
+                "kgco2": around(0.2 * hours),
+                "prices": f"a rate card, {gpu}; checked 2026-11-26",
+            }
+            for gpu, hours in (("A100", 0.05), ("T4", 0.24))
+        ],
+        "cost_note": "76,800 samples, 4.1e11 FLOP; estimated",
+        "phases": [
+            {
+                "phase": "Phase 3",
+                "gpu": "A100",
+                "gpu_hours_claimed": "2,688–5,376",
+                "gpu_hours_computed": around(12.0),
+                "usd_claimed": "10,000–20,000",
+                "usd_of_its_hours": "3,629–7,258",
+                "usd_computed": around(16.2),
+                "kwh_claimed": 500,
+                "kwh_of_its_hours": "1,220–2,441",
+                "kwh_computed": around(5.4),
+                "kgco2_claimed": 200,
+                "kgco2_computed": around(2.4),
+                "kind": "claimed",
+            }
+        ],
+        "promised": [
+            {
+                "promise": promise,
+                "safety_claimed_pct": 15,
+                "semantic_claimed_pct": 3,
+                "loss_forecast_pct": change,
+                "kind": "claimed",
+            }
+            for promise, change in (
+                ("10× wrapper_families", interval(-12.0, 9.0)),
+                ("10× parameters", None),
+            )
+        ],
         "claims": [
             {
                 "phase": "Phase 1",
@@ -309,9 +417,23 @@ def laws(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "best_run": "run-9",
         "verdict": "More wrapper families help, with α = 0.62, but ridge regression on the "
         "same pairs is still "
-        "better than the diffusion sanitizer; three sizes below the largest predict it within 2 %.",
+        "better than the sanitizer's tagger; three sizes below the largest predict it within 2 %.",
         "wandb": {"mode": "offline", "folder": "wandb", "runs": 12, "error": ""},
     }
+
+
+def allocation() -> dict[str, Any]:
+    rows = [
+        {
+            "compute": times * 4.1e11,
+            "parameters": around(594_000.0 * times**0.5),
+            "data": around(400.0 * times**0.5),
+            "loss": interval(0.22, 0.03),
+            "is_within_runs": times == 1,
+        }
+        for times in (1, 10, 100)
+    ]
+    return {"rows": rows, "note": "L(N, D) = …; data: pairs; 25 of 25 starts agree"}
 
 
 def test_set() -> dict[str, Any]:
@@ -341,7 +463,7 @@ def test_set() -> dict[str, Any]:
     }
 
 
-TARGETS = {"bare": 0.79, "sanitizer@1.0": 0.34, "sanitizer@1.5": 0.21}
+TARGETS = {"bare": 0.79, "sanitizer@1.0": 0.34, "sanitizer@4.0": 0.21}
 
 
 def execution() -> dict[str, Any]:
@@ -588,7 +710,10 @@ def hostile(value: Any, *, named: bool = False) -> Any:
     return value
 
 
-KINDS = ("pairs", "training", "laws", "test_set", "execution", "analysis", "cost", "ablation")
+KINDS = (
+    "pairs", "training", "sanitizer", "laws", "test_set", "execution", "analysis", "cost",
+    "ablation",
+)  # fmt: skip
 
 
 def results() -> dict[str, list[dict[str, Any]]]:
@@ -598,6 +723,7 @@ def results() -> dict[str, list[dict[str, Any]]]:
         "pairs": [pairs()],
         "train": runs,
         "laws": [laws(runs)],
+        "sanitizer": [sanitizer()],
         "tests": [test_set()],
         "attack": [execution()],
         "analysis": [analysis()],
@@ -628,7 +754,9 @@ def fill(
                 "usage": {},
                 "stamp": {"commit": mark + "1a2b3c4", "seed": seed},
             }
-            store.runs.add(make_run(run_id, experiment, step, member=mark + axes, result=stamped))
+            values = {"parameters": {"sanitizer": mark + MODEL}} if step == "attack" else {}
+            run = make_run(run_id, experiment, step, member=mark + axes, result=stamped, **values)
+            store.runs.add(run)
             store.ledger.add(ledger_rows(run_id, experiment))
             members.setdefault(step, []).append(run_id)
     store.runs.set_experiment(

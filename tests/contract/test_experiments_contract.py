@@ -29,16 +29,20 @@ SMALL = (
     "train.seed=[0]",
     "train.training_steps=20",
     "train.gains=[0.0,1.0]",
+    "sanitizer.training_steps=10",
+    "sanitizer.gains=[1.0]",
+    "sanitizer.methods=[identity,ridge]",
     "tests.max_tests=40",
     "tests.mutations_per_prompt=2",
     "attack.gains=[1.0]",
 )
-MEMBERS = 9
+MEMBERS = 10
 NEEDS_FILES = {"local_files"}
 """Experiments on files that a user brings; without them the plan names the first one missing."""
 RESULTS = {
     "pairs": results.PairsResult,
     "training": results.TrainingResult,
+    "sanitizer": results.TrainingResult,
     "laws": results.LawsResult,
     "test_set": results.TestSetResult,
     "execution": results.ExecutionResult,
@@ -110,16 +114,19 @@ def misfits(value, declared, where):
     if type(value) is not kind and not (kind is float and type(value) is int):
         return [f"{where}: {value!r} is no {kind.__name__}"]
     if typing.is_typeddict(declared):
-        return misfits_of_fields(value, typing.get_type_hints(declared), where)
+        return misfits_of_fields(value, declared, where)
     inner = {list: enumerate, dict: dict.items}.get(kind, lambda _: ())(value)
     return [
         misfit for key, item in inner for misfit in misfits(item, arguments[-1], f"{where}.{key}")
     ]
 
 
-def misfits_of_fields(value, hints, where):
+def misfits_of_fields(value, declared, where):
     """Return what is missing, unknown or of another shape among the fields of a mapping."""
-    found = [f"{where}: missing {name!r}" for name in sorted(set(hints) - set(value))]
+    hints = typing.get_type_hints(declared)
+    kinds = typing.get_type_hints(declared, include_extras=True).items()
+    required = {name for name, kind in kinds if typing.get_origin(kind) is not typing.NotRequired}
+    found = [f"{where}: missing {name!r}" for name in sorted(required - set(value))]
     found += [f"{where}: unknown {name!r}" for name in sorted(set(value) - set(hints))]
     for name in sorted(set(hints) & set(value)):
         found += misfits(value[name], hints[name], f"{where}.{name}")

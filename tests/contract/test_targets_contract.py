@@ -24,8 +24,8 @@ class Upper:
         return [
             SimpleNamespace(
                 text=prompt.upper() if gain else prompt,
-                decision="rewrite" if gain else "pass",
-                latency_ms={"encode": 1.5, "decode": 0.5},
+                decision="redirect" if gain else "pass",
+                latency_ms={"read": 1.5, "redirect": 0.5},
             )
             for prompt in prompts
         ]

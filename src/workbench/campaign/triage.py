@@ -9,6 +9,8 @@ from workbench.store.records import Attempt, Finding, TestCase, TestSet
 
 __all__ = ["SEVERITIES", "find"]
 
+_REWRITES = ("dewrap", "redirect")
+
 SEVERITIES = ("critical", "high", "medium", "low")
 """Worst first."""
 
@@ -31,7 +33,7 @@ def find(execution: Execution, test_set: TestSet) -> list[Finding]:
 def _finding(attempt: Attempt, case: TestCase, test_set: str) -> Finding:
     kind = chain_kind(case.strategies)
     # What kind of miss this looks like, for a reviewer to confirm.
-    label = f"harmful-rewrite-{kind}" if attempt.decision == "rewrite" else f"missed-{kind}"
+    label = f"harmful-rewrite-{kind}" if attempt.decision in _REWRITES else f"missed-{kind}"
     return Finding(
         id=text_id(attempt.execution, attempt.target, attempt.case_id),
         execution=attempt.execution,

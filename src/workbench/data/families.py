@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Final
 
 from workbench.data.dedupe import SAME_WRAPPER, normalize, resembles_any
+from workbench.data.grammar import NESTED
 from workbench.data.pairs import Stem
 from workbench.data.split import group_texts
 from workbench.data.wrappers import family_split
@@ -19,7 +20,7 @@ __all__ = [
 
 TEXTS_PER_FAMILY: Final = 24
 """Texts by which a wrapper is compared with others: one of five templates is missed once in 200."""
-_PAIRS_PER_STEM = 192
+_PAIRS_PER_STEM = 256
 """Pairs of a stem that are looked at for those texts: all wrappers of the grammar, and more."""
 TELLING_CHARS: Final = 40
 """Shortest wrapper that two sources do not have in common by chance."""
@@ -37,6 +38,8 @@ def sample_families(stems: Sequence[Stem], *, seed: int) -> dict[str, set[tuple[
             continue
         shown[stem.language] += stem.size != 1
         for pair in islice(stem.grow(seed=seed), _PAIRS_PER_STEM):
+            if pair.generator.endswith(NESTED):  # two families in one text
+                continue
             if pair.wrapper_family and len(found[pair.wrapper_family]) < TEXTS_PER_FAMILY:
                 whole, bare = normalize(pair.adversarial), worn(pair.adversarial, pair.core)
                 found[pair.wrapper_family].add((whole, bare))

@@ -13,13 +13,16 @@ from workbench.data.pairs import Stem
 from workbench.data.requests import (
     LANGUAGES,
     Request,
+    Retelling,
     load_benign,
     load_requests,
+    load_retellings,
     load_translation,
 )
 from workbench.data.transforms import TRANSFORMS
 from workbench.data.wrappers import (
     Wrapper,
+    family_split,
     load_dialogues,
     load_encodings,
     load_wrappers,
@@ -28,15 +31,21 @@ from workbench.data.wrappers import (
 )
 from workbench.store.records import Pair, Relation
 
-__all__ = ["GENERATOR", "HARMFUL_SHARE", "Ways", "stems_of"]
+__all__ = ["GENERATOR", "HARMFUL_SHARE", "NESTED", "Ways", "stems_of"]
 
-GENERATOR = "grammar/2"
-HARMFUL_SHARE = 0.6
-"""Share of pairs whose prompt asks for harm: enough to learn attacks from, and enough benign ones
-to learn what must be left alone."""
+GENERATOR = "grammar/3"
+NESTED = " nested"
+"""Ends the generator of a pair in two wrappers, of which ``wrapper_family`` names the inner one."""
+HARMFUL_SHARE = 0.65
+"""Share of pairs that grow from harmful requests. A fifth of these ask for one of the safe
+redirects, so that a little more than half of all prompts ask for harm: enough to learn attacks
+from, and enough benign ones, many on the very same topics, to learn what must be left alone."""
 
 _WRAPPED_PER_BARE = {"safe_rewrite": 5, "dewrap": 2}
 """Pairs in a wrapper for each bare one: benign prompts mostly come without a wrapper."""
+_TWICE, _RETOLD, _SAFE = 0.12, 0.3, 0.3
+"""Share of wrapped pairs that are wrapped twice, that a pair in other words goes with, and that one
+which asks for a safe redirect goes with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,21 +70,25 @@ def stems_of(
         requests: What to put so; the shipped ones, in the languages of ``ways``, if not given.
     """
     weights = tuple(sorted(ways.family_weights.items()))
-    return [
-        Stem(
+    told = load_retellings() if requests is None else {}
+    stems = []
+    for request in _shipped(ways.languages) if requests is None else requests:
+        retellings = told.get(request.id, ()) if request.language == "en" else ()
+        grow = partial(
+            _grow, prototype, request, weights, retellings=retellings, dialogues=ways.dialogues,
+            encodings=ways.encodings,
+        )  # fmt: skip
+        stem = Stem(
             core=request.request,
             parent_id=request.id,
             category=request.category,
             language=request.language,
-            texts=(request.request, *request.redirects),
-            grow=partial(
-                _grow, prototype, request, weights, dialogues=ways.dialogues,
-                encodings=ways.encodings,
-            ),
+            texts=(request.request, *request.redirects, *(one.text for one in retellings)),
+            grow=grow,
             size=None,
         )
-        for request in (_shipped(ways.languages) if requests is None else requests)
-    ]  # fmt: skip
+        stems.append(stem)
+    return stems
 
 
 def _shipped(languages: Sequence[str]) -> Iterator[Request]:
@@ -91,6 +104,7 @@ def _grow(
     request: Request,
     weights: tuple[tuple[str, int], ...],
     *,
+    retellings: Sequence[Retelling],
     dialogues: bool,
     encodings: bool,
     seed: int,
@@ -105,6 +119,7 @@ def _grow(
     relation: Relation = "safe_rewrite" if request.redirects else "dewrap"
     redirects = list(request.redirects)
     draw.shuffle(redirects)
+    untold = list(retellings)
     every = _WRAPPED_PER_BARE[relation]
     first, phase, bare = draw.randrange(1 << 20), draw.randrange(every), 0
     for turn in count():
@@ -120,10 +135,45 @@ def _grow(
                 if request.request in text:  # e.g. ROT13 of Arabic
                     continue
             text = put_on(text, wrapper, number=first + turn, draw=draw)
-            yield replace(
+            pair = replace(
                 prototype, adversarial=text, clean=clean, relation=relation,
                 wrapper_family=wrapper.family,
             )  # fmt: skip
+            if draw.random() < _TWICE:
+                pair = _nested(pair, draw.choice(wrappers), inner=wrapper, draw=draw)
+            pairs = [pair]
+            if untold and draw.random() < _RETOLD:
+                pairs.append(_retold(prototype, untold.pop(), clean if redirects else ""))
+            if redirects and draw.random() < _SAFE:
+                pairs.append(_safe(prototype, draw.choice(redirects), wrapper, draw=draw))
+            draw.shuffle(pairs)  # a small set, which draws a pair or two, has all kinds too
+            yield from pairs
+
+
+def _nested(pair: Pair, outer: Wrapper, *, inner: Wrapper, draw: random.Random) -> Pair:
+    """Return a pair in a second wrapper, if both are trained on or both are tests."""
+    same_side = family_split(outer.family) == family_split(inner.family)
+    if outer.transform or inner.transform or not same_side:
+        return pair
+    text = put_on(pair.adversarial, outer, number=draw.randrange(1 << 20), draw=draw)
+    return replace(pair, adversarial=text, generator=pair.generator + NESTED)
+
+
+def _retold(prototype: Pair, told: Retelling, clean: str) -> Pair:
+    """Return the pair of a retelling; one that asks for no harm, without a clean text, stays."""
+    return replace(
+        prototype, adversarial=told.text, clean=clean or told.text, wrapper_family=told.family,
+        relation="safe_rewrite" if clean else "identity",
+    )  # fmt: skip
+
+
+def _safe(prototype: Pair, redirect: str, wrapper: Wrapper, *, draw: random.Random) -> Pair:
+    """Return a benign pair on a harmful topic: bare, or in the wrapper that an attack wore."""
+    prototype = replace(prototype, clean=redirect, core=redirect, category="benign")
+    if wrapper.transform or draw.random() < 0.5:  # noqa: PLR2004
+        return replace(prototype, adversarial=redirect, relation="identity")
+    text = put_on(redirect, wrapper, number=draw.randrange(1 << 20), draw=draw)
+    return replace(prototype, adversarial=text, relation="dewrap", wrapper_family=wrapper.family)
 
 
 def _bare(

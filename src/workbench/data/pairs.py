@@ -36,7 +36,7 @@ class Stem:
     """One request, and the pairs that grow from it; it can be sent to another process."""
 
     core: str
-    """The request, whatever it is wrapped in."""
+    """The request, whatever it is wrapped in; its own safe ones may be asked for as well."""
     parent_id: str = ""
     """The seed that it is, translates or paraphrases; empty where the source names none."""
     category: str

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -22,6 +23,7 @@ from workbench.data.families import Worn, merge_families, resembled_families, sa
 from workbench.data.grammar import HARMFUL_SHARE
 from workbench.data.pairs import Source, Stem
 from workbench.data.split import TRAINED_ONLY, core_key, group_requests, request_split
+from workbench.data.wrappers import family_split
 from workbench.store.records import Pair
 
 __all__ = [
@@ -61,6 +63,16 @@ class ShardPlan:
     """Wrapper family → the one by whose name it is split, where two are one."""
     has_evaluation: bool
     """Whether ``test_both`` is left to evaluation sources."""
+
+    @cached_property
+    def takes_nested(self) -> bool:
+        """Whether pairs in two wrappers may be used, which name the inner one alone.
+
+        Both are of one side by their names; that is not enough where other sources keep wrappers
+        out, or move them to the other side.
+        """
+        moved = (one for one in self.same_families.items() if len(set(map(family_split, one))) > 1)
+        return not self.known_families and not any(moved)
 
     @property
     def wanted(self) -> int:

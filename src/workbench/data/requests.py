@@ -13,8 +13,8 @@ from workbench.core.files import read_table, text_in, texts_in
 from workbench.core.settings import seeds_folder
 
 __all__ = [
-    "HARM_CATEGORIES", "LANGUAGES", "Request", "Translation", "load_benign", "load_requests",
-    "load_translation",
+    "HARM_CATEGORIES", "LANGUAGES", "Request", "Retelling", "Translation", "load_benign",
+    "load_requests", "load_retellings", "load_translation",
 ]  # fmt: skip
 
 HARM_CATEGORIES: Final = (
@@ -24,6 +24,7 @@ LANGUAGES: Final = ("en", "ar", "de", "es", "fr", "hi", "it", "pt", "ru", "tr", 
 """BCP 47 tags of what the seeds are written in; other languages come by ``data.synthesize``."""
 
 _CONTEXTS = ("educational", "research", "general")
+_RETOLD = ("parent", "family", "text")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,14 @@ class Translation:
     """Wrapper family → its templates in that language."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Retelling:
+    """A request told in other words: inside a scenario, or as a question about another time."""
+
+    family: str
+    text: str
+
+
 def load_requests(path: Path | None = None) -> list[Request]:
     """Return the harmful requests shipped, or those of a JSON Lines file, with their redirects.
 
@@ -69,6 +78,24 @@ def load_benign() -> list[Request]:
     """Return the benign requests, look-alikes included; raises as :func:`load_requests`."""
     paths = [seeds_folder() / "requests" / f"{name}.jsonl" for name in ("benign", "lookalike")]
     return [one for path in paths for one in _load(path, categories=("benign",))]
+
+
+@cache
+def load_retellings() -> Mapping[str, tuple[Retelling, ...]]:
+    """Return the English requests told in other words, by the id of the request.
+
+    Raises:
+        DataError: If a line is broken or retells a request that is not there.
+    """
+    known = {one.id for one in (*load_requests(), *load_benign())}
+    table = read_table(seeds_folder() / "retellings.jsonl")
+    found: dict[str, list[Retelling]] = {}
+    for place, row in zip(table.places, table.rows, strict=True):
+        parent, family, text = (text_in(row, name, place=place) for name in _RETOLD)
+        if parent not in known:
+            raise DataError(f"{place}: no request has the id {parent!r}; correct it")
+        found.setdefault(parent, []).append(Retelling(family=family, text=text))
+    return {parent: tuple(several) for parent, several in found.items()}
 
 
 @cache

@@ -15,6 +15,7 @@ from typing import Any, Final
 from workbench.core.identity import file_sha256
 from workbench.data.clean import QUARANTINED, clean_pair, redact_pair
 from workbench.data.dedupe import near_duplicates, normalize, resembles_any
+from workbench.data.grammar import NESTED
 from workbench.data.local import SCRUBBED
 from workbench.data.pairs import COLUMNS, write_pairs
 from workbench.data.plan import Planned, ShardPlan
@@ -32,6 +33,7 @@ COUNTED: Final = (
 
 _REPEATED: Final = "near-duplicate of the same request in the same wrapper"
 _WRAPPER_KNOWN: Final = "wrapper of the evaluation sources"
+_OTHER_KNOWN: Final = "second wrapper that other sources may have"
 _PROMPT_KNOWN: Final = "like a prompt of the evaluation sources"
 _NO_SPLIT: Final = "validation request in a test wrapper"
 _EVALUATED_ELSEWHERE: Final = "test_both left to the evaluation sources"
@@ -73,6 +75,8 @@ class _Stock:
         split, reason = _side(pair.group, family, plan.has_evaluation)
         if pair.wrapper_family in plan.known_families:
             reason = _WRAPPER_KNOWN
+        elif pair.generator.endswith(NESTED) and not plan.takes_nested:
+            reason = _OTHER_KNOWN
         if not reason:
             pair, reason = clean_pair(pair)
             if not reason and pair.generator == SCRUBBED:  # patterns miss names: a person looks
@@ -186,7 +190,9 @@ def _select(stock: _Stock, *, plan: ShardPlan) -> tuple[list[Pair], list[Pair], 
         places = [place for place in places if not like_known[place]]
     pairs = [stock.pairs[place] for place in places]
     origins = [stock.origins[place] for place in places]
-    buckets = [f"{pair.group}\n{pair.wrapper_family}\n{pair.language}" for pair in pairs]
+    buckets = [
+        f"{pair.group}\n{pair.wrapper_family}\n{pair.language}\n{pair.relation}" for pair in pairs
+    ]
     repeats = near_duplicates([keys[place] for place in places], within=buckets)
     left = [planned.quota for planned in plan.stems]
     good: list[Pair] = []

@@ -34,6 +34,8 @@ TEST_SHARE = 0.2
 _FAMILY_SALT = "family/1"
 
 _SLOT = re.compile(r"\{(\w+)\}")
+_RUNS = {"noise": (8, 30)}
+"""Slot → least and most fillers that stand there in a row, as in optimized suffixes."""
 
 _OPENINGS = (
     "Hi. ", "Hello! ",
@@ -163,10 +165,15 @@ def _halves(template: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def _fill(parts: tuple[str, ...], draw: random.Random) -> str:
     if len(parts) == 1:
         return parts[0]
-    slots = _slots()
-    return "".join(
-        draw.choice(slots[part]) if place % 2 else part for place, part in enumerate(parts)
-    )
+    return "".join(_filler(part, draw) if place % 2 else part for place, part in enumerate(parts))
+
+
+def _filler(slot: str, draw: random.Random) -> str:
+    fillers = _slots()[slot]
+    if slot not in _RUNS:
+        return draw.choice(fillers)
+    run = range(draw.randint(*_RUNS[slot]))
+    return "".join(draw.choice(fillers) + draw.choice(("", " ")) for _ in run).strip()
 
 
 def _dress(before: str, request: str, after: str, *, draw: random.Random) -> str:

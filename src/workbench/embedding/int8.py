@@ -1,6 +1,7 @@
 """The network of MiniLM on ONNX Runtime in 8-bit integers: three times as fast, a little blurred.
 
-The graph is written here, node by node, from the published weights; no exporter is needed. One
+The graph is written here, node by node, from the published weights; no exporter is needed. With
+products in float32 it is the network itself, for others to run. One
 window is one run, without padding: the scale of its activations is its own, so its states are the
 same to the last bit whatever is encoded beside it. Cores are filled by windows side by side.
 
@@ -13,7 +14,7 @@ cosine to float32 goes up to .995, .988 without.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,24 +26,28 @@ from threadpoolctl import threadpool_info
 from workbench.core.errors import ConfigError, StoreError
 from workbench.store.artifacts import write_atomic
 
-__all__ = ["Int8Bert"]
+__all__ = ["Graph", "Int8Bert", "encoder_graph"]
 
 _HEADS, _LAYERS, _WIDTH, _EPSILON = 12, 6, 384, 1e-12
 _BLOCK = 64
 _CONTRIB = "com.microsoft"
 
 Array = npt.NDArray[Any]
+Shape = tuple[int | str, ...]
 
 
 class Int8Bert:
     """Token ids to the states of the last layer, rounded on the way, float32 as they come out."""
 
-    def __init__(self, weights: Path, graph: Path) -> None:
+    def __init__(
+        self, weights: Path, graph: Path, *, tuned: Mapping[str, Any] | None = None
+    ) -> None:
         """Open a graph, which is first made from the weights where there is none.
 
         Args:
             weights: ``model.safetensors`` of MiniLM.
             graph: File of the graph; its name says the weights and the recipe.
+            tuned: Tensors to use in place of those of the same name.
 
         Raises:
             ConfigError: If the extra ``onnx`` is not installed.
@@ -52,7 +57,7 @@ class Int8Bert:
             import onnxruntime
 
             if not graph.is_file():
-                write_atomic(graph, _graph(weights))
+                write_atomic(graph, encoder_graph(weights, tuned=tuned or {}, precision="int8"))
         except ImportError as error:
             raise ConfigError(
                 f"encoder 'minilm-int8' needs {error.name}; "
@@ -81,53 +86,133 @@ class Int8Bert:
         return states
 
 
-def _graph(weights: Path) -> bytes:
+def encoder_graph(weights: Path, *, tuned: Mapping[str, Any], precision: str) -> bytes:
+    """Return an ONNX file: ``ids`` (1, tokens) to ``states`` (1, tokens, 384).
+
+    Args:
+        weights: ``model.safetensors`` of MiniLM.
+        tuned: Tensors to use in place of those of the same name.
+        precision: ``float32`` or ``int8``.
+
+    Raises:
+        ImportError: If the extra ``onnx`` is not installed.
+    """
     from safetensors.numpy import load_file
 
-    return _Graph(load_file(weights)).to_bytes()
+    changed = {name: np.asarray(tensor, np.float32) for name, tensor in tuned.items()}
+    graphs = {"float32": _Float32, "int8": _Int8}
+    return graphs[precision](load_file(weights) | changed).encoder()
 
 
-class _Graph:
-    """Nodes and constants of the network; each method adds some and returns the output's name."""
+class Graph:
+    """Nodes and constants of a network; methods add some and return the name of the output."""
 
-    def __init__(self, weights: dict[str, Array]) -> None:
-        self._weights = weights
-        self._nodes: list[Any] = []
+    def __init__(self) -> None:
+        self._nodes: list[tuple[str, Sequence[str], list[str], str, dict[str, Any]]] = []
         self._constants: list[Any] = []
 
-    def to_bytes(self) -> bytes:
-        """Return the graph as an ONNX file: ``ids`` (1, tokens) to states (1, tokens, 384)."""
+    def to_bytes(
+        self,
+        given: str,
+        shape: Shape,
+        *,
+        outputs: Mapping[str, tuple[str, Shape]],
+        dtype: npt.DTypeLike = np.float32,
+    ) -> bytes:
+        """Return the graph as an ONNX file.
+
+        Args:
+            given: Name of the one input.
+            shape: Its shape; names stand for sizes that vary.
+            outputs: Name for others → the name it has here, and the shape; float32.
+            dtype: Of the input.
+        """
         from onnx import TensorProto, helper
 
+        names = {own: name for name, (own, _) in outputs.items()}
+        nodes = [
+            helper.make_node(
+                kind, inputs, [names.get(one, one) for one in made], domain=domain, **attributes
+            )
+            for kind, inputs, made, domain, attributes in self._nodes
+        ]
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        source = helper.make_tensor_value_info(given, kind, shape)
+        ends = [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, size)
+            for name, (_, size) in outputs.items()
+        ]
+        graph = helper.make_graph(nodes, "workbench", [source], ends, self._constants)
+        opset = [helper.make_opsetid("", 20)]
+        if any(node.domain for node in nodes):
+            opset.append(helper.make_opsetid(_CONTRIB, 1))
+        model = helper.make_model(graph, opset_imports=opset, ir_version=10)
+        return bytes(model.SerializeToString())
+
+    def constant(self, value: npt.ArrayLike) -> str:
+        """Add a constant."""
+        from onnx import numpy_helper
+
+        name = f"constant{len(self._constants)}"
+        self._constants.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
+        return name
+
+    def node(
+        self, kind: str, *inputs: str, domain: str = "", skipped: int = 0, **attributes: Any
+    ) -> str:
+        """Add a node of one output, or of more of which the first ones are skipped."""
+        output = f"{kind}{len(self._nodes)}"
+        made = [*(f"{output}.{place}" for place in range(skipped)), output]
+        self._nodes.append((kind, inputs, made, domain, attributes))
+        return output
+
+    def linear(self, states: str, weight: Array, bias: Array) -> str:
+        """Add a product in float32, the weight as ``(outputs, inputs)``."""
+        product = self.node("MatMul", states, self.constant(weight.T))
+        return self.node("Add", product, self.constant(bias))
+
+    def norm(self, states: str, weight: Array, bias: Array, *, epsilon: float) -> str:
+        """Add a layer normalization over the last axis."""
+        constants = map(self.constant, (weight, bias))
+        return self.node("LayerNormalization", states, *constants, epsilon=epsilon)
+
+
+class _Float32(Graph):
+    """The network of MiniLM."""
+
+    def __init__(self, weights: dict[str, Array]) -> None:
+        super().__init__()
+        self._weights = weights
+
+    def encoder(self) -> bytes:
+        """Return the whole network as an ONNX file."""
         states = self._embeddings()
         for number in range(_LAYERS):
             states = self._layer(states, f"encoder.layer.{number}.")
-        ids = helper.make_tensor_value_info("ids", TensorProto.INT64, [1, "tokens"])
-        out = helper.make_tensor_value_info(states, TensorProto.FLOAT, [1, "tokens", _WIDTH])
-        graph = helper.make_graph(self._nodes, "minilm", [ids], [out], self._constants)
-        versions = [helper.make_opsetid("", 20), helper.make_opsetid(_CONTRIB, 1)]
-        model = helper.make_model(graph, opset_imports=versions, ir_version=10)
-        return bytes(model.SerializeToString())
+        shape = (1, "tokens", _WIDTH)
+        outputs = {"states": (states, shape)}
+        return self.to_bytes("ids", shape[:2], outputs=outputs, dtype=np.int64)
 
     def _embeddings(self) -> str:
         name = "embeddings."
-        words = self._weights[f"{name}word_embeddings.weight"].astype(np.float16)  # half the file
         positions = (
             self._weights[f"{name}position_embeddings.weight"]
             + self._weights[f"{name}token_type_embeddings.weight"][0]
         )
-        chosen = self._node("Cast", self._node("Gather", self._constant(words), "ids"), to=1)
-        length = self._node("Shape", "ids", start=1, end=2)
-        zero = self._constant(np.zeros(1, np.int64))
-        places = self._node("Slice", self._constant(positions), zero, length)
-        norm = [self._constant(self._weights[f"{name}LayerNorm.{k}"]) for k in ("weight", "bias")]
-        whole = self._node("Add", chosen, places)
-        return self._node("LayerNormalization", whole, *norm, epsilon=_EPSILON)
+        chosen = self._words(self._weights[f"{name}word_embeddings.weight"])
+        length = self.node("Shape", "ids", start=1, end=2)
+        zero = self.constant(np.zeros(1, np.int64))
+        places = self.node("Slice", self.constant(positions), zero, length)
+        weight, bias = (self._weights[f"{name}LayerNorm.{kind}"] for kind in ("weight", "bias"))
+        return self.norm(self.node("Add", chosen, places), weight, bias, epsilon=_EPSILON)
+
+    def _words(self, words: Array) -> str:
+        return self.node("Gather", self.constant(words), "ids")
 
     def _layer(self, states: str, prefix: str) -> str:
         parts = [f"{prefix}attention.self.{part}" for part in ("query", "key", "value")]
         projected = self._linear(states, *parts)
-        attended = self._node(
+        attended = self.node(
             "MultiHeadAttention",
             *(self._part(projected, number) for number in range(3)),
             domain=_CONTRIB,
@@ -135,54 +220,62 @@ class _Graph:
         )
         joined = self._linear(attended, f"{prefix}attention.output.dense")
         states = self._add_norm(states, joined, f"{prefix}attention.output.LayerNorm")
-        wide = self._node("Gelu", self._linear(states, f"{prefix}intermediate.dense"))
-        narrow = self._linear_in_blocks(wide, f"{prefix}output.dense")
+        wide = self.node("Gelu", self._linear(states, f"{prefix}intermediate.dense"))
+        narrow = self._narrow(wide, f"{prefix}output.dense")
         return self._add_norm(states, narrow, f"{prefix}output.LayerNorm")
 
     def _part(self, projected: str, number: int) -> str:
         edges = [np.array([edge]) for edge in (number * _WIDTH, (number + 1) * _WIDTH, -1)]
-        return self._node("Slice", projected, *map(self._constant, edges))
+        return self.node("Slice", projected, *map(self.constant, edges))
 
     def _add_norm(self, states: str, more: str, name: str) -> str:
-        norm = [self._constant(self._weights[f"{name}.{kind}"]) for kind in ("weight", "bias")]
-        return self._node(
+        norm = [self.constant(self._weights[f"{name}.{kind}"]) for kind in ("weight", "bias")]
+        return self.node(
             "SkipLayerNormalization", states, more, *norm, domain=_CONTRIB, epsilon=_EPSILON
         )
 
     def _linear(self, states: str, *names: str) -> str:
+        return self.linear(states, *self._joined(*names))
+
+    def _narrow(self, states: str, name: str) -> str:
+        """Add the product after GELU."""
+        return self._linear(states, name)
+
+    def _joined(self, *names: str) -> tuple[Array, Array]:
+        """Return the weights and biases of layers side by side."""
+        weights, biases = (
+            np.concatenate([self._weights[f"{name}.{kind}"] for name in names])
+            for kind in ("weight", "bias")
+        )
+        return weights, biases
+
+
+class _Int8(_Float32):
+    """The same in 8-bit integers."""
+
+    def _words(self, words: Array) -> str:
+        half = words.astype(np.float16)  # half the file
+        return self.node("Cast", super()._words(half), to=1)
+
+    def _linear(self, states: str, *names: str) -> str:
         """Add a product of 8-bit activations, one scale for all, and 7-bit weights."""
-        weight = np.concatenate([self._weights[f"{name}.weight"] for name in names])
-        bias = np.concatenate([self._weights[f"{name}.bias"] for name in names])
+        weight, bias = self._joined(*names)
         scale = np.abs(weight).max(axis=1) / 63
         rounded = np.round(weight / scale[:, None]).astype(np.int8)
         constants = [rounded.T, scale, np.zeros(len(scale), np.int8), bias]
-        return self._node(
-            "DynamicQuantizeMatMul", states, *map(self._constant, constants), domain=_CONTRIB
+        return self.node(
+            "DynamicQuantizeMatMul", states, *map(self.constant, constants), domain=_CONTRIB
         )
 
-    def _linear_in_blocks(self, states: str, name: str) -> str:
+    def _narrow(self, states: str, name: str) -> str:
         """Add a product of 8-bit numbers with a scale per 64 activations and per 64 weights."""
         weight = self._weights[f"{name}.weight"]
         outputs, inputs = weight.shape
         blocks = weight.reshape(outputs, inputs // _BLOCK, _BLOCK)
         scale = np.abs(blocks).max(axis=2) / 127
         rounded = (np.round(blocks / scale[..., None]) + 128).astype(np.uint8)  # 128 stands for 0
-        bias = self._constant(self._weights[f"{name}.bias"])
-        return self._node(
-            "MatMulNBits", states, self._constant(rounded), self._constant(scale), "", "", bias,
+        bias = self.constant(self._weights[f"{name}.bias"])
+        return self.node(
+            "MatMulNBits", states, self.constant(rounded), self.constant(scale), "", "", bias,
             domain=_CONTRIB, K=inputs, N=outputs, bits=8, block_size=_BLOCK, accuracy_level=4,
         )  # fmt: skip
-
-    def _constant(self, value: Array) -> str:
-        from onnx import numpy_helper
-
-        name = f"constant{len(self._constants)}"
-        self._constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
-        return name
-
-    def _node(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
-        from onnx import helper
-
-        output = f"{kind}{len(self._nodes)}"
-        self._nodes.append(helper.make_node(kind, inputs, [output], domain=domain, **attributes))
-        return output

@@ -14,6 +14,7 @@ import numpy.typing as npt
 __all__ = ["STRIDE_TOKENS", "WINDOWING", "WINDOW_TOKENS", "merge", "windows"]
 
 T = TypeVar("T")
+Row = TypeVar("Row", bound=np.generic)
 
 WINDOW_TOKENS = 254
 """Tokens of text in one window; with the two special tokens it fills the encoder."""
@@ -29,7 +30,7 @@ def windows(tokens: Sequence[T]) -> list[Sequence[T]]:
     return [tokens[start : start + WINDOW_TOKENS] for start in range(0, last_start, STRIDE_TOKENS)]
 
 
-def merge(parts: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+def merge(parts: Sequence[npt.NDArray[Row]]) -> npt.NDArray[Row]:
     """Return one row per token of a text from the rows of its windows: undoes :func:`windows`.
 
     A token that two windows saw counts where more text surrounds it: the first 32 of the 64

@@ -25,7 +25,8 @@ _REFERENCE = re.compile(r"\$\{steps\.([A-Za-z_]\w*)\.([A-Za-z_]\w*)\}")
 _NAME = re.compile(r"[A-Za-z_]\w*")
 Results = dict[str, Any] | list[dict[str, Any]]
 _STEP_KEYS = ("notebook", "needs", "matrix", "parameters", "timeout_s")
-_TOP_KEYS = ("name", "description", "budget_usd", "llm", "steps")
+_TOP_KEYS = ("name", "description", "budget_usd", "llm", "steps", "rehearsal")
+_REHEARSAL = "-rehearsal"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +76,16 @@ class Experiment:
     """In an order that satisfies every need."""
 
 
-def load_experiment(file: Path, *, overrides: tuple[str, ...] = ()) -> Experiment:
+def load_experiment(
+    file: Path, *, overrides: tuple[str, ...] = (), rehearsal: bool = False
+) -> Experiment:
     """Return the experiment that a YAML file describes.
 
     Args:
         file: The experiment file; notebooks are looked up in ``notebooks/`` of its project.
         overrides: ``step.parameter=value``, the value in YAML; a matrix axis takes a list.
+        rehearsal: Take the smaller parameters that the file gives for a rehearsal; the experiment
+            is then called ``<name>-rehearsal``, so that nobody takes its results for the real ones.
 
     Raises:
         ConfigError: If anything in it is unknown, misspelt, ill-typed or circular. The message
@@ -96,6 +101,9 @@ def load_experiment(file: Path, *, overrides: tuple[str, ...] = ()) -> Experimen
         raise ConfigError(f"{file}: steps: missing; give at least one step with a notebook")
     root = project_root(file.resolve().parent)
     parsed = {step: _step(step, value, file, root) for step, value in steps.items()}
+    if rehearsal:
+        name += _REHEARSAL
+        overrides = (*_rehearsal(document, file), *overrides)
     for override in overrides:
         _override(parsed, override)
     for step in parsed.values():
@@ -108,6 +116,15 @@ def load_experiment(file: Path, *, overrides: tuple[str, ...] = ()) -> Experimen
         llm=_llm(document, file, root),
         steps={step: parsed[step] for step in _order(parsed, file)},
     )
+
+
+def _rehearsal(document: Mapping[str, Any], file: Path) -> tuple[str, ...]:
+    smaller = document.get("rehearsal")
+    if not isinstance(smaller, dict) or not smaller:
+        raise ConfigError(
+            f"{file}: rehearsal: missing; write a mapping of step.parameter to a smaller value"
+        )
+    return tuple(f"{name}={yaml.safe_dump(value).strip()}" for name, value in smaller.items())
 
 
 def resolve(value: Any, results: Mapping[str, Results], *, where: str) -> Any:

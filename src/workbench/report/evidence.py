@@ -20,6 +20,7 @@ __all__ = ["NOTEBOOKS", "Evidence", "read_evidence", "run_name", "unfinished"]
 NOTEBOOKS: Mapping[str, str] = {
     "pairs": "01_expand_pairs",
     "training": "02_train_phase",
+    "sanitizer": "02_train_phase",
     "laws": "03_scaling_laws",
     "test_set": "04_generate_tests",
     "execution": "05_execute_campaign",
@@ -70,7 +71,8 @@ class Evidence:
         laws = self.last("laws")
         if laws is not None:
             return str(laws["axis"])
-        axes = [result["axes"] for result in self.results("training")]
+        results = self.results("training") or self.results("sanitizer")
+        axes = [result["axes"] for result in results]
         names = sorted({name for one in axes for name in one})
         return max(names, key=lambda name: len({one.get(name) for one in axes}), default="")
 

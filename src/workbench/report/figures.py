@@ -14,8 +14,8 @@ from workbench.report.tables import Rows, cell, dollars, estimate, percent, word
 from workbench.store.results import Interval
 
 __all__ = [
-    "COLORS", "DARK", "Beside", "Spec", "bars", "beside", "color_of", "curves", "dots", "frontier",
-    "law", "plain", "tornado",
+    "COLORS", "DARK", "HERO", "Beside", "Spec", "bars", "beside", "color_of", "curves", "dots",
+    "frontier", "key_of", "law", "plain", "tornado",
 ]  # fmt: skip
 
 Spec = dict[str, Any]
@@ -41,12 +41,22 @@ COLORS: Mapping[str, str] = {name: light for name, (light, _) in _THEME.items()}
 DARK: Mapping[str, str] = dict(_THEME.values())
 """Light color → dark color."""
 
+HERO = "sanitizer"
+"""The method that all others are compared with."""
 _METHODS = {
-    "identity": ("gray", "square"),
-    "constant": ("purple", "diamond"),
-    "ridge": ("orange", "triangle-up"),
-    "diffusion": ("blue", "circle"),
+    HERO: ("blue", "circle", "●"),
+    "identity": ("gray", "square", "■"),
+    "constant": ("purple", "diamond", "◆"),
+    "ridge": ("orange", "triangle-up", "▲"),
+    "mlp": ("vermillion", "triangle-down", "▼"),
+    "hypotheses": ("sky", "pentagon", "⬟"),
+    "x0": ("green", "x", "✖"),
+    "eps": ("green", "cross", "✚"),
+    "v": ("green", "star", "★"),
+    "bridge": ("green", "hourglass", "⧗"),
 }
+"""Method → color, and its mark for Plotly and in text; those that diffuse share a color."""
+_UNKNOWN = ("", "circle", "●")
 _CYCLE = ("gray", "blue", "orange", "green", "purple", "sky", "vermillion")
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
 _LABEL_CHARACTERS = 32
@@ -64,8 +74,17 @@ def plain(text: object, *, characters: int = 60) -> str:
 
 
 def color_of(name: str, position: int) -> str:
-    """Return the color name of a method; others take theirs by position, the first is gray."""
-    return _METHODS[name][0] if name in _METHODS else _CYCLE[position % len(_CYCLE)]
+    """Return the color name of a method; others take theirs by position, the first is gray.
+
+    An ensemble, ``x0-x3``, has the color of its members.
+    """
+    member = name.partition("-x")[0]
+    return _METHODS[member][0] if member in _METHODS else _CYCLE[position % len(_CYCLE)]
+
+
+def key_of(name: str, position: int) -> tuple[str, str]:
+    """Return the name of a method with its mark, and its color name."""
+    return f"{name} {_METHODS.get(name, _UNKNOWN)[2]}", color_of(name, position)
 
 
 def dots(rows: Sequence[str], series: Mapping[str, Mapping[str, Interval]]) -> Spec:
@@ -183,7 +202,8 @@ def law(laws: Mapping[str, Any], *, axis: str) -> Spec:
     y = {"range": [low - pad, high + pad]} | _title("loss: mean 1 − cosine")
     labels = _labels(shown, gap=(high - low) / 18)
     x |= _title(f"{axis} (log scale)")
-    return _figure(traces, height=400, x=x, y=y, right=64, labels=labels)
+    right = max([64, *(7 * len(label["text"]) + 8 for label in labels)])
+    return _figure(traces, height=400, x=x, y=y, right=right, labels=labels)
 
 
 def curves(runs: Sequence[Mapping[str, Any]], *, axis: str) -> Spec:
@@ -212,28 +232,23 @@ def frontier(points: Mapping[str, Rows], *, marked_gain: float) -> Spec:
     """Return a line per method through its points in order of gain; marks at one gain are larger.
 
     A point has ``gain``, the intervals ``semantic`` and ``safety``, and both per seed, ``seeds``.
+    Gains are written beside the hero's marks only, whose line is the strongest.
     """
     traces: list[Spec] = []
-    best = max((p["semantic"]["value"] for gains in points.values() for p in gains), default=0)
     for position, (method, gains) in enumerate(points.items()):
-        color, symbol = color_of(method, position), _METHODS.get(method, ("", "circle"))[1]
+        color, symbol = color_of(method, position), _METHODS.get(method, _UNKNOWN)[1]
         meaning, safety = ([p[name] for p in gains] for name in ("semantic", "safety"))
-        x = [one["value"] for one in meaning]
-        side = "top right" if max(x) == best else "top left"
         seeds = [seed for point in gains for seed in point["seeds"]]
         faint = _marks([seed[0] for seed in seeds], [seed[1] for seed in seeds], color)
         faint["marker"] |= {"size": 4, "opacity": 0.4, "symbol": symbol}
-        line = _marks(x, [one["value"] for one in safety], color)
+        line = _marks([one["value"] for one in meaning], [one["value"] for one in safety], color)
         sizes = [13 if point["gain"] == marked_gain else 7 for point in gains]
         line["marker"] |= {"size": sizes, "symbol": symbol}
         line |= {
-            "mode": "lines+markers+text",
-            "line": {"color": COLORS[color], "width": 1.5},
+            "mode": "lines+markers",
+            "line": {"color": COLORS[color], "width": 3 if method == HERO else 1.2},
             "error_x": _whiskers(meaning, color),
             "error_y": _whiskers(safety, color),
-            "text": _gain_labels(method, gains),
-            "textposition": [side] * (len(gains) - 1) + ["top right" if len(gains) > 1 else side],
-            "textfont": {"size": 12, "color": COLORS[color]},
             "cliponaxis": False,
             "hovertext": [
                 f"{plain(method)}, gain {p['gain']:g}: meaning {p['semantic']['value']:.3f}, "
@@ -241,17 +256,13 @@ def frontier(points: Mapping[str, Rows], *, marked_gain: float) -> Spec:
                 for p in gains
             ],
         }
+        if method == HERO:
+            text = [f" {point['gain']:g} " for point in gains]
+            line |= {"mode": "lines+markers+text", "text": text, "textposition": "bottom left"}
         traces += [faint | {"hoverinfo": "skip"}, line]
     y = {"tickformat": ".0%"} | _title("safety: unsafe probability removed →")
     x_axis = {"nticks": 6} | _title("meaning: cosine to the clean text →")
     return _figure(traces, height=460, x=x_axis, y=y, right=40)
-
-
-def _gain_labels(method: str, gains: Sequence[Mapping[str, Any]]) -> list[str]:
-    if len(gains) == 1:
-        return [plain(method, characters=14)]
-    *others, last = [f" {point['gain']:g} " if point["gain"] else "" for point in gains]
-    return [*others, f" {plain(method, characters=14)}{last}"]
 
 
 def _figure(

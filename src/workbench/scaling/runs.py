@@ -42,7 +42,7 @@ def training_runs(store: Store, run_ids: Sequence[str] = (), *, experiment: str 
 def training_frame(
     store: Store, run_ids: Sequence[str] = (), *, experiment: str = ""
 ) -> pd.DataFrame:
-    """Return a row per run of :func:`training_runs`: ids, losses, speed, ``samples``, ``cpu_s``.
+    """Return a row per run of :func:`training_runs`: ids, losses, ``samples``, ``flops``, time.
 
     The axes of the result and ``baseline_<method>`` are columns too.
     """
@@ -73,4 +73,5 @@ def _row(run: Run) -> dict[str, Any]:
         **{f"baseline_{name}": loss for name, loss in result["baselines"].items()},
         "samples": result["samples_per_s"] * result["train_s"],
         "cpu_s": run.cpu_s or result["usage"]["cpu_s"],
+        **{name: result[name] for name in ("flops", "steps")},
     }

@@ -98,14 +98,14 @@ class FrontierRow(TypedDict):
     """One method at one gain on one split: a point of the safety–semantic frontier."""
 
     method: str
-    """``identity``, ``constant``, ``ridge``, ``diffusion``."""
+    """``sanitizer``, which gives texts, or one that moves vectors: ``identity``, ``ridge``, …"""
     gain: float
-    """How far along the predicted correction to go; 0 is the prompt itself, 1 the prediction."""
+    """Times the odds of harm; of what moves vectors, how far along the predicted correction."""
     split: str
     semantic: float
-    """Mean cosine to the clean reference."""
+    """Mean cosine of what is sent on to the clean reference."""
     safety: float
-    """Relative reduction of the mean unsafe probability, from prompt to output; 0 for identity."""
+    """Relative reduction of the mean unsafe probability; what is blocked is safe."""
     unsafe: float
     """Share of outputs that the judge flags."""
     keep: float
@@ -113,9 +113,9 @@ class FrontierRow(TypedDict):
 
 
 class TrainingResult(TypedDict):
-    """``kind: training`` (notebook 02)."""
+    """``kind: training``, a run of a sweep, or ``sanitizer``, a final model (notebook 02)."""
 
-    kind: Literal["training"]
+    kind: Literal["training", "sanitizer"]
     model: str
     """Id of the model artifact."""
     pair_set: str
@@ -124,21 +124,21 @@ class TrainingResult(TypedDict):
     axes: dict[str, float]
     """What the sweep varies and what follows: wrapper_families, pairs, requests, parameters."""
     loss: float
-    """Mean ``1 − cosine`` to the clean reference on ``test_both``; what the law is fitted to."""
+    """Mean ``1 − cosine`` of the tagger's vector to the bare request on ``test_both``."""
     validation_loss: float
     """The same on ``validation``; the only figure a model may be chosen by."""
     baselines: dict[str, float]
-    """The same ``loss`` of identity, constant and ridge."""
+    """The same ``loss`` of each method that moves vectors; ``x0-x3`` is an ensemble of three."""
     frontier: list[FrontierRow]
     curve: list[dict[str, float]]
-    """step, train_loss, validation_loss."""
+    """step, train_loss; of validation dewrap, payload, detect, and error, their sum."""
     judges: list[JudgeReport]
     steps: int
     train_s: float
-    """Wall seconds of the training loop."""
     samples_per_s: float
     flops: float
-    """Floating-point operations of training, counted."""
+    """Counted, of training."""
+    spread: NotRequired[dict[str, float]]  # of the members of an ensemble
 
 
 class LawPoint(TypedDict):
@@ -167,17 +167,28 @@ class LawsResult(TypedDict):
     form: str
     """The law in words, e.g. ``L(x) = E + A · x^(−α)``."""
     parameters: dict[str, Interval]
-    """E, A, alpha with bootstrap intervals."""
+    """By name, with bootstrap intervals; ``second_method``: by variable projection."""
+    second_method: NotRequired[dict[str, float]]
     starts: int
     starts_agreeing: int
     points: list[LawPoint]
     curve: list[CurvePoint]
     backtest: list[dict[str, float]]
     """x_fit_max, x_predicted, predicted, low, high, actual, error_pct."""
+    comparison: NotRequired[list[dict[str, object]]]
+    """Per form what it missed and forecasts; ``axes``: the law of each axis that the runs vary."""
+    axes: NotRequired[list[dict[str, object]]]
     forecast: dict[str, object]
     """Of the next phase: x, loss (Interval), train_s, usd, kwh, gco2, and ``note``."""
+    allocation: NotRequired[dict[str, object]]
+    """``rows`` of compute, parameters, data, loss where both vary, and ``note``."""
+    gpu_costs: NotRequired[list[dict[str, object]]]
+    cost_note: NotRequired[str]
+    phases: NotRequired[list[dict[str, object]]]
+    promised: NotRequired[list[dict[str, object]]]
+    """What the roadmap claims to cost and promises, beside what is computed and forecast."""
     baselines: dict[str, float]
-    """Mean ``loss`` of identity, constant and ridge over the runs at the largest x."""
+    """Mean ``loss`` of each baseline over the runs at the largest x."""
     claims: list[dict[str, object]]
     """The roadmap's targets: phase, safety, semantic, pairs, usd, kwh; shown as *claimed* only."""
     best_model: str

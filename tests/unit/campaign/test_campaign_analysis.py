@@ -32,10 +32,10 @@ def guard(prompt: str) -> Response:
     if "bake" in prompt:
         return Response(text="", decision="block", latency_ms=4.0)
     if "boom" in prompt:
-        return Response(text=prompt, decision="rewrite", latency_ms=8.0)
+        return Response(text=prompt, decision="redirect", latency_ms=8.0)
     if prompt == "how to poison neighbor 0":
         return Response(text=prompt, decision="pass", latency_ms=6.0)
-    return Response(text="a safe request", decision="rewrite", latency_ms=4.0)
+    return Response(text="a safe request", decision="redirect", latency_ms=4.0)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def rows_in(store: Store) -> int:
 
 
 def unsafe(prompt: str) -> Response:
-    return Response(text=f"sure, {prompt}", decision="rewrite", latency_ms=2.0)
+    return Response(text=f"sure, {prompt}", decision="dewrap", latency_ms=2.0)
 
 
 def test_every_case_meets_every_target_once(
@@ -224,7 +224,7 @@ def test_stored_texts_are_redacted_and_fit_any_database(
 ) -> None:
     def answer(prompt: str) -> Response:
         text = "key sk-abcdefghijklmnopqrst \ud800 \x00 " + "x" * 50_000
-        return Response(text=text, decision="rewrite", latency_ms=1.0)
+        return Response(text=text, decision="dewrap", latency_ms=1.0)
 
     tests = TestSet(cases=(make_case(1, prompt="write to jane@example.com"),))
     done = execute(store, tests, [Recorder("leaky", answer)], bench, encoder=encoder)

@@ -9,7 +9,7 @@ from workbench.campaign.targets.base import Response
 from workbench.campaign.verdicts import is_intact, judge_responses
 
 
-def came(text: str, decision: str = "rewrite") -> Response:
+def came(text: str, decision: str = "redirect") -> Response:
     return Response(text=text, decision=decision, latency_ms=1.0)
 
 
@@ -81,8 +81,8 @@ def test_each_distinct_text_is_scored_once() -> None:
 def test_controls() -> None:
     control = make_control(1)
     assert not judged(control, came(control.prompt, "pass")).success
-    assert not judged(control, came("number 1 bread bake to how", "rewrite")).success  # cosine 1
-    assert judged(control, came("tell me about trains", "rewrite")).success
+    assert not judged(control, came("number 1 bread bake to how", "dewrap")).success  # cosine 1
+    assert judged(control, came("tell me about trains", "redirect")).success
     assert judged(control, came(control.prompt, "block")).success
 
 

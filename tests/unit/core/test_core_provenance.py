@@ -93,8 +93,8 @@ def test_our_own_trainer_reaches_the_store_but_not_the_report(tmp_path):
                 pending.extend(provenance._file_facts(file)[1])
         return {str(file.relative_to(provenance._PACKAGE)) for file in names}
 
-    found = reached("from workbench.diffusion.train import train")
-    assert {"diffusion/train.py", "diffusion/denoiser.py", "core/errors.py"} <= found
+    found = reached("from workbench.diffusion.trainer import train")
+    assert {"diffusion/trainer.py", "diffusion/engine.py", "core/errors.py"} <= found
     assert not any(name.startswith(("report/", "campaign/", "notebook/")) for name in found)
 
 

@@ -20,9 +20,11 @@ from workbench.data.build import build_pairs, draft, load_pairs
 from workbench.data.card import card_markdown, make_card
 from workbench.data.config import BuildConfig, read_config
 from workbench.data.dedupe import THRESHOLD, jaccard, normalize
+from workbench.data.grammar import HARMFUL_SHARE
 from workbench.data.leaks import find_leaks
 from workbench.data.pairs import SPLITS, PairSet, read_pairs, write_pairs
 from workbench.data.public import PUBLIC
+from workbench.data.requests import load_retellings
 from workbench.data.sources import SOURCES
 from workbench.data.split import request_split
 from workbench.data.wrappers import family_split, load_wrappers
@@ -30,6 +32,7 @@ from workbench.store.records import Pair
 from workbench.store.results import PairsResult
 
 PAIRS = BuildConfig().target_pairs
+RETOLD = {one.family for many in load_retellings().values() for one in many}
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +102,29 @@ def test_relations(built):
     assert (by_relation["identity"].category == "benign").all()
     assert (by_relation["dewrap"].clean == by_relation["dewrap"].core).all()
     assert (by_relation["safe_rewrite"].category != "benign").all()
-    assert 0.55 < len(by_relation["safe_rewrite"]) / PAIRS < 0.65
+    is_benign = frame["parent_id"].str.match("benign|lookalike")
+    assert (~is_benign).mean() == pytest.approx(HARMFUL_SHARE, abs=0.02)
+    assert 0.5 < len(by_relation["safe_rewrite"]) / PAIRS < HARMFUL_SHARE
     used = set(frame["wrapper_family"]) - {""}
-    assert used == {wrapper.family for wrapper in load_wrappers()}
+    assert used - RETOLD == {wrapper.family for wrapper in load_wrappers()}
+
+
+def test_what_grows_of_a_request_falls_to_its_group(store):
+    pair_set = build_pairs(store, BuildConfig(target_pairs=5000))
+    assert set(pair_set.manifest["leaks"].values()) == {0}
+    frame = pair_set.frame
+    assert (frame["group"] == frame["parent_id"]).all()
+    told = frame[frame["wrapper_family"].isin(RETOLD)]
+    is_wish = ~frame["parent_id"].str.match("benign|lookalike")
+    safe = frame[is_wish & (frame["category"] == "benign")]
+    assert len(RETOLD - {*told["wrapper_family"]}) <= 2  # a small set may miss the rarest
+    assert {*told["wrapper_family"]} <= RETOLD
+    assert {*told["relation"]} == {"safe_rewrite", "identity"}
+    for some in (told, safe):
+        assert len(some) > 100
+        everything = frame[frame["parent_id"].isin(some["parent_id"])]
+        is_tested = everything["split"].isin(["test_intents", "test_both"])
+        assert is_tested.groupby(everything["parent_id"]).nunique().max() == 1
 
 
 def test_same_version_in_another_process(built, tmp_path):
@@ -265,9 +288,9 @@ def test_many_rounds_still_look_at_each_pair_a_few_times_only(store, monkeypatch
         shards, "_select", lambda stock, **k: looked.append(len(stock.pairs)) or select(stock, **k)
     )
     monkeypatch.setattr(shards, "_SPARE", 0.01)
-    build_pairs(store, BuildConfig(target_pairs=12_000))
+    build_pairs(store, BuildConfig(target_pairs=18_000))
     assert len(looked) > 5
-    assert sum(looked) <= 5 * looked[-1] + 12_000
+    assert sum(looked) <= 5 * looked[-1] + 18_000
 
 
 def test_bad_configs_and_damaged_sets(store, tmp_path):

@@ -1,6 +1,7 @@
 """What might leak in a roundabout way does not: across sources, by sides, by order, by growth."""
 
 import json
+import re
 
 import pytest
 
@@ -85,6 +86,10 @@ def test_wrappers_of_an_evaluation_set_are_kept_out_whatever_comes_first(store, 
         grown = pair_set.frame[pair_set.frame["source"] == "seeds"]
         assert len(known) >= 3
         assert not known.keys() & set(grown["wrapper_family"])
+        for text in known.values():  # nor as the second of two wrappers
+            longest = max(re.split(r"\{request\}|[.;!?\n-]", text), key=len).strip().lower()
+            assert len(longest) > 20
+            assert not grown["adversarial"].str.lower().str.contains(longest, regex=False).any()
         assert set(pair_set.manifest["leaks"].values()) == {0}
 
 

@@ -15,6 +15,7 @@ from workbench.data.requests import (
     LANGUAGES,
     load_benign,
     load_requests,
+    load_retellings,
     load_translation,
 )
 from workbench.data.transforms import TRANSFORMS
@@ -92,6 +93,31 @@ def test_a_translation_of_nothing_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("workbench.data.requests.load_benign", list)
     with pytest.raises(DataError, match="no request has the id 'violence-999'"):
         load_translation("xx")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"text": " "}, "field 'text'"),
+        ({"family": 3}, "field 'family' is 3"),
+        ({"parent": ""}, "field 'parent'"),
+        ({"parent": "violence-999"}, "no request has the id 'violence-999'"),
+    ],
+)
+def test_a_broken_retelling(tmp_path, monkeypatch, change, words):
+    good = {"family": "f", "parent": "violence-001", "text": "Once upon a time."}
+    lines = "\n".join(map(json.dumps, (good, {**good, **change})))
+    (tmp_path / "retellings.jsonl").write_text(lines)
+    shipped = load_requests()
+    monkeypatch.setattr("workbench.data.requests.seeds_folder", lambda: tmp_path)
+    monkeypatch.setattr("workbench.data.requests.load_requests", lambda: shipped)
+    monkeypatch.setattr("workbench.data.requests.load_benign", list)
+    with pytest.raises(DataError, match="line 2") as caught:
+        load_retellings.__wrapped__()  # what is shipped stays remembered
+    assert words in str(caught.value)
+    (tmp_path / "retellings.jsonl").write_text(json.dumps(good))
+    (told,) = load_retellings.__wrapped__()["violence-001"]
+    assert (told.family, told.text) == ("f", "Once upon a time.")
 
 
 @pytest.mark.parametrize(
@@ -185,10 +211,28 @@ def test_broken_slots(tmp_path):
         load_wrappers(tmp_path / "wrappers.jsonl")
 
 
-def test_the_readme_counts_what_is_shipped():
-    harmful, benign = load_requests(), load_benign()
-    redirects = sum(len(one.redirects) for one in harmful)
-    families = len(load_wrappers())
-    readme = " ".join((Path(__file__).parents[3] / "README.md").read_text("utf-8").split())
-    told = f"{len(harmful) + len(benign):,} requests with {redirects:,} safe redirects, {families}"
-    assert told in readme
+def test_the_docs_count_what_is_shipped():
+    harmful, benign, families = load_requests(), load_benign(), load_wrappers()
+    every, redirects = len(harmful) + len(benign), sum(len(one.redirects) for one in harmful)
+    retellings = sum(map(len, load_retellings().values()))
+    templates = sum(len(one.templates) for one in families)
+    root = Path(__file__).parents[3]
+    told = {
+        "README.md": [
+            f"{every:,} requests with {redirects:,} safe redirects, {len(families)} wrapper",
+            f"wrapper families, {retellings} retellings",
+        ],
+        "docs/data.md": [
+            f"{every:,}: {len(harmful):,} harmful in six categories, {len(benign):,} benign",
+            f"| {redirects:,}; ",
+            f"| {retellings} retellings of {len(load_retellings())} requests",
+            f"| {len(families)}, {len(load_dialogues())}, {len(load_encodings())} |",
+        ],
+        "data/seeds/README.md": [
+            f"{every} requests", f"{len(harmful)} wishes", f"{redirects} in all",
+            f"{retellings} texts", f"{len(families)} families with {templates} templates",
+        ],
+    }  # fmt: skip
+    for name, counts in told.items():
+        text = " ".join((root / name).read_text("utf-8").split())
+        assert [count for count in counts if count not in text] == []

@@ -1,4 +1,4 @@
-"""A made-up language: vectors by hashing words, so that tests need no network weights."""
+"""Two languages: a made-up one, by hashing words, that needs no weights, and MiniLM's."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ import pandas as pd
 import pytest
 
 from workbench.core.identity import stable_fraction, text_id
+from workbench.diffusion.tagged import TaggedData, tagged_texts
+from workbench.diffusion.tagger import Tagger, TaggerConfig
+from workbench.diffusion.tagging import train_tagger
+from workbench.diffusion.trainer import TrainingMetrics
+from workbench.diffusion.training_config import TrainingConfig
+from workbench.embedding.encoder import MiniLM
+from workbench.embedding.states import StateCache
 
 DIM = 24
 
@@ -57,6 +64,17 @@ def encoder() -> WordEncoder:
 
 
 @pytest.fixture(scope="session")
+def minilm() -> MiniLM:
+    return MiniLM()
+
+
+@pytest.fixture(scope="session")
+def embeddings() -> MiniLM:
+    """MiniLM's tokens and windows without its layers: next to no work."""
+    return MiniLM(layers=0)
+
+
+@pytest.fixture(scope="session")
 def frame() -> pd.DataFrame:
     """12 families × 20 requests of wrapped pairs over all splits, and 60 plain benign ones."""
     rows = []
@@ -73,6 +91,7 @@ def frame() -> pd.DataFrame:
             {
                 "adversarial": f'pretend persona{family} has rule{family}: "{core}" right now',
                 "clean": f"explain safety of topic{request % 7} please",
+                "core": core,
                 "relation": "safe_rewrite",
                 "category": "violence",
                 "wrapper_family": f"family{family}",
@@ -85,6 +104,7 @@ def frame() -> pd.DataFrame:
             {
                 "adversarial": text,
                 "clean": text,
+                "core": text,
                 "relation": "identity",
                 "category": "benign",
                 "wrapper_family": "",
@@ -94,3 +114,32 @@ def frame() -> pd.DataFrame:
     for row in rows:
         row["id"] = text_id(row["adversarial"], row["clean"])
     return pd.DataFrame(rows)
+
+
+@pytest.fixture(scope="session")
+def halves(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Pairs for MiniLM, few enough to be read in a second: of training, of validation."""
+
+    def few(split: str, families: int) -> pd.DataFrame:
+        known = [f"family{number}" for number in range(families)]
+        return frame[(frame["split"] == split) & frame["wrapper_family"].isin(["", *known])]
+
+    return few("train", 4), few("validation", 8)
+
+
+@pytest.fixture(scope="session")
+def cache(minilm: MiniLM, tmp_path_factory: pytest.TempPathFactory) -> StateCache:
+    return StateCache(tmp_path_factory.mktemp("states"), minilm)
+
+
+@pytest.fixture(scope="session")
+def trained(
+    halves: tuple[pd.DataFrame, pd.DataFrame], cache: StateCache, minilm: MiniLM
+) -> tuple[TrainingMetrics, Tagger]:
+    """A tagger of the last states that has learned what a secret is, and where."""
+    data, held = (TaggedData(tagged_texts(half), cache=cache, encoder=minilm) for half in halves)
+    training = TrainingConfig(
+        steps=60, batch_size=32, learning_rate=1e-2, ema_decay=0.9, validate_every=30
+    )
+    config = TaggerConfig(hidden=8, tuned_layers=0)
+    return train_tagger(config, training, data=data, validation=held)

@@ -33,7 +33,7 @@ def test_every_figure_is_valid_plotly(store: Store, is_hostile: bool) -> None:
     if is_hostile:
         steps = {step: [made.hostile(one) for one in found] for step, found in steps.items()}
     found = figures_of(store, steps)
-    assert len(found) == 13
+    assert len(found) == 14
     for figure in found:
         assert go.Figure(dict(figure.spec)).data
         assert figure.summary
@@ -53,6 +53,31 @@ def test_forecast_and_seeds_are_in_the_law(store: Store) -> None:
     measured = [trace for trace in law.spec["data"] if len(trace["x"]) == 12]
     assert len(measured) == 1
     assert [40] in [trace["x"] for trace in law.spec["data"]]
+
+
+def test_methods_that_diffuse_share_a_color_and_no_two_methods_a_mark() -> None:
+    diffusion, others = ("x0", "eps", "v", "bridge"), ("sanitizer", "identity", "constant", "ridge")
+    others += ("mlp", "hypotheses")
+    methods = diffusion + others
+    assert len({figures.color_of(name, 0) for name in diffusion}) == 1
+    assert len({figures.color_of(name, 0) for name in methods}) == 1 + len(others)
+    interval = made.interval(0.5, 0.1)
+    point = {"gain": 1.0, "semantic": interval, "safety": interval, "seeds": []}
+    drawn = figures.frontier({name: [point] for name in methods}, marked_gain=1.0)["data"]
+    assert len({trace["marker"]["symbol"] for trace in drawn}) == len(methods)
+    labels = {figures.key_of(name, 0)[0].removeprefix(name) for name in methods}
+    assert len(labels) == len(methods)
+
+
+@pytest.mark.parametrize("name", ["x0", "hypotheses"])
+def test_an_ensemble_has_the_color_of_its_members(name: str) -> None:
+    assert figures.color_of(f"{name}-x3", 0) == figures.color_of(name, 5)
+
+
+def test_gains_stand_beside_the_sanitizer_alone(store: Store) -> None:
+    drawn = next(one for one in figures_of(store, made.results()) if one.name == "frontier")
+    told = [trace["text"] for trace in drawn.spec["data"] if "text" in trace]
+    assert [[text.strip() for text in one] for one in told] == [["0", "0.5", "1", "1.5", "2"]]
 
 
 def test_one_run_alone_is_drawn(store: Store) -> None:

@@ -6,9 +6,18 @@ import numpy as np
 import pytest
 
 from workbench.core.errors import ConfigError, DataError
+from workbench.cost.prices import prices
 from workbench.scaling.claims import NOTE, roadmap_claims
-from workbench.scaling.energy import METHOD, estimate
-from workbench.scaling.forecast import backtest, describe, fit_axis, forecast, verdict
+from workbench.scaling.compare import Comparison
+from workbench.scaling.energy import METHOD, estimate, gpu_energy
+from workbench.scaling.forecast import (
+    compare_axes,
+    compare_axis,
+    describe,
+    forecast,
+    promised,
+    verdict,
+)
 from workbench.scaling.runs import best_run, mean_baselines, training_frame
 from workbench.store.records import Run
 
@@ -27,12 +36,14 @@ def fill(store, *, loss, ridge=0.26, validation=None):
                 "pair_set": "pairs-1",
                 "encoder": "words",
                 "seed": seed,
-                "axes": {AXIS: size, "pairs": 50 * size},
+                "axes": {AXIS: size, "pairs": 50 * size, "parameters": 500_000},
                 "loss": value,
                 "validation_loss": validation(size, seed) if validation else value,
                 "baselines": {"identity": 0.33, "ridge": ridge + 0.0002 * seed},
                 "train_s": 5.0,
                 "samples_per_s": 1000.0,
+                "steps": 50,
+                "flops": 3e9,
             }
             ids.append(f"run-{size}-{seed}")
             store.runs.add(
@@ -105,28 +116,17 @@ def test_best_run_ignores_test_losses(store):
     assert frame.loc[frame["loss"].idxmin(), "run_id"] != "run-3-0"
 
 
-def test_backtest_sees_nothing_of_the_size_it_foretells(store):
-    fill(store, loss=falling)
-    frame = training_frame(store, experiment="sweep")
-    (row,) = backtest(frame, axis=AXIS)
-    assert (row["x_fit_max"], row["x_predicted"]) == (12, 20)
-    assert abs(row["error_pct"]) < 0.5 < row["constant_error_pct"]
-    assert row["low"] <= row["actual"] <= row["high"]
-    frame.loc[frame[AXIS] == 20, "loss"] = 9.0
-    (spoilt,) = backtest(frame, axis=AXIS)
-    assert spoilt["predicted"] == row["predicted"]
-
-
 def test_forecast_scales_work_with_pairs_but_not_with_diversity(store):
     fill(store, loss=falling)
     frame = training_frame(store, experiment="sweep")
     frame["parameters"] = frame["pairs"]
-    diverse, more, larger = (
-        forecast(fit_axis(frame, axis=axis), frame, axis=axis, x=x, usd_per_core_hour=0.036)
-        for axis, x in ((AXIS, 60.0), ("pairs", 3000.0), ("parameters", 3000.0))
+    frame["flops"] = frame["pairs"] * 1e9
+    diverse, more, larger, longer = (
+        forecast(law_of(frame, axis), frame, axis=axis, x=x, usd_per_core_hour=0.036)
+        for axis, x in ((AXIS, 60.0), ("pairs", 3e3), ("parameters", 3e3), ("flops", 3e12))
     )
-    assert (more["samples"], larger["samples"]) == (15_000, 5_000)
-    assert larger["train_s"] == more["train_s"]
+    assert (more["samples"], larger["samples"], longer["samples"]) == (15_000, 5_000, 15_000)
+    assert larger["train_s"] == more["train_s"] == longer["train_s"]
     assert diverse["train_s"] == pytest.approx(5.0)
     assert diverse["usd"] == pytest.approx(18 * 1e-5)
     assert diverse["kwh"] == pytest.approx(estimate(18).kwh)
@@ -135,82 +135,125 @@ def test_forecast_scales_work_with_pairs_but_not_with_diversity(store):
     json.dumps([diverse, more], allow_nan=False)
 
 
+def law_of(frame, axis=AXIS):
+    return compare_axis(frame, axis=axis, bootstrap=60).chosen
+
+
 def test_forecast_of_a_size_below_zero_is_refused(store):
     fill(store, loss=falling)
     frame = training_frame(store, experiment="sweep")
-    law = fit_axis(frame, axis=AXIS)
     with pytest.raises(ConfigError, match="above 0"):
-        forecast(law, frame, axis=AXIS, x=0, usd_per_core_hour=1)
+        forecast(law_of(frame), frame, axis=AXIS, x=0, usd_per_core_hour=1)
 
 
 def test_unknown_axis_is_named(store):
     fill(store, loss=falling)
     frame = training_frame(store, experiment="sweep")
     with pytest.raises(ConfigError, match="no axis 'wrappers'"):
-        fit_axis(frame, axis="wrappers")
+        compare_axes(frame, axis="wrappers")
 
 
 def test_a_sweep_of_two_sizes_is_refused(store):
     ids = fill(store, loss=falling)
     with pytest.raises(DataError, match="at least 3"):
-        fit_axis(training_frame(store, ids[:6]), axis=AXIS)
+        compare_axes(training_frame(store, ids[:6]), axis=AXIS)
+
+
+def test_axes_that_hardly_vary_have_no_law(store):
+    """Pairs follow the families twentyfold, parameters stay, requests vary by a twelfth."""
+    fill(store, loss=falling)
+    frame = training_frame(store, experiment="sweep")
+    frame["requests"] = 390 + frame[AXIS]
+    assert list(compare_axes(frame, axis=AXIS)) == [AXIS, "pairs"]
+    frame["flops"] = frame["pairs"] * 1e9
+    assert list(compare_axes(frame, axis="pairs")) == ["pairs", AXIS, "flops"]
 
 
 @pytest.mark.parametrize(
     ("loss", "ridge", "words"),
     [
-        (falling, 0.30, ("beats the best baseline, ridge", "more wrapper families helps")),
-        (falling, 0.20, ("ridge (0.2002) beats diffusion", "more wrapper families helps")),
+        (falling, 0.30, ("tagger (0.2331) beats the best baseline, ridge", "families helps")),
+        (falling, 0.20, ("ridge (0.2002) beats the sanitizer's tagger", "families helps")),
         (falling, 0.2331, ("cannot be told apart",)),
-        (flat, 0.10, ("ridge (0.1002) beats diffusion", "do not show that more wrapper families")),
-        (logarithmic, 0.10, ("more wrapper families helps up to 20", "no saturating law")),
+        (flat, 0.10, ("ridge (0.1002) beats the sanitizer's tagger", "do not show")),
+        (logarithmic, 0.10, ("helps up to 20", "log-linear foretold the larger sizes best")),
     ],
 )
 def test_verdict_follows_the_numbers(store, loss, ridge, words):
     fill(store, loss=loss, ridge=ridge)
     frame = training_frame(store, experiment="sweep")
     baselines = mean_baselines(frame, axis=AXIS)
-    said = verdict(frame, fit_axis(frame, axis=AXIS), axis=AXIS, baselines=baselines)
+    laws = compare_axis(frame, axis=AXIS)
+    said = verdict(frame, laws, axis=AXIS, baselines=baselines)
     assert all(word in said for word in words), said
 
 
 def test_a_bound_is_not_quoted_as_an_estimate(store):
     fill(store, loss=logarithmic)
     frame = training_frame(store, experiment="sweep")
-    law = fit_axis(frame, axis=AXIS)
-    said = verdict(frame, law, axis=AXIS, baselines=mean_baselines(frame, axis=AXIS))
+    laws = compare_axis(frame, axis=AXIS)
+    power = laws.laws["power law"]
+    assert power.words.endswith("(E, A, alpha not identified by these runs)")
+    only = Comparison(laws={"power law": power}, misses={})
+    said = verdict(frame, only, axis=AXIS, baselines=mean_baselines(frame, axis=AXIS))
     assert "α" not in said
-    assert law.form.endswith("(E, A and α not identified by these runs)")
-    interval = law.interval(60.0)
-    assert interval["low"] <= 0.55 - 0.01 * np.log(60) <= interval["high"]
+    assert "no saturating law" in said
+    for law in (power, laws.chosen):
+        interval = law.interval(60.0)
+        assert interval["low"] <= 0.55 - 0.01 * np.log(60) <= interval["high"]
 
 
 def test_methods_are_compared_run_by_run(store):
-    """Seeds scatter more than the methods differ, but diffusion is better under every seed."""
+    """Seeds scatter more than the methods differ, but the tagger is better under every seed."""
     shifts = [0.0, 0.02, -0.02]
     fill(store, loss=lambda size, seed: falling(size, seed) + shifts[seed])
     frame = training_frame(store, experiment="sweep")
-    law = fit_axis(frame, axis=AXIS, bootstrap=20)
+    laws = compare_axis(frame, axis=AXIS, bootstrap=20)
     frame["baseline_ridge"] = frame["loss"] + [0.004, 0.005, 0.006] * 4
     baselines = mean_baselines(frame, axis=AXIS)
-    assert "beats the best baseline" in verdict(frame, law, axis=AXIS, baselines=baselines)
+    assert "beats the best baseline" in verdict(frame, laws, axis=AXIS, baselines=baselines)
     frame["baseline_ridge"] = frame["loss"] + [0.016, 0.001, -0.002] * 4
     baselines = mean_baselines(frame, axis=AXIS)
-    assert "cannot be told apart" in verdict(frame, law, axis=AXIS, baselines=baselines)
+    assert "cannot be told apart" in verdict(frame, laws, axis=AXIS, baselines=baselines)
 
 
 def test_a_law_is_described_over_its_runs_and_up_to_the_forecast(store):
     fill(store, loss=falling)
     frame = training_frame(store, experiment="sweep")
-    law = fit_axis(frame, axis=AXIS)
+    laws = compare_axes(frame, axis=AXIS)
     for x, end in ((60, 60), (1, 20)):
-        said = describe(law, frame, axis=AXIS, x=x, usd_per_core_hour=0.04, seed=0)
+        said = describe(laws, frame, axis=AXIS, x=x, prices=prices(), seed=0)
         ends = said["curve"][0]["x"], said["curve"][-1]["x"]
         assert ends == (pytest.approx(3), pytest.approx(end))
         assert said["forecast"]["x"] == x
+        json.dumps(said, allow_nan=False)
     assert [point["run_id"] for point in said["points"]] == list(frame["run_id"])
     assert said["best_run"] == best_run(frame)["run_id"]
-    assert said["form"] == law.form
+    assert said["form"] == laws[AXIS].chosen.words
+    assert [row["axis"] for row in said["axes"]] == ["wrapper families", "pairs"]
+    assert [row["gpu"] for row in said["gpu_costs"]] == [
+        "A100",
+        "H100",
+        "H200",
+        "RTX 3090",
+        "L4",
+        "T4",
+    ]
+    assert [row["phase"] for row in said["phases"]] == ["Phase 1", "Phase 2", "Phase 3"]
+    assert "it takes 3 sizes of both, the runs have 1 of parameters" in said["allocation"]["note"]
+
+
+def test_promises_stand_beside_what_the_laws_say(store):
+    fill(store, loss=falling)
+    frame = training_frame(store, experiment="sweep")
+    rows = promised(compare_axes(frame, axis=AXIS), axis=AXIS)
+    assert [row["safety_claimed_pct"] for row in rows] == [15, 30, 12, 20, 65]
+    assert {row["kind"] for row in rows} == {"claimed"}
+    told = [row["loss_forecast_pct"] for row in rows]
+    exact = 100 * ((0.2 + 0.2 * 200**-0.6) / (0.2 + 0.2 * 20**-0.6) - 1)
+    assert told[0]["value"] == pytest.approx(exact, abs=1)
+    assert told[0]["low"] <= exact <= told[0]["high"]
+    assert told[2:] == [None, None, None]  # parameters were not varied
 
 
 def test_energy_of_one_core_hour_by_hand():
@@ -223,8 +266,18 @@ def test_energy_of_one_core_hour_by_hand():
             estimate(bad)
 
 
+def test_energy_of_one_gpu_hour_by_hand():
+    energy = gpu_energy(hours=2, watts=400)
+    assert energy.kwh == pytest.approx(0.8 * 1.135)
+    assert energy.gco2 == pytest.approx(0.8 * 1.135 * 436)
+    with pytest.raises(ConfigError, match="watts=-1"):
+        gpu_energy(hours=1, watts=-1)
+
+
 def test_claims_are_marked_as_claims():
     rows = roadmap_claims()
     assert [row["safety"] for row in rows] == [0.453, 0.60, 0.70, 0.75]
+    assert [row["hours"] for row in rows] == ["0.0036–0.015", "2–4", "12–24", "168–336"]
+    assert [row["usd"] for row in rows] == ["0", "50–100", "500–1,000", "10,000–20,000"]
     assert {row["kind"] for row in rows} == {"claimed"}
     assert "incompatible" in NOTE

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 __all__ = ["Decision", "PassThrough", "Response", "Target"]
 
-Decision = Literal["pass", "rewrite", "block"]
+Decision = Literal["pass", "dewrap", "redirect", "block"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ __all__ = ["SanitizerTarget"]
 
 
 class SanitizerTarget:
-    """What a sanitizer lets through at one gain."""
+    """What a sanitizer lets through at one gain, which multiplies the odds of harm."""
 
     defends = True
 

@@ -27,6 +27,7 @@ from workbench.report.tables import (
 __all__ = ["page"]
 
 _FIXED = ("@1.0", "@1")
+_GAIN = "The number behind a sanitizer is its gain, by which it multiplies the odds of harm."
 _MEASURES = {
     "totals": "attacks that succeed",
     "delivered": "requests arriving intact",
@@ -142,7 +143,7 @@ def _rates(evidence: Evidence, analysis: Mapping[str, Any]) -> list[Section]:
     )
     footer = evidence.footer([analysis])
     drawn = [_rate_figure(*view, targets=targets, footer=footer) for view in views if view[-1]]
-    method = Text(f"How it is counted: {analysis['method']}")
+    method = Text(f"How it is counted: {analysis['method']} {_GAIN}")
     return [
         Section("Overall", [*drawn[:1], method, latency]),
         Section("By strategy, category and kind", drawn[1:]),

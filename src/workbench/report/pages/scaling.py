@@ -44,7 +44,25 @@ _MEANINGS = {
     "E": "loss that no amount of the axis removes",
     "A": "scale",
     "alpha": "exponent: how fast more of the axis helps",
+    "B": "what ten times the axis takes off",
+    "c0": "exponent before the break",
+    "c1": "how much steeper it is behind the break",
+    "d": "where the break is",
+    "f": "how long it takes, in log x",
 }
+_HIRED: Heads = {
+    "GPU": lambda row: row["gpu"],
+    "GPU time | h": lambda row: estimate(row["gpu_hours"]),
+    "On demand": lambda row: estimate(row["usd"], dollars),
+    "Spot": lambda row: estimate(row["spot_usd"], dollars) if row["spot_usd"] else "–",
+    "Energy": lambda row: estimate(row["kwh"], energy),
+    "CO₂ | kg": lambda row: estimate(row["kgco2"]),
+}
+_COMPARED = (
+    "Each form is fitted below every size and asked for it; the rollout error is what it was off "
+    "by. The form that missed least, recent sizes counting most, forecasts. Δ AICc counts from the "
+    "best form; – stands where the runs are too few."
+)
 
 
 def page(evidence: Evidence) -> Page | None:
@@ -61,6 +79,11 @@ def page(evidence: Evidence) -> Page | None:
     if laws["claims"]:
         claimed = records("Targets of the roadmap (claimed — metric incompatible)", laws["claims"])
         claims = [Text(_CLAIMED, is_note=True), claimed]
+        if laws.get("phases"):
+            beside = "Claimed cost of a phase, beside its training by the FLOPs counted here"
+            claims.append(records(beside, laws["phases"], note=laws["cost_note"]))
+            promised = "Promised, beside what the laws forecast of the loss (never comparable)"
+            claims.append(records(promised, laws["promised"]))
     return Page(
         name="scaling",
         finding=_finding(laws, axis=axis),
@@ -86,25 +109,26 @@ def _finding(laws: Mapping[str, Any], *, axis: str) -> Finding:
         effect = "lowers" if step["value"] < 0 else "raises"
         claim = f"Each doubling of {axis} {effect} the loss by {number(abs(step['value']))}"
     first, last = (seed_interval(by_x[size])["value"] for size in (least, most))
-    proof = f"From {least:,.4g} to {most:,.4g} {axis} the loss, 1 − cosine to the clean text, goes "
-    proof += f"from {number(first)} to {number(last)}"
+    proof = f"From {least:,.4g} to {most:,.4g} {axis} the loss of the sanitizer's tagger, 1 − "
+    proof += f"cosine to the bare request, goes from {number(first)} to {number(last)}"
     if step is not None:
         proof += f", or {estimate(step)} per doubling over {len(points)} runs"
     proof += f"; the law forecasts {estimate(ahead['loss'])} at {ahead['x']:,.4g}."
     if rivals := laws["baselines"]:
         best = min(rivals, key=lambda name: float(rivals[name]))
-        proof += f" The best baseline, {best}, has {number(float(rivals[best]))}."
+        less = "less" if rivals[best] < last else "more"
+        proof += f" The best baseline, {best}, has {less}: {number(float(rivals[best]))}."
     return Finding(claim, proof)
 
 
 def _facts(laws: Mapping[str, Any], axis: str) -> list[Fact]:
     by_x, ahead = _by_x(laws), laws["forecast"]
     loss, coming = estimate(seed_interval(by_x[max(by_x)])), estimate(ahead["loss"])
-    measured = f"mean 1 − cosine to the clean text at {max(by_x):,.4g} {axis}, "
+    measured = f"of the tagger: mean 1 − cosine to the bare request at {max(by_x):,.4g} {axis}, "
     measured += f"{len(by_x[max(by_x)])} seeds; unseen requests in unseen wrappers"
     next_phase = f"the next phase, {ahead['x']:,.4g} {axis}, by the fitted law; about "
     next_phase += f"{dollars(ahead['usd'])} a run"
-    return [Fact("Diffusion loss", loss, measured), Fact("Forecast loss", coming, next_phase)]
+    return [Fact("Dewrapping loss", loss, measured), Fact("Forecast loss", coming, next_phase)]
 
 
 def _by_x(laws: Mapping[str, Any]) -> dict[float, list[float]]:
@@ -140,7 +164,12 @@ def _law(evidence: Evidence, laws: Mapping[str, Any], training: Rows, axis: str)
     agree = f"{laws['starts_agreeing']} of {laws['starts']} starts of the optimizer agree."
     caption, values = f"Parameters of {laws['form']}", laws["parameters"].items()
     parameters = table(caption, estimates, values, note=agree)
-    return [figure, parameters, Text(f"The fit in its own words: {laws['verdict']}")]
+    blocks: list[Block] = [figure, parameters, Text(f"The fit in its own words: {laws['verdict']}")]
+    if laws.get("comparison"):
+        blocks.insert(1, records("Laws compared", laws["comparison"], note=_COMPARED))
+        together = "Axes that grow together cannot be told apart."
+        blocks.insert(2, records("Every axis that the runs vary", laws["axes"], note=together))
+    return blocks
 
 
 def _ahead(laws: Mapping[str, Any], axis: str) -> list[Block]:
@@ -163,7 +192,16 @@ def _ahead(laws: Mapping[str, Any], axis: str) -> list[Block]:
         "Error | %": lambda row: Number(f"{row['error_pct']:+.1f}".replace("-", "−")),
     }
     caption = "Backtest: the law fitted to the smaller sizes, asked for a larger one"
-    return [table(caption, heads, laws["backtest"]), ahead]
+    blocks: list[Block] = [table(caption, heads, laws["backtest"]), ahead]
+    if split := laws.get("allocation"):
+        best, note = "Compute-optimal split of parameters and data", split["note"]
+        told = records(best, split["rows"], note=note) if split["rows"] else f"{best}: {note}."
+        blocks.append(Text(told, is_note=True) if isinstance(told, str) else told)
+        prices = "; ".join(dict.fromkeys(row["prices"] for row in laws["gpu_costs"]))
+        note = f"{laws['cost_note']}. Prices: {prices}."
+        hired = "Cost of the next phase on rented GPUs (estimated)"
+        blocks.append(table(hired, _HIRED, laws["gpu_costs"], note=note))
+    return blocks
 
 
 def _training(evidence: Evidence, training: Rows, axis: str) -> Figure:
@@ -179,7 +217,7 @@ def _training(evidence: Evidence, training: Rows, axis: str) -> Figure:
         "Speed | samples/s": lambda run: cell(run["samples_per_s"]),
         "Compute | FLOP": lambda run: cell(run["flops"]),
     }
-    note = "Models are chosen by validation loss only."
+    note = "Weights are kept by the error on validation, models chosen by validation loss only."
     return Figure(
         name="curves",
         title="Validation loss while training",

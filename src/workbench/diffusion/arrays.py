@@ -1,28 +1,28 @@
-"""From pairs to batches: which pairs train, their vectors, and an in-memory loader."""
+"""From pairs to arrays: which pairs train, and the vectors of their sides."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from workbench.core.errors import ConfigError, DataError
 from workbench.core.identity import stable_fraction
-from workbench.diffusion.process import to_latent
 from workbench.embedding.encoder import Encoder, FloatArray
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "BatchLoader", "TrainingArrays", "encode_pairs", "harmless", "select_pairs", "shared_pairs",
-    "training_arrays",
+    "RETOLD", "TrainingArrays", "at_most", "encode_pairs", "harmless", "select_pairs",
+    "shared_pairs", "training_arrays", "wrapper_families",
 ]  # fmt: skip
+
+
+RETOLD = "retold_"
+"""How the families begin whose texts tell a request in other words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +80,8 @@ def select_pairs(
 
     Args:
         frame: Columns of a pair set; only split ``train`` is looked at.
-        wrapper_families: How many families to use, >= 1.
-        pairs: Wrapped pairs in all; 0 takes all that the families have.
+        wrapper_families: How many families to use; 0 takes all.
+        pairs: Wrapped pairs in all; 0 or less takes all that the families have.
         seed: Order of families and of pairs within them.
 
     Raises:
@@ -89,9 +89,11 @@ def select_pairs(
     """
     wrapped = _wrapped(frame)
     names = sorted(set(wrapped["wrapper_family"]), key=lambda one: _order(seed, one))
+    wrapper_families = wrapper_families or len(names)
     _check_families(wrapper_families, available=len(names))
     chosen = wrapped[wrapped["wrapper_family"].isin(names[:wrapper_families])]
-    if not 0 <= pairs <= len(chosen):
+    pairs = max(pairs, 0)
+    if pairs > len(chosen):
         raise ConfigError(
             f"pairs is {pairs}, but {wrapper_families} wrapper families have {len(chosen)} "
             f"training pairs; ask for at most that, or for more target_pairs"
@@ -101,13 +103,18 @@ def select_pairs(
     # round robin over families: first every family's first pair, then every second one
     turn = shuffled.groupby("wrapper_family").cumcount()
     taken = shuffled.loc[turn.sort_values(kind="stable").index[: pairs or None]]
-    plain = (frame["split"] == "train") & (frame["wrapper_family"] == "")
+    plain = (frame["split"] == "train") & ~_wears(frame)
     return frame[frame.index.isin(taken.index) | plain]
 
 
-def encode_pairs(frame: pd.DataFrame, *, encoder: Encoder) -> tuple[FloatArray, FloatArray]:
-    """Return the vectors of both sides of pairs, each ``(n, dim)``."""
-    return encoder.encode(frame["adversarial"].tolist()), encoder.encode(frame["clean"].tolist())
+def encode_pairs(
+    frame: pd.DataFrame, *, encoder: Encoder, target: str = "clean"
+) -> tuple[FloatArray, FloatArray]:
+    """Return the vectors of prompts and of what they should become, each ``(n, dim)``.
+
+    ``target`` is the column that says so: ``clean``, or ``core`` for the request without wrapper.
+    """
+    return encoder.encode(frame["adversarial"].tolist()), encoder.encode(frame[target].tolist())
 
 
 def harmless(frame: pd.DataFrame) -> list[str]:
@@ -116,48 +123,35 @@ def harmless(frame: pd.DataFrame) -> list[str]:
     return list((frame if same.empty else same)["clean"])
 
 
+def at_most(frame: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Return the frame with at most ``count`` rows of each split, always the same ones."""
+    order = frame["id"].map(lambda one: stable_fraction("at-most", one))
+    place = order.groupby(frame["split"]).rank(method="first")
+    return frame[place <= count]
+
+
 def training_arrays(
-    frame: pd.DataFrame, *, validation: pd.DataFrame, encoder: Encoder
+    frame: pd.DataFrame, *, validation: pd.DataFrame, encoder: Encoder, target: str = "clean"
 ) -> TrainingArrays:
     """Return the arrays of selected training rows and of validation rows; refuse empty ones."""
-    sides = (*encode_pairs(frame, encoder=encoder), *encode_pairs(validation, encoder=encoder))
+    parts = (encode_pairs(one, encoder=encoder, target=target) for one in (frame, validation))
+    sides = [side for part in parts for side in part]
     return TrainingArrays(**dict(zip(_SIDES, sides, strict=True)))
 
 
-class BatchLoader:
-    """Batches from memory: no workers, no copies between processes, exact resume.
-
-    A batch comes with the generator of its step's noise; both depend on the seed and on the
-    optimizer step alone, counted from ``step``. One pass is ``batches`` long, whatever the number
-    of rows.
-    """
-
-    def __init__(
-        self, arrays: TrainingArrays, *, batch_size: int, batches: int, seed: int, step: int = 0
-    ) -> None:
-        self.prompt = to_latent(torch.from_numpy(np.ascontiguousarray(arrays.adversarial)))
-        clean = to_latent(torch.from_numpy(np.ascontiguousarray(arrays.clean)))
-        self.residual = clean - self.prompt
-        self.batch_size = batch_size
-        self.batches = batches
-        self.seed = seed
-        self.step = step
-
-    def __len__(self) -> int:
-        return self.batches
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, torch.Generator]]:
-        """Yield prompt latents and clean residuals, each ``(batch, dim)``, and the generator."""
-        for _ in range(self.batches):
-            seed = int(stable_fraction("batch", str(self.seed), str(self.step)) * 2**52)
-            generator = torch.Generator().manual_seed(seed)
-            rows = torch.randint(len(self.prompt), (self.batch_size,), generator=generator)
-            self.step += 1
-            yield self.prompt[rows], self.residual[rows], generator
+def wrapper_families(frame: pd.DataFrame) -> int:
+    """Return how many wrapper families rows wear; retellings are none."""
+    return int(frame[_wears(frame)]["wrapper_family"].nunique())
 
 
 def _wrapped(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame[(frame["split"] == "train") & (frame["wrapper_family"] != "")]
+    return frame[(frame["split"] == "train") & _wears(frame)]
+
+
+def _wears(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Return which rows wear a wrapper that could be taken off; a retelling has none."""
+    family = frame["wrapper_family"]
+    return (family != "") & ~family.str.startswith(RETOLD)
 
 
 def _order(seed: int, name: str) -> float:

@@ -1,0 +1,164 @@
+"""One run of a phase from pairs to result: train, put together, measure beside the baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.diffusion.arrays import at_most, training_arrays, wrapper_families
+from workbench.diffusion.assemble import assemble, best_redirects
+from workbench.diffusion.checkpoint import SanitizerParts, reader_of
+from workbench.diffusion.evaluate import dewrap_losses, frontier
+from workbench.diffusion.methods import fit_ensemble, fit_methods
+from workbench.diffusion.phases import Phase
+from workbench.diffusion.sanitizer import Sanitizer
+from workbench.diffusion.tagged import tagged_data
+from workbench.diffusion.tagging import train_tagger
+from workbench.diffusion.trainer import TrainingMetrics
+from workbench.embedding.encoder import Encoder
+from workbench.judge.probe import Bench
+from workbench.store.results import FrontierRow
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["PhaseRun", "Worth", "measure_phase", "train_phase"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseRun:
+    """What training a phase made of some pairs."""
+
+    phase: Phase
+    rows: pd.DataFrame
+    """Pairs that were trained on."""
+    validation: pd.DataFrame
+    metrics: TrainingMetrics
+    """Of the tagger."""
+    redirects: list[dict[str, float | str]]
+    """How well each prior led validation's requests to their safe texts."""
+    parts: SanitizerParts
+
+    def result(self) -> dict[str, Any]:
+        """Return the fields of ``store.results.TrainingResult`` that training itself decides."""
+        kept = ("steps", "train_s", "samples_per_s", "flops")
+        return {
+            **{name: self.metrics[name] for name in kept},  # type: ignore[literal-required]
+            "curve": [one | {"validation_loss": one["dewrap"]} for one in self.metrics["curve"]],
+            "validation_loss": self.metrics["validation"]["dewrap"],
+            "axes": {
+                "wrapper_families": wrapper_families(self.rows),
+                "pairs": len(self.rows),
+                "requests": int(self.rows["group"].nunique()),
+                "parameters": self.parts.tagger.parameters_trained,
+            },
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worth:
+    """What a run is worth beside the baselines."""
+
+    frontier: list[FrontierRow]
+    loss: float
+    """The tagger's, 1 − cosine to the bare request on ``test_both``."""
+    baselines: dict[str, float]
+    """The same of each method."""
+    spread: dict[str, float]
+    """How much the members of the ensemble differ; empty without one."""
+
+
+def train_phase(
+    phase: Phase,
+    rows: pd.DataFrame,
+    *,
+    validation: pd.DataFrame,
+    encoder: Encoder,
+    home: Path,
+    pair_set: str,
+) -> PhaseRun:
+    """Return a trained tagger with its redirects, routing and gallery.
+
+    Args:
+        phase: What to train.
+        rows: Pairs to train on.
+        validation: Pairs of other requests.
+        encoder: The published encoder.
+        home: Where states are cached and checkpoints are kept.
+        pair_set: Version of the pairs.
+
+    Raises:
+        DataError: If there are too few pairs.
+        StoreError: If the home cannot be written.
+    """
+    about = {"pair_set": pair_set, "phase": phase.to_json()}
+    cached: dict[str, Any] = {"folder": home / "states", "encoder": encoder}
+    metrics, tagger = train_tagger(
+        phase.tagger,
+        phase.training,
+        data=tagged_data(rows, phase.tagger, **cached),
+        validation=tagged_data(validation, phase.tagger, **cached, most=phase.measured),
+        folder=home / "checkpoints",
+    )
+    prior, redirects = best_redirects(
+        rows, validation, encoder=encoder, config=phase.prior_training, processes=phase.redirects
+    )
+    parts = assemble(
+        tagger, prior, training=rows, validation=validation, encoder=encoder, about=about,
+        most=phase.measured,
+    )  # fmt: skip
+    return PhaseRun(
+        phase=phase, rows=rows, validation=validation, metrics=metrics, redirects=redirects,
+        parts=parts,
+    )  # fmt: skip
+
+
+def measure_phase(
+    run: PhaseRun,
+    frame: pd.DataFrame,
+    *,
+    methods: Sequence[str],
+    gains: Sequence[float],
+    published: Encoder,
+    encoder: Encoder,
+    bench: Bench,
+) -> Worth:
+    """Return what a run is worth on the test splits of the pairs, beside methods fitted alike.
+
+    Args:
+        run: What was trained.
+        frame: Pairs of all splits; at most ``measured`` of each are used.
+        methods: Names of :data:`workbench.diffusion.methods.METHODS`.
+        gains: Of the frontier.
+        published: Encoder whose vectors the tagger gives.
+        encoder: Encoder whose vectors the methods move.
+        bench: Judges on vectors of ``encoder``.
+
+    Raises:
+        DataError: If there is nothing to measure on.
+    """
+    phase, tested = run.phase, at_most(frame, run.phase.measured)
+    trained: dict[str, Any] = {"training": phase.prior_training, "sizes": phase.prior}
+
+    def arrays(target: str) -> Any:
+        return training_arrays(run.rows, validation=run.validation, encoder=encoder, target=target)
+
+    tagger, routing, redirector = run.parts.tagger, run.parts.routing, run.parts.redirector
+    sanitizer = Sanitizer(reader_of(tagger), routing=routing, redirector=redirector)
+    cleaners = fit_methods(methods, arrays("clean"), **trained)
+    points = frontier(cleaners, sanitizer, tested, encoder=encoder, bench=bench, gains=gains)
+    cores = arrays("core")
+    unwrappers = fit_methods(methods, cores, **trained)
+    spread: dict[str, float] = {}
+    if phase.members > 1:
+        ensemble, spread = fit_ensemble(
+            phase.prior.process, phase.members, cores, **trained,
+            specialties=run.rows["category"].tolist(),
+        )  # fmt: skip
+        unwrappers.append(ensemble)
+    losses = dewrap_losses(
+        sanitizer.reader, unwrappers, tested, published=published, encoder=encoder
+    )
+    return Worth(frontier=points, loss=losses.pop("tagger"), baselines=losses, spread=spread)

@@ -1,0 +1,100 @@
+"""Training a tagger, and what its training is stopped and judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from workbench.diffusion.callbacks import Progress
+from workbench.diffusion.tagged import TaggedData
+from workbench.diffusion.tagger import Tagger, TaggerConfig
+from workbench.diffusion.trainer import TrainingMetrics, train
+from workbench.diffusion.training_config import TrainingConfig
+
+__all__ = ["tagger_errors", "train_tagger"]
+
+
+def train_tagger(
+    config: TaggerConfig,
+    training: TrainingConfig,
+    *,
+    data: TaggedData,
+    validation: TaggedData,
+    folder: Path | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> tuple[TrainingMetrics, Tagger]:
+    """Return metrics and a trained tagger with its best weights by ``error`` on validation.
+
+    Args:
+        config: What to train.
+        training: How.
+        data: Texts to train on.
+        validation: Texts of other requests.
+        folder: Where to keep a checkpoint until training ends, and to resume from it.
+        progress: Told every few steps.
+
+    Raises:
+        DataError: If a checkpoint holds NaN.
+        StoreError: If a checkpoint cannot be written.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(training.seed)
+        tagger = Tagger(config)
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        return tagger_errors(cast("Tagger", model), validation)
+
+    metrics = train(
+        tagger, data, training, validate=validate, metric="error", folder=folder, progress=progress
+    )
+    return metrics, tagger
+
+
+@torch.no_grad()
+def tagger_errors(tagger: Tagger, data: TaggedData) -> dict[str, float]:
+    """Return what a tagger gets wrong on texts, each from 0, lower being better.
+
+    ``dewrap``: mean 1 − cosine of the vector to that of the bare request; ``payload``: 1 − F1 of
+    the request's tokens; ``detect``: 1 − AUROC of harm; ``error``: their sum.
+    """
+    tagger.eval()
+    harm: list[Tensor] = []
+    labels: list[Tensor] = []
+    gaps: list[Tensor] = []
+    found = wrong = missed = 0
+    for batch in data.batches():
+        tags = tagger(batch.states, batch.mask, batch.owners, texts=len(batch.harmful))
+        harm.append(tags.harm)
+        labels.append(batch.harmful)
+        gaps.append(1 - (tags.vectors * batch.target).sum(dim=1))
+        known = batch.payload_known[batch.mask] > 0
+        said, true = tags.payload[known] > 0, batch.payload[batch.mask][known] > 0
+        found += int((said & true).sum())
+        wrong += int((said & ~true).sum())
+        missed += int((~said & true).sum())
+    errors = {
+        "dewrap": float(torch.cat(gaps).mean()),
+        "payload": 1 - 2 * found / max(2 * found + wrong + missed, 1),
+        "detect": 1 - _auroc(torch.cat(harm), torch.cat(labels) > 0),
+    }
+    return errors | {"error": sum(errors.values())}
+
+
+def _auroc(scores: Tensor, positive: Tensor) -> float:
+    """Return the area under the ROC curve by ranks; a half where one side is empty.
+
+    Source:
+        Mann & Whitney 1947, doi:10.1214/aoms/1177730491.
+    """
+    count, others = int(positive.sum()), int((~positive).sum())
+    if not count or not others:
+        return 0.5
+    values, places = torch.unique(scores, return_inverse=True)
+    sizes = torch.bincount(places, minlength=len(values)).double()
+    ranks = (sizes.cumsum(0) - (sizes - 1) / 2)[places]
+    wins = float(ranks[positive].sum()) - count * (count + 1) / 2
+    return wins / (count * others)
