@@ -182,7 +182,7 @@ def test_no_dumping_grounds():
 
 
 ROOMS = {
-    "campaign": 920, "cli": 1_320, "core": 610, "cost": 760, "data": 3_780, "diffusion": 4_230,
+    "campaign": 920, "cli": 1_320, "core": 610, "cost": 760, "data": 3_800, "diffusion": 4_230,
     "embedding": 750, "judge": 320, "llm": 4_060, "notebook": 1_580, "report": 1_870,
     "scaling": 1_040, "store": 2_120,
 }  # fmt: skip
@@ -195,7 +195,7 @@ def test_the_package_stays_small():
         found[name_of(path).partition("/")[0]] += len(lines_of_code(path))
     found.pop("__init__.py")
     assert {room: lines for room, lines in found.items() if lines > ROOMS.get(room, 0)} == {}
-    assert sum(ROOMS.values()) <= 23_360
+    assert sum(ROOMS.values()) <= 23_380
 
 
 def lines_of_code(path: Path) -> set[int]:

@@ -34,7 +34,7 @@ __all__ = ["export"]
 def export(
     model: str, *, out: Path, precisions: tuple[Any, ...], evaluation: Path | None, as_json: bool
 ) -> None:
-    """Write a sanitizer as ONNX, safetensors, JSON and a model card with hashes.
+    """Write a sanitizer as ONNX, with a model card and hashes.
 
     MODEL is a model's id in the store, its beginning, or a folder. Needs the extra 'onnx'; what is
     written runs on onnxruntime without the Workbench, its README.md says how.

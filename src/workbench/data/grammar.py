@@ -119,7 +119,7 @@ def _grow(
     relation: Relation = "safe_rewrite" if request.redirects else "dewrap"
     redirects = list(request.redirects)
     draw.shuffle(redirects)
-    untold = list(retellings)
+    untold, unasked = list(retellings), redirects.copy()
     every = _WRAPPED_PER_BARE[relation]
     first, phase, bare = draw.randrange(1 << 20), draw.randrange(every), 0
     for turn in count():
@@ -145,7 +145,7 @@ def _grow(
             if untold and draw.random() < _RETOLD:
                 pairs.append(_retold(prototype, untold.pop(), clean if redirects else ""))
             if redirects and draw.random() < _SAFE:
-                pairs.append(_safe(prototype, draw.choice(redirects), wrapper, draw=draw))
+                pairs += _safe(prototype, redirects, wrapper, unasked=unasked, draw=draw)
             draw.shuffle(pairs)  # a small set, which draws a pair or two, has all kinds too
             yield from pairs
 
@@ -167,13 +167,26 @@ def _retold(prototype: Pair, told: Retelling, clean: str) -> Pair:
     )  # fmt: skip
 
 
-def _safe(prototype: Pair, redirect: str, wrapper: Wrapper, *, draw: random.Random) -> Pair:
-    """Return a benign pair on a harmful topic: bare, or in the wrapper that an attack wore."""
-    prototype = replace(prototype, clean=redirect, core=redirect, category="benign")
-    if wrapper.transform or draw.random() < 0.5:  # noqa: PLR2004
-        return replace(prototype, adversarial=redirect, relation="identity")
-    text = put_on(redirect, wrapper, number=draw.randrange(1 << 20), draw=draw)
-    return replace(prototype, adversarial=text, relation="dewrap", wrapper_family=wrapper.family)
+def _safe(
+    prototype: Pair,
+    redirects: Sequence[str],
+    wrapper: Wrapper,
+    *,
+    unasked: list[str],
+    draw: random.Random,
+) -> Iterator[Pair]:
+    """Yield a benign pair on a harmful topic: bare, once each, or in what an attack wore."""
+    prototype = replace(prototype, category="benign")
+    if unasked and (wrapper.transform or draw.random() < 0.5):  # noqa: PLR2004
+        text = unasked.pop()
+        yield replace(prototype, adversarial=text, clean=text, core=text, relation="identity")
+    elif not wrapper.transform:
+        core = draw.choice(redirects)
+        text = put_on(core, wrapper, number=draw.randrange(1 << 20), draw=draw)
+        yield replace(
+            prototype, adversarial=text, clean=core, core=core, relation="dewrap",
+            wrapper_family=wrapper.family,
+        )  # fmt: skip
 
 
 def _bare(

@@ -121,7 +121,7 @@ class Engine(pl.LightningModule):  # type: ignore[misc]  # Lightning is skipped
     def on_fit_start(self) -> None:
         """Get ready on the device."""
         self._rank, self._processes = self.global_rank, self.trainer.world_size
-        self._draws, self._noise = torch.Generator(), torch.Generator(self.device)
+        self._draws, self._noise = torch.Generator(), torch.Generator()
         config = self._config
         self._micro = math.ceil(config.batch_size / self._processes / config.accumulation)
 

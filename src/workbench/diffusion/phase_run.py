@@ -14,7 +14,7 @@ from workbench.diffusion.evaluate import dewrap_losses, frontier
 from workbench.diffusion.methods import fit_ensemble, fit_methods
 from workbench.diffusion.phases import Phase
 from workbench.diffusion.sanitizer import Sanitizer
-from workbench.diffusion.tagged import tagged_data
+from workbench.diffusion.tagged import states_below, tagged_data
 from workbench.diffusion.tagging import train_tagger
 from workbench.diffusion.trainer import TrainingMetrics
 from workbench.embedding.encoder import Encoder
@@ -94,12 +94,14 @@ def train_phase(
         StoreError: If the home cannot be written.
     """
     about = {"pair_set": pair_set, "phase": phase.to_json()}
-    cached: dict[str, Any] = {"folder": home / "states", "encoder": encoder}
+    cached: dict[str, Any] = {
+        "cache": states_below(phase.tagger, home / "states"), "encoder": encoder
+    }  # fmt: skip
     metrics, tagger = train_tagger(
         phase.tagger,
         phase.training,
-        data=tagged_data(rows, phase.tagger, **cached),
-        validation=tagged_data(validation, phase.tagger, **cached, most=phase.measured),
+        data=tagged_data(rows, **cached),
+        validation=tagged_data(validation, **cached, most=phase.measured),
         folder=home / "checkpoints",
     )
     prior, redirects = best_redirects(

@@ -23,7 +23,7 @@ from workbench.embedding.states import StateCache
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TaggedData", "TaggedText", "emphasis", "tagged_data", "tagged_texts"]
+__all__ = ["TaggedData", "TaggedText", "emphasis", "states_below", "tagged_data", "tagged_texts"]
 
 _BATCH_TOKENS = 6_000
 """Most tokens of a batch, padding included: long texts come fewer at a time."""
@@ -210,19 +210,17 @@ class TaggedData:
 
 def tagged_data(
     frame: pd.DataFrame,
-    config: TaggerConfig,
     *,
-    folder: Path,
+    cache: StateCache,
     encoder: Encoder,
     most: int = 0,
     tell: Callable[[int, int], None] | None = None,
 ) -> TaggedData:
-    """Return the data that a tagger of that config takes, from pairs; computes states once.
+    """Return the data that a tagger takes, from pairs; computes states once.
 
     Args:
         frame: Pairs.
-        config: Of the tagger.
-        folder: Where states are cached.
+        cache: Of the states below the tagger's own layers, see :func:`states_below`.
         encoder: The published encoder.
         most: Take that many texts at random; 0 takes all.
         tell: Told how many texts are computed, of how many.
@@ -235,9 +233,12 @@ def tagged_data(
     if most:
         order = np.random.default_rng(0).permutation(len(rows))[:most]
         rows = [rows[number] for number in order.tolist()]
-    below = MiniLM(layers=MINILM_LAYERS - config.tuned_layers)
-    cache = StateCache(folder, below)
     return TaggedData(rows, cache=cache, encoder=encoder, weights=emphasis(rows), tell=tell)
+
+
+def states_below(config: TaggerConfig, folder: Path) -> StateCache:
+    """Return the cache of states that a tagger of that config starts from, kept in a folder."""
+    return StateCache(folder, MiniLM(layers=MINILM_LAYERS - config.tuned_layers))
 
 
 def _stretches(counts: npt.NDArray[np.int64]) -> Iterator[slice]:

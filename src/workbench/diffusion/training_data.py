@@ -33,7 +33,8 @@ class Trainable(Protocol):
     def loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
         """Return the mean loss over the rows of a batch.
 
-        Draw noise with ``generator`` and ``device=generator.device``; the batch is there as well.
+        ``generator`` is the CPU's wherever the model is, so that noise is the same everywhere:
+        draw with it, then move what was drawn to the batch.
         """
         ...
 

@@ -26,7 +26,7 @@ __all__ = ["LIMIT_BYTES", "StateCache"]
 
 LIMIT_BYTES: Final = 10 * 10**9
 _KEY_BYTES, _END_BYTES = 16, 8
-_CHUNK_TEXTS = 256
+_CHUNK_TEXTS = 64  # at most some 100 MB in memory
 
 
 class StateCache:

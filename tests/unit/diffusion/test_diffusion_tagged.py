@@ -16,6 +16,7 @@ from workbench.diffusion.tagged import (
     TaggedData,
     TaggedText,
     emphasis,
+    states_below,
     tagged_data,
     tagged_texts,
 )
@@ -284,11 +285,12 @@ def test_no_texts_are_refused(make) -> None:
 
 def test_data_is_cached_below_the_tuned_layers_and_can_be_cut_short(tmp_path, minilm) -> None:
     frame, config = pd.DataFrame(PAIRS.values()), TaggerConfig(tuned_layers=MINILM_LAYERS)
-    whole = tagged_data(frame, config, folder=tmp_path, encoder=minilm)
+    cache = states_below(config, tmp_path)
+    whole = tagged_data(frame, cache=cache, encoder=minilm)
     assert whole._cache.encoder.id.endswith("-layer0")
     assert whole._weights.tolist() == emphasis(whole.rows).tolist()
-    few = tagged_data(frame, config, folder=tmp_path, encoder=minilm, most=3)
-    again = tagged_data(frame, config, folder=tmp_path, encoder=minilm, most=3)
+    few = tagged_data(frame, cache=cache, encoder=minilm, most=3)
+    again = tagged_data(frame, cache=cache, encoder=minilm, most=3)
     assert len(few.rows) == 3
     assert {row.text for row in few.rows} < {row.text for row in whole.rows}
     assert few.id == again.id
