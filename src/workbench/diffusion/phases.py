@@ -44,18 +44,18 @@ _SMALL = TrainingConfig(steps=120, batch_size=64, validate_every=60, warmup_step
 PHASES: Final = {
     "quickstart": Phase(
         tagger=TaggerConfig(hidden=128, tuned_layers=0),
-        training=replace(_SMALL, steps=300, validate_every=150, learning_rate=1e-2, ema_decay=0.98),
+        training=replace(_SMALL, steps=200, validate_every=100, learning_rate=1e-2, ema_decay=0.98),
         prior=PriorConfig(network="mlp", process="x0", hidden=128),
         prior_training=replace(_SMALL, batch_size=128, ema_decay=0.98),
         redirects=(),
-        measured=80,
+        measured=50,
     ),
     "quickstart-tuned": Phase(
         tagger=TaggerConfig(hidden=384, tuned_layers=2),
-        training=replace(_SMALL, ema_decay=0.97),
+        training=replace(_SMALL, steps=90, validate_every=45, ema_decay=0.97),
         prior=PriorConfig(network="mlp", process="x0", hidden=128),
         prior_training=replace(_SMALL, batch_size=128, ema_decay=0.98),
-        measured=300,
+        measured=200,
     ),
     "phase-0": Phase(
         tagger=TaggerConfig(tuned_layers=2),
