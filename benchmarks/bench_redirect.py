@@ -529,6 +529,11 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(values)), STUDENT_95 * float(np.std(values, ddof=1)) / len(values) ** 0.5
 
 
+def known(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with nothing where there is no number."""
+    return {name: "" if value != value else value for name, value in row.items()}  # noqa: PLR0124
+
+
 def table(figures: Sequence[Figures]) -> list[dict[str, Any]]:
     """Return a row per method and task."""
     rows = []
@@ -537,7 +542,7 @@ def table(figures: Sequence[Figures]) -> list[dict[str, Any]]:
         row["ms"] = float(np.mean(one.values["ms"]))
         for measured in MEASURES:
             row[measured], row[f"{measured} ±"] = interval(one.values[measured])
-        rows.append(row)
+        rows.append(known(row))
     return rows
 
 
@@ -561,7 +566,7 @@ def gains(figures: Sequence[Figures]) -> list[dict[str, Any]]:
             own = sign * np.array(one.values[measured])
             best = max((sign * np.array(each.values[measured]) for each in rivals), key=np.mean)
             row[measured], row[f"{measured} ±"] = interval(own - best)
-        rows.append(row)
+        rows.append(known(row))
     return rows
 
 

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from workbench.core.errors import DataError
 from workbench.core.identity import content_id
-from workbench.diffusion.checkpoint import SanitizerParts, reader_of
+from workbench.diffusion.checkpoint import SanitizerParts
 from workbench.diffusion.networks import Prompt
 from workbench.diffusion.prior import Prior, PriorBatch, PriorConfig, ProcessKind
+from workbench.diffusion.reader import Reader
 from workbench.diffusion.redirect import Gallery, Redirector, bare_prompt
 from workbench.diffusion.routing import Routing, fit_routing
 from workbench.diffusion.sanitizer import Sanitizer
@@ -135,6 +136,7 @@ def assemble(
     tagger: Tagger,
     prior: Prior | None,
     *,
+    reader: Reader,
     training: pd.DataFrame,
     validation: pd.DataFrame,
     encoder: Encoder,
@@ -148,6 +150,7 @@ def assemble(
     Args:
         tagger: Trained.
         prior: Trained on redirects; None leads to the safe texts nearest to the request.
+        reader: Of the tagger.
         training: Pairs; the clean sides of harmful ones are the gallery.
         validation: Pairs that neither model was trained on.
         encoder: The published encoder.
@@ -157,7 +160,6 @@ def assemble(
     Raises:
         DataError: If the validation pairs are too few.
     """
-    reader = reader_of(tagger)
     led = training[training["relation"] == "safe_rewrite"]
     texts = sorted(set(led["clean"]))
     safe = [text for text, tags in zip(texts, reader(texts), strict=True) if tags.harm < 0]

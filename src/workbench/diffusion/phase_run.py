@@ -13,11 +13,14 @@ from workbench.diffusion.checkpoint import SanitizerParts, reader_of
 from workbench.diffusion.evaluate import dewrap_losses, frontier
 from workbench.diffusion.methods import fit_ensemble, fit_methods
 from workbench.diffusion.phases import Phase
+from workbench.diffusion.reader import Reader
 from workbench.diffusion.sanitizer import Sanitizer
 from workbench.diffusion.tagged import states_below, tagged_data
+from workbench.diffusion.tagger import Tagger
 from workbench.diffusion.tagging import train_tagger
 from workbench.diffusion.trainer import TrainingMetrics
 from workbench.embedding.encoder import Encoder
+from workbench.embedding.states import StateCache
 from workbench.judge.probe import Bench
 from workbench.store.results import FrontierRow
 
@@ -40,6 +43,8 @@ class PhaseRun:
     redirects: list[dict[str, float | str]]
     """How well each prior led validation's requests to their safe texts."""
     parts: SanitizerParts
+    reader: Reader
+    """Of the tagger."""
 
     def result(self) -> dict[str, Any]:
         """Return the fields of ``store.results.TrainingResult`` that training itself decides."""
@@ -107,13 +112,14 @@ def train_phase(
     prior, redirects = best_redirects(
         rows, validation, encoder=encoder, config=phase.prior_training, processes=phase.redirects
     )
+    reader = _reader(tagger, cached["cache"])
     parts = assemble(
-        tagger, prior, training=rows, validation=validation, encoder=encoder, about=about,
-        most=phase.measured,
+        tagger, prior, reader=reader, training=rows, validation=validation, encoder=encoder,
+        about=about, most=phase.measured,
     )  # fmt: skip
     return PhaseRun(
         phase=phase, rows=rows, validation=validation, metrics=metrics, redirects=redirects,
-        parts=parts,
+        parts=parts, reader=reader,
     )  # fmt: skip
 
 
@@ -147,8 +153,8 @@ def measure_phase(
     def arrays(target: str) -> Any:
         return training_arrays(run.rows, validation=run.validation, encoder=encoder, target=target)
 
-    tagger, routing, redirector = run.parts.tagger, run.parts.routing, run.parts.redirector
-    sanitizer = Sanitizer(reader_of(tagger), routing=routing, redirector=redirector)
+    routing, redirector = run.parts.routing, run.parts.redirector
+    sanitizer = Sanitizer(run.reader, routing=routing, redirector=redirector)
     cleaners = fit_methods(methods, arrays("clean"), **trained)
     points = frontier(cleaners, sanitizer, tested, encoder=encoder, bench=bench, gains=gains)
     cores = arrays("core")
@@ -164,3 +170,10 @@ def measure_phase(
         sanitizer.reader, unwrappers, tested, published=published, encoder=encoder
     )
     return Worth(frontier=points, loss=losses.pop("tagger"), baselines=losses, spread=spread)
+
+
+def _reader(tagger: Tagger, cache: StateCache) -> Reader:
+    """Return the reader of a tagger; where no layer is its own, all runs share cached states."""
+    if tagger.config.tuned_layers:
+        return reader_of(tagger)
+    return Reader(tagger.heads, encoder=cache.encoder, cache=cache)

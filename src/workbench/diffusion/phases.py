@@ -48,11 +48,11 @@ PHASES: Final = {
         prior=PriorConfig(network="mlp", process="x0", hidden=128),
         prior_training=replace(_SMALL, batch_size=128, ema_decay=0.98),
         redirects=(),
-        measured=50,
+        measured=200,
     ),
     "quickstart-tuned": Phase(
         tagger=TaggerConfig(hidden=384, tuned_layers=2),
-        training=replace(_SMALL, steps=90, validate_every=45, ema_decay=0.97),
+        training=replace(_SMALL, steps=80, validate_every=40, ema_decay=0.97),
         prior=PriorConfig(network="mlp", process="x0", hidden=128),
         prior_training=replace(_SMALL, batch_size=128, ema_decay=0.98),
         measured=200,

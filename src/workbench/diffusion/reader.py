@@ -12,6 +12,7 @@ import torch
 
 from workbench.diffusion.tagger import Heads
 from workbench.embedding.encoder import FloatArray, MiniLM
+from workbench.embedding.states import StateCache
 from workbench.embedding.windows import merge
 
 __all__ = ["Core", "Reader", "TextTags", "find_core"]
@@ -54,11 +55,13 @@ class Reader:
     Args:
         heads: Trained heads.
         encoder: MiniLM with the layers that were trained with them.
+        cache: Of the encoder's states, for texts that are read again and again.
     """
 
-    def __init__(self, heads: Heads, *, encoder: MiniLM) -> None:
+    def __init__(self, heads: Heads, *, encoder: MiniLM, cache: StateCache | None = None) -> None:
         self.heads = heads.eval()
         self.encoder = encoder
+        self._windows = (cache or encoder).windows
 
     def __call__(self, texts: Sequence[str]) -> list[TextTags]:
         """Return the tags of each text, in order; long ones are read window by window."""
@@ -67,7 +70,7 @@ class Reader:
 
     @torch.inference_mode()
     def _read(self, texts: Sequence[str]) -> list[TextTags]:
-        several = list(self.encoder.windows(texts))
+        several = list(self._windows(texts))
         sizes = [sum(len(window.states) for window in windows) for windows in several]
         states = np.concatenate([window.states for windows in several for window in windows])
         owners = torch.repeat_interleave(torch.tensor(sizes))

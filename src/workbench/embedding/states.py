@@ -9,6 +9,7 @@ computed each time it is asked for.
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from filelock import FileLock
 
 from workbench.core.identity import text_id
-from workbench.embedding.encoder import FloatArray, MiniLM
+from workbench.embedding.encoder import FloatArray, MiniLM, Window
 from workbench.embedding.vectors import text_key
 from workbench.store.artifacts import clear_disk_errors
 
@@ -61,12 +62,22 @@ class StateCache:
         wanted = {text_key(text): text for text in texts}
         missing = [text for key, text in wanted.items() if key not in self._places]
         missing.sort(key=len)  # like lengths together
-        for start in range(0, len(missing), _CHUNK_TEXTS):
+        chunks = [
+            missing[start : start + _CHUNK_TEXTS] for start in range(0, len(missing), _CHUNK_TEXTS)
+        ]
+        # in an order of its own: of two that fill at once, each finds what the other has computed
+        random.shuffle(chunks)
+        done = 0
+        for chunk in chunks:
+            self._refresh()
             if self._ends[-1] >= self._limit_rows:
                 return
-            self._append(missing[start : start + _CHUNK_TEXTS])
+            left = [text for text in chunk if text_key(text) not in self._places]
+            if left:
+                self._append(left)
+            done += len(chunk)
             if tell:
-                tell(min(start + _CHUNK_TEXTS, len(missing)), len(missing))
+                tell(done, len(missing))
 
     def get(self, texts: Sequence[str]) -> list[FloatArray]:
         """Return the states of each text, its windows end to end, ``(tokens, dim)``."""
@@ -83,6 +94,15 @@ class StateCache:
             )
             found.append(rows.astype(np.float32))
         return found
+
+    def windows(self, texts: Sequence[str]) -> Iterator[list[Window]]:
+        """Give the windows of each text as :meth:`MiniLM.windows` does, computed once and kept."""
+        self.fill(texts)
+        spans = self.encoder.spans(texts)
+        for text, several in zip(texts, spans, strict=True):
+            edges = np.cumsum([len(one) for one in several])[:-1]
+            states = np.split(self.get([text])[0], edges)
+            yield list(map(Window, states, several))
 
     def _compute(self, texts: Sequence[str]) -> Iterator[npt.NDArray[np.float16]]:
         for several in self.encoder.windows(texts):

@@ -113,6 +113,19 @@ def test_an_untrained_prior_is_the_identity(process: str) -> None:
         assert float(cosines.min()) > (0.999 if process == "hypotheses" else 1 - 1e-6)
 
 
+@pytest.mark.parametrize("process", PROCESSES)
+def test_gated_tokens_move_answers_by_themselves_where_clean_residuals_are_said(
+    process: str,
+) -> None:
+    prior = make(process, network="gate")
+    nn.init.normal_(prior.network.gate.score.weight)
+    prompt = prompts()._replace(tokens=noise(6, 5, DIM), mask=torch.ones(6, 5).bool())
+    sampler = next(iter(prior.config.samplers), None)
+    found = prior.sample(prompt, sampler=sampler, steps=3)[:, 0]
+    moved = float((found * prompt.pooled).sum(dim=-1).mean()) < 0.98
+    assert moved == (process not in ("eps", "v"))
+
+
 @pytest.mark.parametrize(("process", "sampler"), WAYS)
 def test_answers_are_unit_vectors_that_the_seed_decides(process: str, sampler: str | None) -> None:
     prior, prompt = make(process, shaken=True), prompts()

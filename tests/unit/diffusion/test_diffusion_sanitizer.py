@@ -271,6 +271,7 @@ def test_what_is_known_of_a_prompt_goes_with_its_request(make) -> None:
 def assembled(trained, halves, minilm):
     training, validation = halves
     options = {"training": training, "validation": validation, "encoder": minilm, "most": 3_000}
+    options["reader"] = reader_of(trained[1])
     parts = assemble(trained[1], None, about={"a": 1}, **options)
     sanitizer = Sanitizer(
         reader_of(parts.tagger), routing=parts.routing, redirector=parts.redirector
@@ -303,5 +304,6 @@ def test_a_gallery_is_as_a_checkpoint_keeps_it(assembled) -> None:
 def test_too_few_texts_of_validation_are_refused(trained, halves, minilm) -> None:
     training, validation = halves
     options = {"training": training, "validation": validation, "encoder": minilm, "about": {}}
+    options["reader"] = reader_of(trained[1])
     with pytest.raises(DataError, match="of validation choose the routing"):
         assemble(trained[1], None, most=25, **options)

@@ -76,7 +76,29 @@ def test_progress_counts_to_the_end(tmp_path, encoder, monkeypatch) -> None:
     monkeypatch.setattr("workbench.embedding.states._CHUNK_TEXTS", 2)
     told = []
     StateCache(tmp_path, encoder).fill(TEXTS, tell=lambda *counts: told.append(counts))
-    assert told == [(2, 5), (4, 5), (5, 5)]
+    counts = [done for done, _ in told]
+    assert sorted(np.diff([0, *counts])) == [1, 2, 2]  # in any order
+    assert {total for _, total in told} == {5} == {counts[-1]}
+
+
+def test_who_fills_beside_another_computes_only_what_that_left(
+    tmp_path, encoder, monkeypatch
+) -> None:
+    monkeypatch.setattr("workbench.embedding.states._CHUNK_TEXTS", 2)
+    other, cache = StateCache(tmp_path, encoder), StateCache(tmp_path, encoder)
+    cache.fill(TEXTS, tell=lambda *_: other.fill(TEXTS))
+    assert sorted(encoder.computed) == sorted(TEXTS)
+    assert is_right(cache, encoder)
+
+
+def test_windows_are_those_of_the_encoder_computed_once(tmp_path, encoder) -> None:
+    cache = StateCache(tmp_path, MiniLM(layers=0))
+    for _ in range(2):
+        given = list(cache.windows(TEXTS))
+        for own, those in zip(given, encoder.encoder.windows(TEXTS), strict=True):
+            for one, other in zip(own, those, strict=True):
+                np.testing.assert_array_equal(one.states, other.states.astype(np.float16))
+                np.testing.assert_array_equal(one.spans, other.spans)
 
 
 @pytest.mark.parametrize("name", FILES)
