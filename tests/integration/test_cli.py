@@ -72,6 +72,8 @@ def test_dry_run_starts_nothing(tmp_path):
         (["status", "nothing"], "never ran here"),
         (["report", "nothing"], "never ran here"),
         (["sanitize", "--model", "none", "x"], "no model 'none'"),
+        (["sanitize", "--context", "fun", "x"], "context is 'fun'; known: educational"),
+        (["sanitize", "--detail", "2", "x"], "detail is 2.0; it must be in"),
         (["cost", "show", "nothing"], "never ran here"),
         (["cost", "reprice", "--price-file", "none.json"], "price file none.json"),
         (["cost", "show", "--prometheus", "none/x.prom"], "none/x.prom"),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from workbench.core.errors import DataError
 from workbench.core.identity import content_id
 from workbench.diffusion.checkpoint import SanitizerParts
+from workbench.diffusion.condition import CONTEXTS, Condition
 from workbench.diffusion.networks import Prompt
 from workbench.diffusion.prior import Prior, PriorBatch, PriorConfig, ProcessKind
 from workbench.diffusion.reader import Reader
@@ -48,15 +49,16 @@ class RedirectData:
     """
 
     def __init__(self, frame: pd.DataFrame, *, encoder: Encoder) -> None:
-        led = frame[frame["relation"] == "safe_rewrite"][["core", "clean"]].drop_duplicates()
-        led = led[led["core"] != ""]
+        led = frame[(frame["relation"] == "safe_rewrite") & (frame["core"] != "")]
+        led = led.drop_duplicates(["core", "clean"])
         if led.empty:
             raise DataError("no pair leads a harmful request to a safe one; grow the pair set")
         self.requests = led["core"].tolist()
         self.redirects = led["clean"].tolist()
         target = torch.from_numpy(np.ascontiguousarray(encoder.encode(self.redirects)))
-        self.whole = PriorBatch(bare_prompt(encoder.encode(self.requests)), target)
-        self.id = content_id([encoder.id, self.requests, self.redirects])
+        prompt = bare_prompt(encoder.encode(self.requests), _conditions(led))
+        self.whole = PriorBatch(prompt, target)
+        self.id = content_id([encoder.id, self.requests, self.redirects, prompt.condition.tolist()])
 
     def nearest(self, requests: Sequence[str], vectors: FloatArray) -> float:
         """Return the mean cosine of vectors to the nearest safe text of the request of each."""
@@ -79,6 +81,22 @@ class RedirectData:
         """Return requests and redirects."""
         prompt = Prompt(*(one[rows] for one in self.whole.prompt))
         return PriorBatch(prompt, self.whole.target[rows])
+
+
+def _conditions(led: pd.DataFrame) -> list[Condition]:
+    """Return what is known of each row; the longer a redirect among all, the more detail it has."""
+    words = led["clean"].map(lambda text: len(text.split()))
+    details = (words.rank(method="average") - 1) / max(len(led) - 1, 1)
+    known = zip(led["context"], led["domain"], led["language"], details, strict=True)
+    return [
+        Condition(
+            context=context if context in CONTEXTS else "",
+            domain=domain,
+            language=language,
+            detail=float(detail),
+        )
+        for context, domain, language, detail in known
+    ]
 
 
 def train_redirects(

@@ -64,10 +64,11 @@ PHASES: Final = {
         prior_training=TrainingConfig(steps=2_000, batch_size=32, ema_decay=0.995),
     ),
     "phase-1": Phase(
-        tagger=TaggerConfig(tuned_layers=2),
+        tagger=TaggerConfig(tuned_layers=3),
         training=TrainingConfig(steps=1_500, batch_size=64, warmup_steps=100, ema_decay=0.998),
         prior=PriorConfig(network="mlp", process="x0", hidden=512, levels=1_000),
-        prior_training=TrainingConfig(steps=20_000, batch_size=128),
+        prior_training=TrainingConfig(steps=4_000, batch_size=128),
+        measured=1_000,
     ),
     "phase-2": Phase(
         tagger=TaggerConfig(tuned_layers=3),

@@ -112,6 +112,7 @@ def frame() -> pd.DataFrame:
             }
         )
     for row in rows:
+        row |= {"context": "general", "domain": "general", "language": "en"}
         row["id"] = text_id(row["adversarial"], row["clean"])
     return pd.DataFrame(rows)
 

@@ -9,7 +9,7 @@ import torch
 
 from workbench.core.errors import DataError
 from workbench.diffusion.assemble import RedirectData, best_redirects, train_redirects
-from workbench.diffusion.condition import CONDITION_DIM, Condition
+from workbench.diffusion.condition import CONDITION_DIM, Condition, condition_rows
 from workbench.diffusion.prior import PROCESSES, Prior, PriorConfig
 from workbench.diffusion.redirect import Gallery, Redirector, bare_prompt
 from workbench.diffusion.training_config import TrainingConfig
@@ -83,7 +83,8 @@ def test_what_is_known_beside_the_vector_counts() -> None:
 
 
 def led(core: str, clean: str, relation: str = "safe_rewrite") -> dict[str, str]:
-    return {"core": core, "clean": clean, "relation": relation}
+    known = {"context": "educational", "domain": "medical", "language": "en"}
+    return {"core": core, "clean": clean, "relation": relation} | known
 
 
 PAIRS = pd.DataFrame(
@@ -91,6 +92,10 @@ PAIRS = pd.DataFrame(
      led("how to forge", "who forged first"), led("how to rob", "how banks are safe"),
      led("", "nothing asked"), led("how to bake", "how to bake", "identity")]
 )  # fmt: skip
+
+
+DETAILS = (0.75, 0.0, 0.75)
+"""By the number of words of the safe texts, 4, 3 and 4: ranks among all."""
 
 
 def test_only_safe_rewrites_of_known_requests_teach_where_to_lead(encoder) -> None:
@@ -105,6 +110,11 @@ def test_only_safe_rewrites_of_known_requests_teach_where_to_lead(encoder) -> No
     np.testing.assert_array_equal(rows.prompt.pooled, requests)
     np.testing.assert_array_equal(
         rows.target, encoder.encode(["how banks are safe", "how coins are made"])
+    )
+    known = {"context": "educational", "domain": "medical", "language": "en"}
+    assert torch.equal(
+        data.whole.prompt.condition,
+        condition_rows([Condition(**known, detail=detail) for detail in DETAILS]),
     )
     drawn = data.draw(200, torch.Generator().manual_seed(0))
     assert set(drawn.tolist()) == {0, 1, 2}
