@@ -93,7 +93,7 @@ def figures(
         "precision": precision,
         "ms": round(1000 * wall_s, 2),
         "limit_ms": limit,
-        "kwh_estimated": estimate(cpu_s).kwh,
+        "microwatt_hours": 1e9 * estimate(cpu_s).kwh,
         "share_of_claimed_kwh": round(estimate(cpu_s).kwh / CLAIMED_KWH, 5),
     }
 

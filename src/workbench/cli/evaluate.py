@@ -53,6 +53,10 @@ _PARTS = (
     help="Columns of the file that are called otherwise, e.g. prompt=text,harmful=label.",
 )  # fmt: skip
 @click.option("--gains", default="0.5,1,2,4", show_default=True, help="Points of the frontier.")
+@click.option(
+    "--precision", type=click.Choice(["float32", "int8"]), default="float32", show_default=True,
+    help="Of the encoder; int8 is faster and needs the extra 'onnx'.",
+)  # fmt: skip
 @click.option("--limit", type=click.IntRange(1), help="Prompts to draw at random.  [all]")
 @click.option("--seed", default=0, show_default=True, help="Decides all that is drawn.")
 @click.option(
@@ -63,7 +67,7 @@ _PARTS = (
 @click.option("--out", type=click.Path(path_type=Path), help="Write all figures to this file.")
 def evaluate(
     checkpoints: tuple[str, ...], *, data: str, splits: tuple[str, ...], columns: str, gains: str,
-    limit: int | None, seed: int, judge: str | None, as_json: bool,
+    precision: Any, limit: int | None, seed: int, judge: str | None, as_json: bool,
     out: Path | None,
 ) -> None:  # fmt: skip
     """Measure a sanitizer on labelled prompts.
@@ -100,7 +104,7 @@ def evaluate(
     results = []
     with progress_bar("texts", as_json=as_json) as tell:
         for folder in folders:
-            sanitizer = Sanitizer.load(folder, judge=inside)
+            sanitizer = Sanitizer.load(folder, precision=precision, judge=inside)
             redirects = sanitizer.redirector.gallery.texts
             results.append(
                 evaluate_sanitizer(

@@ -14,7 +14,7 @@ from torch import Tensor
 from workbench.core.errors import ConfigError, DataError
 from workbench.diffusion.trainer import TrainingMetrics
 
-__all__ = ["Round", "Weights", "hard_rows", "rounds"]
+__all__ = ["Round", "Weights", "hard_rows", "rounds", "together"]
 
 Data = TypeVar("Data")
 Weights = Mapping[str, Tensor]
@@ -105,6 +105,29 @@ def rounds(
         best = _best(done)
         done.append(Round(number, *train_once(mine(best.weights), best.weights)))
     return _best(done), done
+
+
+def together(best: Round, done: Sequence[Round]) -> TrainingMetrics:
+    """Return the metrics of the best round, with the steps, time and work of all of them."""
+    curve, steps = [], 0
+    for one in done:
+        curve += [point | {"step": point["step"] + steps} for point in one.metrics["curve"]]
+        steps += one.metrics["steps"]
+    before = sum(one.metrics["steps"] for one in done[: best.number])
+    train_s = sum(one.metrics["train_s"] for one in done)
+    samples = sum(one.metrics["samples_per_s"] * one.metrics["train_s"] for one in done)
+    return {
+        **best.metrics,
+        "initial": done[0].metrics["initial"],
+        "curve": curve,
+        "steps": steps,
+        "best_step": best.metrics["best_step"] + before,
+        "train_s": train_s,
+        "cpu_s": sum(one.metrics["cpu_s"] for one in done),
+        "samples_per_s": samples / train_s,
+        "flops": sum(one.metrics["flops"] for one in done),
+        "notes": [note for one in done for note in one.metrics["notes"]],
+    }
 
 
 def _best(done: list[Round]) -> Round:

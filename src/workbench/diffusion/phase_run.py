@@ -107,6 +107,7 @@ def train_phase(
         phase.training,
         data=tagged_data(rows, **cached),
         validation=tagged_data(validation, **cached, most=phase.measured),
+        rounds=phase.rounds,
         folder=home / "checkpoints",
     )
     prior, redirects = best_redirects(

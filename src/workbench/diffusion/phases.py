@@ -19,10 +19,12 @@ class Phase:
 
     tagger: TaggerConfig
     training: TrainingConfig
-    """Of the tagger."""
+    """Of the tagger, each round."""
     prior: PriorConfig
     """The roadmap's diffusion on vectors, beside its baselines."""
     prior_training: TrainingConfig
+    rounds: int = 1
+    """Of the tagger's training; each after the first draws what the one before got wrong."""
     members: int = 1
     """Priors of the ensemble."""
     encoder: str = "minilm"
@@ -36,7 +38,7 @@ class Phase:
         """Return plain JSON values."""
         parts = ("tagger", "training", "prior", "prior_training")
         configs = {name: getattr(self, name).to_json() for name in parts}
-        plain = {"members": self.members, "encoder": self.encoder, "measured": self.measured}
+        plain = {name: getattr(self, name) for name in ("rounds", "members", "encoder", "measured")}
         return configs | plain | {"redirects": list(self.redirects)}
 
 

@@ -20,7 +20,7 @@ from workbench.embedding.encoder import FloatArray
 
 __all__ = [
     "Guess", "Prediction", "add_bridge_noise", "add_noise", "apply_correction", "guess_loss",
-    "interpolate", "prediction_target", "to_clean", "to_latent",
+    "prediction_target", "to_clean", "to_latent",
 ]  # fmt: skip
 
 PromptT = TypeVar("PromptT")
@@ -113,25 +113,6 @@ def to_clean(
     if prediction == "eps":
         return (noisy - (1 - kept).sqrt() * output) / kept.sqrt()
     return kept.sqrt() * noisy - (1 - kept).sqrt() * output
-
-
-def interpolate(
-    prompt: Float[Tensor, "batch dim"],
-    residual: Float[Tensor, "batch dim"],
-    *,
-    generator: torch.Generator,
-) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]]:
-    """Return random points between random pairs of a batch, both sides alike.
-
-    With few pairs the network otherwise learns them by heart within a hundred steps.
-
-    Source:
-        Zhang et al. 2018, arXiv:1710.09412, eq. 1 with alpha = 1.
-    """
-    partner = torch.randperm(len(prompt), generator=generator)
-    share = torch.rand(len(prompt), 1, generator=generator)
-    mixed = torch.lerp(prompt[partner], prompt, share)
-    return mixed, torch.lerp(residual[partner], residual, share)
 
 
 def guess_loss(

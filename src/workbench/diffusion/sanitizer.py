@@ -132,7 +132,7 @@ class Sanitizer:
             conditions: What is known beside the texts, one each; none where nothing is.
 
         Raises:
-            ConfigError: If the gain is negative or not finite.
+            ConfigError: If the gain is negative or not finite, or conditions are too few or many.
         """
         spent = dict.fromkeys(_STAGES, 0.0)
         sightings = self.look(prompts, spent=spent)
@@ -174,6 +174,8 @@ class Sanitizer:
         """Return what becomes of prompts that were looked at; args, errors as :meth:`__call__`."""
         if not 0 <= gain < math.inf:
             raise ConfigError(f"gain is {gain}; give a number >= 0")
+        if conditions and len(conditions) != len(prompts):
+            raise ConfigError(f"{len(conditions)} conditions for {len(prompts)} prompts")
         spent = dict.fromkeys(_STAGES, 0.0) if spent is None else spent
         results = [
             self._routed(prompt, seen, gain=gain)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,17 +134,21 @@ class TaggedData:
         totals = np.array([len(several) * max(several) for several in self._lengths])
         self._order = np.argsort(totals, kind="stable")
         self._counts = np.maximum(_BATCH_TOKENS // totals[self._order], 1)
-        self._chosen = np.ones(len(rows)) if weights is None else np.asarray(weights)
         self._stretches = list(_stretches(self._counts))
-        self._shares = [self._chosen[self._order[own]].sum() for own in self._stretches]
-        self._weights = weights
+        self.weights = np.ones(len(rows)) if weights is None else np.asarray(weights)
 
     @property
     def id(self) -> str:
         """Hash of texts, labels, weights and encoder."""
         labels = [(row.text, row.core, row.harmful, row.wrapped) for row in self.rows]
-        weighed = "" if self._weights is None else self._weights.tobytes().hex()
-        return content_id([self._cache.encoder.id, text_id(weighed), labels])
+        weighed = text_id(self.weights.tobytes().hex())
+        return content_id([self._cache.encoder.id, weighed, labels])
+
+    def weighted(self, weights: npt.NDArray[np.float64]) -> TaggedData:
+        """Return the same rows, drawn as often as other weights say."""
+        other = copy.copy(self)
+        other.weights = weights
+        return other
 
     def draw(self, size: int, generator: torch.Generator) -> Int[Tensor, " rows"]:
         """Return the rows of one batch of like lengths, at most ``size``."""
@@ -154,11 +159,12 @@ class TaggedData:
             ]
         )
         # a batch of short texts holds more of them, so it must come less often
-        each = np.cumsum(np.array(self._shares) / most)
+        shares = np.array([self.weights[self._order[own]].sum() for own in self._stretches])
+        each = np.cumsum(shares / most)
         place = float(torch.rand(1, generator=generator, dtype=torch.float64)) * each[-1]
         number = min(int(np.searchsorted(each, place, side="right")), len(each) - 1)
         rows = self._order[self._stretches[number]]
-        weights = torch.from_numpy(self._chosen[rows])
+        weights = torch.from_numpy(self.weights[rows])
         count = min(int(most[number]), int((weights > 0).sum()))
         return torch.from_numpy(rows)[torch.multinomial(weights, count, generator=generator)]
 
@@ -193,12 +199,13 @@ class TaggedData:
             target=self._targets[self._core[rows]],
         )
 
-    def batches(self) -> Iterator[TaggerBatch]:
-        """Give every row once, in order of length."""
+    def batches(self) -> Iterator[tuple[npt.NDArray[np.int64], TaggerBatch]]:
+        """Give every row once, in order of length: their numbers, and the tensors."""
         place = 0
         while place < len(self._order):
             count = int(self._counts[min(place + int(self._counts[place]), len(self._order)) - 1])
-            yield self.batch(torch.from_numpy(self._order[place : place + count]))
+            rows = self._order[place : place + count]
+            yield rows, self.batch(torch.from_numpy(rows))
             place += count
 
     def _split(

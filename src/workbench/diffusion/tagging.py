@@ -6,16 +6,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from workbench.diffusion.callbacks import Progress
+from workbench.diffusion.mining import Weights, hard_rows, together
+from workbench.diffusion.mining import rounds as in_rounds
 from workbench.diffusion.tagged import TaggedData
 from workbench.diffusion.tagger import Tagger, TaggerConfig
 from workbench.diffusion.trainer import TrainingMetrics, train
 from workbench.diffusion.training_config import TrainingConfig
 
 __all__ = ["tagger_errors", "train_tagger"]
+
+Array = npt.NDArray[np.float64]
 
 
 def train_tagger(
@@ -24,6 +30,7 @@ def train_tagger(
     *,
     data: TaggedData,
     validation: TaggedData,
+    rounds: int = 1,
     folder: Path | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> tuple[TrainingMetrics, Tagger]:
@@ -34,6 +41,8 @@ def train_tagger(
         training: How.
         data: Texts to train on.
         validation: Texts of other requests.
+        rounds: Each after the first goes on from the best weights so far, and draws the texts
+            more often whose harm these get wrong.
         folder: Where to keep a checkpoint until training ends, and to resume from it.
         progress: Told every few steps.
 
@@ -48,10 +57,32 @@ def train_tagger(
     def validate(model: nn.Module) -> dict[str, float]:
         return tagger_errors(cast("Tagger", model), validation)
 
-    metrics = train(
-        tagger, data, training, validate=validate, metric="error", folder=folder, progress=progress
-    )
-    return metrics, tagger
+    def train_once(weights: Array | None, start: Weights | None) -> tuple[TrainingMetrics, Weights]:
+        drawn = data if weights is None else data.weighted(weights)
+        metrics = train(
+            tagger, drawn, training, validate=validate, metric="error", folder=folder,
+            progress=progress, start=start,
+        )  # fmt: skip
+        return metrics, {name: one.clone() for name, one in tagger.state_dict().items()}
+
+    def mine(weights: Weights) -> Array:
+        tagger.load_state_dict(weights)
+        return data.weights * _hard(tagger, data)
+
+    best, done = in_rounds(train_once, mine, rounds)
+    tagger.load_state_dict(best.weights)
+    return together(best, done), tagger
+
+
+@torch.no_grad()
+def _hard(tagger: Tagger, data: TaggedData) -> Array:
+    """Return how often to draw each text, relative to now."""
+    harm = np.empty(len(data.rows))
+    for rows, batch in data.batches():
+        tags = tagger(batch.states, batch.mask, batch.owners, texts=len(batch.harmful))
+        harm[rows] = tags.harm.numpy()
+    harmful, families = zip(*((row.harmful, row.family) for row in data.rows), strict=True)
+    return hard_rows(harm, harmful=harmful, families=families).numpy()
 
 
 @torch.no_grad()
@@ -66,7 +97,7 @@ def tagger_errors(tagger: Tagger, data: TaggedData) -> dict[str, float]:
     labels: list[Tensor] = []
     gaps: list[Tensor] = []
     found = wrong = missed = 0
-    for batch in data.batches():
+    for _, batch in data.batches():
         tags = tagger(batch.states, batch.mask, batch.owners, texts=len(batch.harmful))
         harm.append(tags.harm)
         labels.append(batch.harmful)

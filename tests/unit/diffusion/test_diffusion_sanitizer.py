@@ -262,6 +262,8 @@ def test_what_is_known_of_a_prompt_goes_with_its_request(make) -> None:
     make(redirector=recorded)(PROMPTS, conditions=conditions)
     make(redirector=recorded)(PROMPTS)
     assert known == [[conditions[2], conditions[3]], []]
+    with pytest.raises(ConfigError, match="1 conditions for"):
+        make()(PROMPTS, conditions=conditions[:1])
 
 
 # trained and assembled

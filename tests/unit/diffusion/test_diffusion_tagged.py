@@ -254,11 +254,11 @@ def test_short_texts_are_drawn_as_often_as_long_ones(make, monkeypatch) -> None:
 def test_in_order_every_row_comes_exactly_once_within_the_budget(make, monkeypatch) -> None:
     monkeypatch.setattr(tagged, "_BATCH_TOKENS", 100)
     data = make([*lengths(40)[::-1], told(FILLER)])
-    found = list(data.batches())
+    numbers, found = zip(*data.batches(), strict=True)
+    assert sorted(np.concatenate(numbers).tolist()) == list(range(41))
     targets = torch.cat([rows.target for rows in found])
     wanted = data.batch(torch.from_numpy(data._order)).target
     assert torch.equal(targets, wanted)
-    assert sorted(data._order.tolist()) == list(range(41))
     for rows in found:
         assert len(rows.harmful) == 1 or rows.mask.numel() <= 100
     assert len(found) < 41
@@ -288,7 +288,7 @@ def test_data_is_cached_below_the_tuned_layers_and_can_be_cut_short(tmp_path, mi
     cache = states_below(config, tmp_path)
     whole = tagged_data(frame, cache=cache, encoder=minilm)
     assert whole._cache.encoder.id.endswith("-layer0")
-    assert whole._weights.tolist() == emphasis(whole.rows).tolist()
+    assert whole.weights.tolist() == emphasis(whole.rows).tolist()
     few = tagged_data(frame, cache=cache, encoder=minilm, most=3)
     again = tagged_data(frame, cache=cache, encoder=minilm, most=3)
     assert len(few.rows) == 3

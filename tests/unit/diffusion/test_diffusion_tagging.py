@@ -70,3 +70,24 @@ def test_the_same_seed_gives_the_same_tagger(held: TaggedData) -> None:
     before = torch.get_rng_state()
     assert len({content_id(weights(seed)) for seed in (0, 0, 1)}) == 2
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_second_round_goes_on_and_draws_what_the_first_got_wrong(halves, cache, minilm) -> None:
+    data, held = (TaggedData(tagged_texts(half), cache=cache, encoder=minilm) for half in halves)
+    seen = []
+
+    def watched(weights):
+        seen.append(weights)
+        return TaggedData.weighted(data, weights)
+
+    data.weighted = watched
+    training = TrainingConfig(steps=4, batch_size=8, validate_every=2, learning_rate=1e-2)
+    metrics, tagger = train_tagger(CONFIG, training, data=data, validation=held, rounds=3)
+    assert [point["step"] for point in metrics["curve"]] == [2, 4, 6, 8, 10, 12]
+    assert metrics["steps"] == 12
+    assert tagger_errors(tagger, held) == pytest.approx(metrics["validation"])
+    assert metrics["best"] == min(point["error"] for point in metrics["curve"])
+    assert len(seen) == 2
+    for weights in seen:
+        assert np.mean(weights) == pytest.approx(1)
+        assert 0.2 < np.mean(weights > 1) < 0.4
