@@ -741,9 +741,13 @@ def fill(
 ) -> None:
     """Put an experiment of these results into the store, as the runner would."""
     members: dict[str, list[str | None]] = {}
+    ids = f"run-{experiment.encode('ascii', 'ignore').hex()[:12]}"
     for step, found in steps.items():
         for position, result in enumerate(found):
-            run_id = f"run-{experiment.encode('ascii', 'ignore').hex()[:12]}-{step}-{position}"
+            run_id = f"{ids}-{step}-{position}"
+            if "points" in result:
+                for place, point in enumerate(result["points"]):
+                    point["run_id"] = f"{ids}-train-{place}"
             axes = (
                 f"seed={result['seed']},wrapper_families={position // 3}" if step == "train" else ""
             )

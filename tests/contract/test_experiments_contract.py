@@ -11,6 +11,7 @@ import pytest
 
 from workbench.core.errors import ConfigError
 from workbench.core.settings import read_settings
+from workbench.diffusion.phases import phase
 from workbench.notebook.experiment import load_experiment
 from workbench.notebook.runner import Runner, plan
 from workbench.report.html import render
@@ -71,6 +72,21 @@ def test_it_can_be_planned_in_a_store_of_its_own(file, store):
     assert due == {name for name, step in experiment.steps.items() if not step.needs}
     assert {event.kind for event in events} <= {"due", "waiting"}
     assert store.runs.find() == []
+
+
+PHASE_FILES = [file for file in EXPERIMENTS if re.fullmatch(r"phase\d", file.stem)]
+
+
+@pytest.mark.parametrize("file", PHASE_FILES, ids=lambda file: file.stem)
+def test_a_phase_has_a_rehearsal_with_fewer_runs_and_the_encoder_that_is_here(file, store):
+    whole, small = (load_experiment(file, rehearsal=flag) for flag in (False, True))
+    assert small.name == f"{whole.name}-rehearsal"
+    assert small.steps.keys() == whole.steps.keys()
+    assert len(plan(small, store)) < len(plan(whole, store))
+    told = small.steps["train"].parameters
+    shipped = phase(told["preset"]).encoder == "minilm"
+    assert shipped or told["encoder"] == "minilm"
+    assert small.steps["pairs"].parameters["target_pairs"] <= 5_000
 
 
 def run(store):

@@ -70,7 +70,7 @@ def shared_pairs(frame: pd.DataFrame, *, smallest: int) -> int:
 
 
 def select_pairs(
-    frame: pd.DataFrame, *, wrapper_families: int, pairs: int, seed: int
+    frame: pd.DataFrame, *, wrapper_families: int, pairs: int, seed: int, requests: int = 0
 ) -> pd.DataFrame:
     """Return the rows to train on: ``pairs`` wrapped ones, and all unwrapped ones.
 
@@ -82,11 +82,14 @@ def select_pairs(
         frame: Columns of a pair set; only split ``train`` is looked at.
         wrapper_families: How many families to use; 0 takes all.
         pairs: Wrapped pairs in all; 0 or less takes all that the families have.
-        seed: Order of families and of pairs within them.
+        seed: Order of requests, of families and of pairs within them.
+        requests: Unique requests, with and without wrappers; 0 takes all.
 
     Raises:
-        ConfigError: If there are fewer families or pairs than asked for.
+        ConfigError: If there are fewer requests, families or pairs than asked for.
     """
+    if requests:
+        frame = _of_requests(frame, requests, seed=seed)
     wrapped = _wrapped(frame)
     names = sorted(set(wrapped["wrapper_family"]), key=lambda one: _order(seed, one))
     wrapper_families = wrapper_families or len(names)
@@ -105,6 +108,13 @@ def select_pairs(
     taken = shuffled.loc[turn.sort_values(kind="stable").index[: pairs or None]]
     plain = (frame["split"] == "train") & ~_wears(frame)
     return frame[frame.index.isin(taken.index) | plain]
+
+
+def _of_requests(frame: pd.DataFrame, count: int, *, seed: int) -> pd.DataFrame:
+    groups = set(frame["group"][frame["split"] == "train"])
+    if not 1 <= count <= len(groups):
+        raise ConfigError(f"requests is {count}; the pair set trains on {len(groups)}")
+    return frame[frame["group"].isin(sorted(groups, key=lambda one: _order(seed, one))[:count])]
 
 
 def encode_pairs(

@@ -27,7 +27,7 @@ _PARTS = {
     "norm": ("output.LayerNorm",),
 }
 """Our name → names as published, side by side."""
-_LINEAR = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001 - what torch.compile uses on CPUs
+_HAS_ONE_DNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
 class EncoderLayer(nn.Module):
@@ -114,7 +114,7 @@ class _OneDnn(torch.autograd.Function):
 
 class _Linear(nn.Linear):
     def forward(self, states: Tensor) -> Tensor:
-        if states.device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        if states.device.type == "cpu" and _HAS_ONE_DNN:
             product: Tensor = _OneDnn.apply(  # type: ignore[no-untyped-call]
                 states, self.weight, self.bias
             )
@@ -123,14 +123,20 @@ class _Linear(nn.Linear):
 
 
 def _product(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    product: Tensor = _LINEAR(states, weight, bias, "none", [], "")
+    # what torch.compile uses on CPUs
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(  # noqa: SLF001
+        states, weight, bias, "none", [], ""
+    )
     return product
 
 
-@register_flop_formula(_LINEAR)
 def _flops(states: Any, weight: Any, *_: Any, **__: Any) -> int:
     """Return the operations of a product, which torch does not count by itself."""
     rows = 1
     for size in states[:-1]:
         rows *= size
     return 2 * rows * int(weight[0]) * int(weight[1])
+
+
+if _HAS_ONE_DNN:  # torch for macOS is built without
+    register_flop_formula(torch.ops.mkldnn._linear_pointwise)(_flops)  # noqa: SLF001

@@ -59,7 +59,23 @@ def test_selection_is_balanced_and_depends_on_the_seed_only(frame: pd.DataFrame)
     assert sorted(counts) == [4, 4, 4, 4, 4, 5]
 
 
+def test_requests_are_nested_too_and_come_with_and_without_wrappers(frame: pd.DataFrame) -> None:
+    grouped = frame.assign(group=frame["core"])
+    picked = [
+        set(select_pairs(grouped, wrapper_families=0, pairs=-1, seed=1, requests=count).group)
+        for count in (5, 15)
+    ]
+    assert picked[0] < picked[1]
+    assert [len(one) for one in picked] == [5, 15]
+    rows = select_pairs(grouped, wrapper_families=0, pairs=-1, seed=1, requests=5)
+    train = grouped[grouped.split == "train"]
+    assert set(rows.id) == set(train.id[train.group.isin(picked[0])])
+
+
 def test_too_many_families_or_pairs_are_refused(frame: pd.DataFrame) -> None:
+    grouped = frame.assign(group=frame["core"])
+    with pytest.raises(ConfigError, match="requests is 99; the pair set trains on 32"):
+        select_pairs(grouped, wrapper_families=0, pairs=0, seed=0, requests=99)
     for families in (-1, 10):
         with pytest.raises(ConfigError, match="choose 1 to 9"):
             select_pairs(frame, wrapper_families=families, pairs=0, seed=0)

@@ -55,6 +55,18 @@ def test_forecast_and_seeds_are_in_the_law(store: Store) -> None:
     assert [40] in [trace["x"] for trace in law.spec["data"]]
 
 
+def test_each_axis_has_its_law_and_its_runs(store: Store) -> None:
+    steps = made.results()
+    laws = steps.pop("laws")
+    other = made.laws(steps["train"][:9]) | {"axis": "pairs"}
+    drawn = figures_of(store, steps | {"other": [other], "laws": laws})
+    found = {one.name: one for one in drawn if one.name.startswith("law")}
+    assert list(found) == ["law", "law-pairs"]
+    assert found["law"].footer.startswith("12 runs")
+    assert found["law-pairs"].footer.startswith("9 runs")
+    assert "by pairs" in found["law-pairs"].title
+
+
 def test_methods_that_diffuse_share_a_color_and_no_two_methods_a_mark() -> None:
     diffusion, others = ("x0", "eps", "v", "bridge"), ("sanitizer", "identity", "constant", "ridge")
     others += ("mlp", "hypotheses")

@@ -75,6 +75,7 @@ def page(evidence: Evidence) -> Page | None:
     if laws is None:
         notes = [unfinished("No law is fitted yet", "laws")]
         return Page(name="scaling", notes=notes, sections=[Section("Training runs", runs)])
+    others = evidence.results("laws")[:-1]
     claims: list[Block] = []
     if laws["claims"]:
         claimed = records("Targets of the roadmap (claimed — metric incompatible)", laws["claims"])
@@ -89,8 +90,9 @@ def page(evidence: Evidence) -> Page | None:
         finding=_finding(laws, axis=axis),
         facts=_facts(laws, axis),
         sections=[
-            Section("The law", _law(evidence, laws, training, axis)),
+            Section("The law", _law(evidence, laws)),
             Section("Can it be believed, and what comes next", _ahead(laws, axis)),
+            Section("Along other axes", [_figure(evidence, one) for one in others]),
             Section("Training runs", runs),
             Section("What the roadmap claimed", claims),
         ],
@@ -138,24 +140,30 @@ def _by_x(laws: Mapping[str, Any]) -> dict[float, list[float]]:
     return by_x
 
 
-def _law(evidence: Evidence, laws: Mapping[str, Any], training: Rows, axis: str) -> list[Block]:
+def _figure(evidence: Evidence, laws: Mapping[str, Any]) -> Figure:
+    axis, points = words(laws["axis"]), laws["points"]
+    known = {one["run_id"] for one in points}
+    runs = [one for one in evidence.results("training") if one["run_id"] in known]
     baselines = ", ".join(f"{name} {cell(loss)}" for name, loss in laws["baselines"].items())
     sizes: Heads = {
         axis.capitalize(): lambda item: Number(f"{item[0]:,.4g}"),
         "Mean loss | 95 % t interval over seeds": lambda item: estimate(seed_interval(item[1])),
         "Each seed": lambda item: ", ".join(f"{loss:.4f}" for loss in item[1]),
     }
-    figure = Figure(
-        name="law",
+    return Figure(
+        name="law" if laws == evidence.last("laws") else f"law-{laws['axis']}",
         title=f"Loss on unseen requests in unseen wrappers, by {axis}",
         spec=figures.law(laws, axis=axis),
-        summary=f"Lower is better. {laws['form']} is fitted to {len(laws['points'])} runs. "
+        summary=f"Lower is better. {laws['form']} is fitted to {len(points)} runs. "
         f"Dotted: baselines at the largest size ({baselines}); one far from the runs lies "
         "outside the plot.",
-        footer=evidence.footer(training),
+        footer=evidence.footer(runs),
         keys=_KEYS,
         numbers=table("Measured loss", sizes, sorted(_by_x(laws).items())),
     )
+
+
+def _law(evidence: Evidence, laws: Mapping[str, Any]) -> list[Block]:
     estimates: Heads = {
         "Parameter": lambda item: item[0],
         "Estimate | 95 % interval": lambda item: estimate(item[1]),
@@ -164,7 +172,11 @@ def _law(evidence: Evidence, laws: Mapping[str, Any], training: Rows, axis: str)
     agree = f"{laws['starts_agreeing']} of {laws['starts']} starts of the optimizer agree."
     caption, values = f"Parameters of {laws['form']}", laws["parameters"].items()
     parameters = table(caption, estimates, values, note=agree)
-    blocks: list[Block] = [figure, parameters, Text(f"The fit in its own words: {laws['verdict']}")]
+    blocks: list[Block] = [
+        _figure(evidence, laws),
+        parameters,
+        Text(f"The fit in its own words: {laws['verdict']}"),
+    ]
     if laws.get("comparison"):
         blocks.insert(1, records("Laws compared", laws["comparison"], note=_COMPARED))
         together = "Axes that grow together cannot be told apart."
