@@ -43,12 +43,19 @@ class Model(nn.Module):
         noise = torch.randn(batch.given.shape, generator=generator)
         return nn.functional.mse_loss(self(batch.given + 0.3 * noise), batch.wanted)
 
+class Uneven(TensorData):
+    # every other batch has fewer rows than there are processes
+    def draw(self, size, generator):
+        few = bool(torch.randint(2, (1,), generator=generator))
+        return super().draw(1 if few else size, generator)
+
 def validate(model):
     validated.append(os.getpid())
     return {"error": float(nn.functional.mse_loss(model(given), wanted))}
 
 options = json.loads(sys.argv[2])
 kill_at, stop_at = options.pop("kill_at", 0), options.pop("stop_at", 0)
+make = Uneven if options.pop("uneven", False) else TensorData
 validated = []
 torch.manual_seed(0)
 given = torch.randn(65, 8)
@@ -59,7 +66,7 @@ config = TrainingConfig(
        "learning_rate": 1e-2, **options}
 )
 out = Path(sys.argv[1])
-metrics = train(model, TensorData(Columns(given, wanted)), config, validate=validate,
+metrics = train(model, make(Columns(given, wanted)), config, validate=validate,
                 metric="error", folder=out / "checkpoints",
                 checkpoint_every_s=1e9 if stop_at else 0.0)
 weights = torch.cat([one.detach().flatten() for one in model.parameters()]).tolist()
@@ -110,7 +117,16 @@ def test_two_processes_of_torchrun_train_as_one_does(tmp_path: Path, alone) -> N
     assert sorted(one["validated"] for one in told) == [False, True]
     for one in told:
         assert_equal(one, alone)
-    assert not list((tmp_path / "checkpoints").iterdir())
+    assert [one.suffix for one in (tmp_path / "checkpoints").iterdir()] == [".done"]
+
+
+def test_batches_of_fewer_rows_than_processes_train_as_in_one(tmp_path: Path) -> None:
+    for name in ("alone", "together"):
+        (tmp_path / name).mkdir()
+    (alone,) = finish(tmp_path / "alone", devices=1, uneven=True)
+    told = finish(tmp_path / "together", *TORCHRUN, uneven=True)
+    assert_equal(told[0], alone)
+    assert told[0]["calls"] != told[1]["calls"]
 
 
 def test_accumulation_in_two_processes_trains_as_one_batch_does(tmp_path: Path, alone) -> None:

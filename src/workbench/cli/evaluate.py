@@ -88,7 +88,7 @@ def evaluate(
     points = _gains(gains)
     store = open_here()
     folders = [checkpoint_folder(store, one) for one in checkpoints]
-    table = _table(store, data, splits=splits, columns=columns)
+    table, origin = _table(store, data, splits=splits, columns=columns)
     if limit and limit < len(table):
         table = table.sample(limit, random_state=seed)
     from workbench.diffusion.contract import evaluate_sanitizer
@@ -109,13 +109,17 @@ def evaluate(
             results.append(
                 evaluate_sanitizer(
                     sanitizer, table, encoder=encoder, bench=bench, gains=points,
-                    redirects=redirects, seed=seed, tell=tell,
+                    redirects=redirects, seed=seed, origin=origin, precision=precision,
+                    tell=tell,
                 )
             )  # fmt: skip
     result = results[0]
+    models = [model for one in results for model in one["models"]]
+    if len(set(models)) < len(models):
+        raise ConfigError("one model is given twice; figures would look surer than they are")
     if len(results) > 1:
         result["figures"] = over_seeds([one["figures"] for one in results])
-        result["models"] = [model for one in results for model in one["models"]]
+        result["models"] = models
     if out:
         write_json_atomic(out, result)
     click.echo(json.dumps(result, ensure_ascii=False)) if as_json else _show(result)
@@ -131,15 +135,17 @@ def _gains(written: str) -> list[float]:
     return gains
 
 
-def _table(store: Store, data: str, *, splits: Sequence[str], columns: str) -> pd.DataFrame:
-    """Return the labelled prompts of a file, or of splits of a pair set."""
+def _table(
+    store: Store, data: str, *, splits: Sequence[str], columns: str
+) -> tuple[pd.DataFrame, str]:
+    """Return the labelled prompts of a file or of splits of a pair set, and where they are from."""
     import pandas as pd
 
     from workbench.core.files import read_table
     from workbench.diffusion.labelled import complete, labelled
 
     if Path(data).exists() or Path(data).suffix:
-        return complete(_read(read_table(Path(data)), columns))
+        return complete(_read(read_table(Path(data)), columns)), Path(data).name
     if columns:
         raise ConfigError(f"--columns is for files; {data!r} is none here")
     from workbench.data.build import load_pairs
@@ -147,7 +153,9 @@ def _table(store: Store, data: str, *, splits: Sequence[str], columns: str) -> p
 
     pairs = load_pairs(store, data)
     parts = pd.concat([pairs.part(split) for split in splits], ignore_index=True)
-    return labelled(parts, lookalikes={one.request for one in load_benign() if one.lookalike})
+    lookalikes = {one.request for one in load_benign() if one.lookalike}
+    origin = f"pair set {pairs.version}, {', '.join(splits)}"
+    return labelled(parts, lookalikes=lookalikes), origin
 
 
 def _read(table: Table, columns: str) -> pd.DataFrame:

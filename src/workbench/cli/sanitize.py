@@ -24,7 +24,7 @@ __all__ = ["check_gain", "checkpoint_folder", "sanitize"]
 @click.command(epilog=EXIT_CODES)
 @click.argument("prompts", nargs=-1)
 @click.option(
-    "--model", default="", help="Id of a model in the store, or its folder.  [the newest]"
+    "--model", default="", help="Id of a model in the store, or its folder.  [the newest sanitizer]"
 )
 @click.option(
     "--gain", default=1.0, show_default=True,
@@ -89,7 +89,11 @@ def checkpoint_folder(store: Store, model: str) -> Path:
     if model and Path(model).is_dir():
         return Path(model)
     known = store.artifacts
-    found = known.resolve("model", model) if model else known.newest("model")
+    found = (
+        known.resolve("model", model)
+        if model
+        else known.newest("model", said={"kind": "sanitizer"})
+    )
     if not found:
         raise ConfigError(f"no model in {store.home} yet; run experiments/quickstart.yaml first")
     return known.path("model", found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -77,6 +78,10 @@ class RedirectData:
         """Return the rows of one batch."""
         return torch.randint(len(self.requests), (size,), generator=generator)
 
+    def work(self, rows: Int[Tensor, " rows"]) -> float:
+        """Return the number of rows."""
+        return float(len(rows))
+
     def batch(self, rows: Int[Tensor, " rows"]) -> PriorBatch:
         """Return requests and redirects."""
         prompt = Prompt(*(one[rows] for one in self.whole.prompt))
@@ -100,9 +105,17 @@ def _conditions(led: pd.DataFrame) -> list[Condition]:
 
 
 def train_redirects(
-    config: PriorConfig, training: TrainingConfig, *, data: RedirectData, validation: RedirectData
+    config: PriorConfig,
+    training: TrainingConfig,
+    *,
+    data: RedirectData,
+    validation: RedirectData,
+    folder: Path | None = None,
 ) -> tuple[Prior, TrainingMetrics]:
-    """Return a prior trained on redirects, with its best weights by the loss on validation."""
+    """Return a prior trained on redirects, with its best weights by the loss on validation.
+
+    ``folder`` is where a killed training goes on from.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         prior = Prior(config)
@@ -111,7 +124,11 @@ def train_redirects(
         loss = cast("Prior", model).loss(validation.whole, torch.Generator().manual_seed(0))
         return {"loss": float(loss)}
 
-    return prior, train(prior, data, training, validate=validate, metric="loss")
+    options: dict[str, Any] = {
+        "folder": folder,
+        "run": content_id([config.to_json(), validation.id]),
+    }
+    return prior, train(prior, data, training, validate=validate, metric="loss", **options)
 
 
 def best_redirects(
@@ -121,12 +138,13 @@ def best_redirects(
     encoder: Encoder,
     config: TrainingConfig,
     processes: Sequence[ProcessKind],
+    folder: Path | None = None,
 ) -> tuple[Prior | None, list[dict[str, float | str]]]:
     """Return the prior that leads validation's requests best, and how each one did.
 
     Compared are priors of the processes and no prior at all, by the cosine of the first text found
     to the nearest of the safe texts that the request has. Without processes there is nothing to
-    compare.
+    compare. ``folder`` is where a killed training goes on from.
     """
     if not processes:
         return None, []
@@ -141,7 +159,7 @@ def best_redirects(
         prior = None
         if process:
             sizes = PriorConfig(network="mlp", process=process, hidden=_HIDDEN)
-            prior, _ = train_redirects(sizes, config, data=data, validation=held)
+            prior, _ = train_redirects(sizes, config, data=data, validation=held, folder=folder)
         firsts = [one[0].text for one in Redirector(prior, gallery=gallery)(vectors)]
         reached = held.nearest(requests, encoder.encode(firsts))
         told.append({"prior": process or "none: nearest safe text", "cosine": reached})
@@ -194,6 +212,7 @@ def assemble(
     routing = fit_routing(
         logits,
         harmful=np.array([row.harmful for row in rows]),
-        wrapped=np.array([bool(row.wrapped) for row in rows]),
+        # as the sanitizer will take them, right or wrong
+        wrapped=np.array([one.is_wrapped for one in seen]),
     )
     return SanitizerParts(tagger, redirector, routing, about)

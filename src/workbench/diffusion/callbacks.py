@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import io
 import math
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +24,15 @@ from workbench.store.artifacts import write_atomic
 if TYPE_CHECKING:
     from workbench.diffusion.engine import Engine
 
-__all__ = ["Average", "Checkpoint", "Divergence", "Progress", "Report", "Validation"]
+__all__ = [
+    "Average",
+    "Checkpoint",
+    "Divergence",
+    "Progress",
+    "Report",
+    "Validation",
+    "save_tensors",
+]
 
 _WINDOW = 200
 _TOO_HIGH = 10.0
@@ -64,6 +74,13 @@ class Divergence(pl.Callback):  # type: ignore[misc]  # Lightning is skipped
             if not self._high:
                 self._recent.append(loss)
         del self._recent[:-_WINDOW]
+
+
+def save_tensors(path: Path, values: dict[str, Any]) -> None:
+    """Write tensors and plain values into one file, atomically; raises as ``write_atomic``."""
+    contents = io.BytesIO()
+    torch.save(values, contents)
+    write_atomic(path, contents.getvalue())
 
 
 class Average(pl.Callback):  # type: ignore[misc]  # Lightning is skipped
@@ -145,7 +162,7 @@ class Validation(pl.Callback):  # type: ignore[misc]  # Lightning is skipped
                 raise ConfigError(f"metric is {self._metric!r}; validation gives {known}")
             self._keep(self.initial, step=0)
         self._since = time.perf_counter()
-        self._last = pl_module.step
+        self._last = pl_module.samples
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Engine, *_: Any) -> None:
         """Add a row to the curve where one is due, and stop where nothing gets better."""
@@ -166,7 +183,7 @@ class Validation(pl.Callback):  # type: ignore[misc]  # Lightning is skipped
                 "train_loss": statistics.fmean(self._losses),
                 **values,
                 "learning_rate": learning_rate_at(config, step=step - 1),
-                "samples_per_s": (step - self._last) * config.batch_size / elapsed_s,
+                "samples_per_s": (pl_module.samples - self._last) / elapsed_s,
             }
         )
         self._losses.clear()
@@ -177,14 +194,17 @@ class Validation(pl.Callback):  # type: ignore[misc]  # Lightning is skipped
         if self._worse == config.patience > 0 and step < config.steps:
             pl_module.stopped = f"early at step {step}"
             trainer.should_stop = True
-        self._since, self._last = time.perf_counter(), step
+        self._since, self._last = time.perf_counter(), pl_module.samples
 
     @torch.no_grad()
     def _measure(self, trainer: pl.Trainer) -> dict[str, float]:
         """Return what the first process measures that is finite."""
         values: dict[str, float] = {}
         if trainer.is_global_zero:
-            values = {name: float(one) for name, one in self._validate(self._average.model).items()}
+            # what it measures by is in the memory of the CPU, wherever the model is trained
+            model = copy.deepcopy(self._average.model).cpu()
+            values = {name: float(one) for name, one in self._validate(model).items()}
+            _give_back_memory()
         values = trainer.strategy.broadcast(values)
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
@@ -196,6 +216,13 @@ class Validation(pl.Callback):  # type: ignore[misc]  # Lightning is skipped
             "weights": {name: one.cpu().clone() for name, one in weights.items()},
         }
         self._worse = 0
+
+
+def _give_back_memory() -> None:
+    """Return freed memory to the system: batches of ever other sizes leave gaps in glibc's heap."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim:
+        trim(0)
 
 
 class Checkpoint(pl.Callback):  # type: ignore[misc]  # Lightning is skipped
@@ -215,9 +242,7 @@ class Checkpoint(pl.Callback):  # type: ignore[misc]  # Lightning is skipped
         """Write, if the last one is old enough or there will be no other chance."""
         due = pl_module.terminated or time.monotonic() - self._last >= self._every_s
         if due and not pl_module.stopped and trainer.is_global_zero:
-            contents = io.BytesIO()
-            torch.save({"run": self._run_id, **pl_module.saved()}, contents)
-            write_atomic(self._path, contents.getvalue())
+            save_tensors(self._path, {"run": self._run_id, **pl_module.saved()})
             self._last = time.monotonic()
 
 

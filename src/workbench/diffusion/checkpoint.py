@@ -104,7 +104,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
         weights = (path / _WEIGHTS_FILE).read_bytes()
         if hashlib.sha256(weights).hexdigest() != config["weights"]:
             raise ValueError(f"{_WEIGHTS_FILE} was changed after it was written")
+        if config["encoder"] != MINILM_IDS["minilm"]:
+            raise ValueError(f"it stands on encoder {config['encoder']}")
         tensors = load(weights)
+        if not all(bool(one.isfinite().all()) for one in tensors.values()):
+            raise ValueError(f"{_WEIGHTS_FILE} holds NaN or infinity")
         encoder, heads, prior = (_under(tensors, prefix) for prefix in _PREFIXES)
         tagger_config = TaggerConfig.from_json(config["tagger"])
         own_heads = Heads(tagger_config.hidden, dropout=tagger_config.dropout)

@@ -12,6 +12,7 @@ import numpy as np
 
 from workbench.core.errors import ConfigError
 from workbench.core.identity import content_id
+from workbench.core.provenance import stamp
 from workbench.diffusion import measures
 from workbench.diffusion.evidence import Evidence, Output
 from workbench.diffusion.intervals import area_interval, ratio_interval
@@ -19,7 +20,7 @@ from workbench.diffusion.labelled import complete
 from workbench.diffusion.matching import match_lengths
 from workbench.diffusion.measures import Measure, Ratio
 from workbench.diffusion.routing import Routing
-from workbench.diffusion.sanitizer import Sanitizer, Sighting
+from workbench.diffusion.sanitizer import Precision, Sanitizer, Sighting
 from workbench.embedding.encoder import Encoder
 from workbench.judge.calibrate import Flags
 from workbench.judge.probe import Bench, Judge
@@ -55,6 +56,8 @@ def evaluate_sanitizer(
     redirects: Sequence[str] = (),
     more_judges: Sequence[Judge] = (),
     seed: int = 0,
+    origin: str = "",
+    precision: Precision = "float32",
     tell: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> EvaluationResult:
     """Return all figures of a sanitizer on labelled prompts; what cannot be measured has none.
@@ -68,6 +71,8 @@ def evaluate_sanitizer(
         redirects: Safe texts that the sanitizer leads to.
         more_judges: Report too.
         seed: Decides what is resampled, matched and drawn.
+        origin: Where the prompts are from, in words.
+        precision: That the sanitizer was loaded in.
         tell: Told how many texts are worked on, of how many.
 
     Raises:
@@ -100,6 +105,9 @@ def evaluate_sanitizer(
         models=[sanitizer.id],
         encoder=encoder.id,
         data=content_id(table.to_dict("split")["data"]),
+        origin=origin,
+        precision=precision,
+        stamp=stamp(seed=seed),
         rows={
             "prompts": len(texts),
             "harmful": int(evidence.harmful.sum()),

@@ -25,7 +25,7 @@ from workbench.diffusion.training_data import TrainingData
 __all__ = ["Engine"]
 
 _LOG = logging.getLogger(__name__)
-_STATE = ("step", "stopped", "notes", "flops_per_step", "train_s", "cpu_s")
+_STATE = ("step", "stopped", "notes", "samples", "flops", "_flops_each", "train_s", "cpu_s")
 
 
 class _Planned(NamedTuple):
@@ -64,7 +64,11 @@ class Engine(pl.LightningModule):  # type: ignore[misc]  # Lightning is skipped
         self.step = 0
         self.stopped = ""
         self.notes: list[str] = []
-        self.flops_per_step = 0.0
+        self.samples = 0
+        """Rows drawn so far, over all processes."""
+        self.flops = 0.0
+        """Operations so far, over all processes: counted in the first step, then by its work."""
+        self._flops_each = 0.0
         self.train_s = self.cpu_s = 0.0
         self.losses: list[float] = []
         """Of the last stretch, step by step, as ``norms`` are the lengths of its gradients."""
@@ -167,6 +171,8 @@ class Engine(pl.LightningModule):  # type: ignore[misc]  # Lightning is skipped
         """Return this process's part of the loss, and the length of the whole gradient."""
         while (loss := self._gradients(planned.rows, seed=planned.seed)) is None:
             self._halve()
+        self.samples += len(planned.rows)
+        self.flops += self._flops_each * self._data.work(planned.rows)
         norm = self._clip()
         self._optimizer.param_groups[0]["lr"] = planned.learning_rate
         self._optimizer.step()
@@ -191,12 +197,12 @@ class Engine(pl.LightningModule):  # type: ignore[misc]  # Lightning is skipped
     def _gradients(self, rows: Tensor, *, seed: int) -> Tensor | None:
         """Return this process's part of the loss after backward; None is out of memory."""
         share = self._share(len(rows))
-        if self.flops_per_step:
+        if self._flops_each or not share:
             return self._backward(rows, share, seed=seed)
         with FlopCounterMode(display=False) as counter:
             loss = self._backward(rows, share, seed=seed)
         if loss is not None:
-            self.flops_per_step = counter.get_total_flops() * len(rows) / len(share)
+            self._flops_each = counter.get_total_flops() / self._data.work(rows[list(share)])
         return loss
 
     def _share(self, whole: int) -> range:
@@ -214,6 +220,10 @@ class Engine(pl.LightningModule):  # type: ignore[misc]  # Lightning is skipped
                     loss = loss * ((stop - start) / len(rows))
                 with self._synchronized(stop == share.stop):
                     self._run_backward(loss)
+                parts.append(loss.detach())
+            if not share:  # fewer rows than processes, which wait for each other's gradients
+                loss = torch.stack([one.sum() for one in self._trained]).sum() * 0
+                self._run_backward(loss)
                 parts.append(loss.detach())
         except torch.OutOfMemoryError:
             return None

@@ -39,7 +39,6 @@ def dewrap_losses(
     methods: Sequence[Translator],
     frame: pd.DataFrame,
     *,
-    published: Encoder,
     encoder: Encoder,
 ) -> dict[str, float]:
     """Return 1 − cosine to the bare request, of the tagger and of methods, on ``test_both``.
@@ -50,8 +49,7 @@ def dewrap_losses(
         reader: Of the tagger; its loss is called ``tagger``.
         methods: Move vectors.
         frame: Pairs of all splits.
-        published: Encoder whose vectors the tagger gives.
-        encoder: Encoder whose vectors the methods move.
+        encoder: Published encoder, whose vectors the tagger gives and the methods move.
 
     Raises:
         DataError: If there are none.
@@ -64,7 +62,7 @@ def dewrap_losses(
     prompts, cores = encode_pairs(rows, encoder=encoder, target="core")
     read = np.stack([tags.vector for tags in reader(rows["adversarial"].tolist())])
     losses = {one.name: mean_loss(one.vectors(prompts), cores) for one in methods}
-    return {"tagger": mean_loss(read, published.encode(rows["core"].tolist()))} | losses
+    return {"tagger": mean_loss(read, cores)} | losses
 
 
 def frontier(

@@ -95,7 +95,7 @@ def _compact(groups: Codes) -> tuple[Codes, int]:
     return (codes, len(found)) if len(found) > 1 else (np.arange(len(groups)), len(groups))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=4)
 def _draws(count: int, seed: int) -> Floats:
     """Return how often each resample holds each group, ``(resamples, count)``."""
     even = np.full(count, 1 / count)

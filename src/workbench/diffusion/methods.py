@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final, cast
 
 import numpy as np
@@ -65,13 +66,21 @@ class _Rows:
     def draw(self, size: int, generator: torch.Generator) -> Int[Tensor, " size"]:
         return torch.multinomial(self._weights, size, replacement=True, generator=generator)
 
+    def work(self, rows: Int[Tensor, " rows"]) -> float:
+        return float(len(rows))
+
     def batch(self, rows: Int[Tensor, " rows"]) -> PriorBatch:
         prompt = Prompt(*(one[rows] for one in self.whole.prompt))
         return PriorBatch(prompt, self.whole.target[rows])
 
 
 def fit_method(
-    name: str, arrays: TrainingArrays, training: TrainingConfig, *, sizes: PriorConfig
+    name: str,
+    arrays: TrainingArrays,
+    training: TrainingConfig,
+    *,
+    sizes: PriorConfig,
+    folder: Path | None = None,
 ) -> tuple[Translator, TrainingMetrics | None]:
     """Return a method fitted to arrays, and what training measured where there was any.
 
@@ -80,6 +89,7 @@ def fit_method(
         arrays: Rows to fit, and rows that choose among penalties or steps.
         training: Of those that are trained.
         sizes: Fields of :class:`PriorConfig` beside network and process.
+        folder: Where a killed training goes on from.
 
     Raises:
         ConfigError: If there is no such method.
@@ -93,7 +103,7 @@ def fit_method(
     if name == "ridge":
         return Ridge.fit(arrays), None
     everyone = np.ones(len(arrays.clean), bool)
-    return _fit_prior(name, arrays, training, sizes=sizes, favored=everyone)
+    return _fit_prior(name, arrays, training, sizes=sizes, favored=everyone, folder=folder)
 
 
 def _fit_prior(
@@ -103,6 +113,7 @@ def _fit_prior(
     *,
     sizes: PriorConfig,
     favored: npt.NDArray[np.bool_],
+    folder: Path | None,
 ) -> tuple[PriorTranslator, TrainingMetrics]:
     process = "regression" if name == "mlp" else name
     dim = arrays.adversarial.shape[1]
@@ -117,15 +128,21 @@ def _fit_prior(
         cosines = moved.vectors(arrays.validation_adversarial) * arrays.validation_clean
         return {"loss": float(1 - np.mean(cosines.sum(axis=1, dtype=np.float64)))}
 
-    metrics = train(prior, rows, training, validate=validate, metric="loss")
+    run = content_id(config.to_json())
+    metrics = train(prior, rows, training, validate=validate, metric="loss", folder=folder, run=run)
     return PriorTranslator(prior, name=name, steps=_STEPS.get(name, 1)), metrics
 
 
 def fit_methods(
-    names: Sequence[str], arrays: TrainingArrays, training: TrainingConfig, *, sizes: PriorConfig
+    names: Sequence[str],
+    arrays: TrainingArrays,
+    training: TrainingConfig,
+    *,
+    sizes: PriorConfig,
+    folder: Path | None = None,
 ) -> list[Translator]:
     """Return the named methods fitted to the same rows; args as :func:`fit_method`."""
-    return [fit_method(name, arrays, training, sizes=sizes)[0] for name in names]
+    return [fit_method(name, arrays, training, sizes=sizes, folder=folder)[0] for name in names]
 
 
 def fit_ensemble(
@@ -136,6 +153,7 @@ def fit_ensemble(
     *,
     sizes: PriorConfig,
     specialties: Sequence[str],
+    folder: Path | None = None,
 ) -> tuple[Translator, dict[str, float]]:
     """Return specialists that answer together, and how much they differ on validation.
 
@@ -148,6 +166,7 @@ def fit_ensemble(
         training: Of each member; their seeds follow from its seed.
         sizes: Of each member.
         specialties: Of each row, such as its category; they are dealt out to the members.
+        folder: Where a killed training goes on from.
 
     Raises:
         ConfigError: If there are fewer than two members.
@@ -161,6 +180,7 @@ def fit_ensemble(
             replace(training, seed=training.seed * count + place),
             sizes=sizes,
             favored=owners == place,
+            folder=folder,
         )[0]
         for place in range(count)
     ]

@@ -183,11 +183,17 @@ def _evaluated(said: Mapping[str, Any] | None, model: str) -> tuple[str, str]:
         return _UNMEASURED, "None: nothing was measured."
     if said.get("models") != [model]:
         raise DataError(f"the evaluation is of {said.get('models')!r:.100}, not of [{model!r}]")
+    if last_word := said.get("last_word"):
+        raise DataError(
+            f"in the evaluation judge {last_word!r:.100} had the last word, which is not exported; "
+            "evaluate without --judge"
+        )
     try:
         told = (
-            f"On {said['rows']['prompts']:,} prompts in {said['groups']:,} groups (sha256 "
-            f"{_cell(said['data'])}), cosines by {_cell(said['encoder'])}, with 95 % intervals; "
-            "methods beside the sanitizer are baselines and judges."
+            f"On {said['rows']['prompts']:,} prompts in {said['groups']:,} groups "
+            f"({_cell(said['origin'] or 'of unknown origin')}, sha256 {_cell(said['data'])}), "
+            f"encoder in {_cell(said['precision'])}, cosines by {_cell(said['encoder'])}, "
+            "with 95 % intervals; methods beside the sanitizer are baselines and judges."
         )
         figures = [
             [_cell(row["method"]), _cell(row["metric"]), _interval(row), f"{row['n']:,}"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.core.identity import content_id
 from workbench.diffusion.arrays import at_most, training_arrays, wrapper_families
 from workbench.diffusion.assemble import assemble, best_redirects
 from workbench.diffusion.checkpoint import SanitizerParts, reader_of
@@ -45,6 +47,12 @@ class PhaseRun:
     parts: SanitizerParts
     reader: Reader
     """Of the tagger."""
+    folder: Path
+    """Where killed trainings go on from, until :meth:`forget`."""
+
+    def forget(self) -> None:
+        """Remove the checkpoints, once all that they are for is kept elsewhere."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def result(self) -> dict[str, Any]:
         """Return the fields of ``store.results.TrainingResult`` that training itself decides."""
@@ -99,6 +107,7 @@ def train_phase(
         StoreError: If the home cannot be written.
     """
     about = {"pair_set": pair_set, "phase": phase.to_json()}
+    folder = home / "checkpoints" / content_id([about, sorted(rows["id"])])[:32]
     cached: dict[str, Any] = {
         "cache": states_below(phase.tagger, home / "states"), "encoder": encoder
     }  # fmt: skip
@@ -108,10 +117,15 @@ def train_phase(
         data=tagged_data(rows, **cached),
         validation=tagged_data(validation, **cached, most=phase.measured),
         rounds=phase.rounds,
-        folder=home / "checkpoints",
+        folder=folder,
     )
     prior, redirects = best_redirects(
-        rows, validation, encoder=encoder, config=phase.prior_training, processes=phase.redirects
+        rows,
+        validation,
+        encoder=encoder,
+        config=phase.prior_training,
+        processes=phase.redirects,
+        folder=folder,
     )
     reader = _reader(tagger, cached["cache"])
     parts = assemble(
@@ -120,7 +134,7 @@ def train_phase(
     )  # fmt: skip
     return PhaseRun(
         phase=phase, rows=rows, validation=validation, metrics=metrics, redirects=redirects,
-        parts=parts, reader=reader,
+        parts=parts, reader=reader, folder=folder,
     )  # fmt: skip
 
 
@@ -142,23 +156,25 @@ def measure_phase(
         methods: Names of :data:`workbench.diffusion.methods.METHODS`.
         gains: Of the frontier.
         published: Encoder whose vectors the tagger gives.
-        encoder: Encoder whose vectors the methods move.
+        encoder: Encoder whose vectors the methods of the frontier move.
         bench: Judges on vectors of ``encoder``.
 
     Raises:
         DataError: If there is nothing to measure on.
     """
     phase, tested = run.phase, at_most(frame, run.phase.measured)
-    trained: dict[str, Any] = {"training": phase.prior_training, "sizes": phase.prior}
+    trained: dict[str, Any] = {
+        "training": phase.prior_training, "sizes": phase.prior, "folder": run.folder,
+    }  # fmt: skip
 
-    def arrays(target: str) -> Any:
-        return training_arrays(run.rows, validation=run.validation, encoder=encoder, target=target)
+    def arrays(of: Encoder, target: str) -> Any:
+        return training_arrays(run.rows, validation=run.validation, encoder=of, target=target)
 
     routing, redirector = run.parts.routing, run.parts.redirector
     sanitizer = Sanitizer(run.reader, routing=routing, redirector=redirector)
-    cleaners = fit_methods(methods, arrays("clean"), **trained)
+    cleaners = fit_methods(methods, arrays(encoder, "clean"), **trained)
     points = frontier(cleaners, sanitizer, tested, encoder=encoder, bench=bench, gains=gains)
-    cores = arrays("core")
+    cores = arrays(published, "core")
     unwrappers = fit_methods(methods, cores, **trained)
     spread: dict[str, float] = {}
     if phase.members > 1:
@@ -167,9 +183,7 @@ def measure_phase(
             specialties=run.rows["category"].tolist(),
         )  # fmt: skip
         unwrappers.append(ensemble)
-    losses = dewrap_losses(
-        sanitizer.reader, unwrappers, tested, published=published, encoder=encoder
-    )
+    losses = dewrap_losses(sanitizer.reader, unwrappers, tested, encoder=published)
     return Worth(frontier=points, loss=losses.pop("tagger"), baselines=losses, spread=spread)
 
 

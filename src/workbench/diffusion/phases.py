@@ -75,9 +75,7 @@ PHASES: Final = {
     "phase-2": Phase(
         tagger=TaggerConfig(tuned_layers=3),
         training=TrainingConfig(steps=6_000, batch_size=128, warmup_steps=200),
-        prior=PriorConfig(
-            network="attention", heads=4, process="x0", dim=768, hidden=1_024, levels=2_000
-        ),
+        prior=PriorConfig(network="mlp", process="x0", dim=768, hidden=1_024, levels=2_000),
         prior_training=TrainingConfig(steps=50_000, batch_size=256, warmup_steps=500),
         members=3,
         encoder="sentence-transformers/all-mpnet-base-v2",
@@ -85,15 +83,14 @@ PHASES: Final = {
     "phase-3": Phase(
         tagger=TaggerConfig(tuned_layers=6),
         training=TrainingConfig(steps=30_000, batch_size=512, warmup_steps=1_000),
-        prior=PriorConfig(
-            network="attention", heads=8, process="x0", dim=1_024, hidden=2_048, levels=5_000
-        ),
+        prior=PriorConfig(network="mlp", process="x0", dim=1_024, hidden=2_048, levels=5_000),
         prior_training=TrainingConfig(steps=200_000, batch_size=1_024, warmup_steps=1_000),
         members=5,
         encoder="BAAI/bge-large-en-v1.5",
     ),
 }
-"""The first two are ours, for a laptop; the others are the roadmap's."""
+"""The first two are ours, for a laptop; the others are the roadmap's, whose attention heads the
+tagger's layers have: a prior sees one pooled vector here, over which there is nothing to attend."""
 
 
 def phase(
@@ -102,6 +99,7 @@ def phase(
     hidden: int = 0,
     tuned_layers: int | None = None,
     steps: int = 0,
+    rounds: int = 0,
     dim: int = 0,
     seed: int = 0,
 ) -> Phase:
@@ -112,6 +110,7 @@ def phase(
         hidden: Width of the tagger's heads and of the prior.
         tuned_layers: Layers of the encoder that are trained further.
         steps: Optimizer steps, of the tagger and of the prior.
+        rounds: Of the tagger's training.
         dim: Width of the encoder's vectors.
         seed: Of weights, batches and noise.
 
@@ -126,6 +125,7 @@ def phase(
     width: dict[str, Any] = {"dim": dim} if dim else {}
     return replace(
         chosen,
+        rounds=rounds or chosen.rounds,
         tagger=replace(chosen.tagger, **sizes, **layers),
         training=_run(chosen.training, steps=steps, seed=seed),
         prior=replace(chosen.prior, **sizes, **width),

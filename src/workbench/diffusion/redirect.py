@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from workbench.embedding.encoder import FloatArray
 __all__ = ["Candidate", "Gallery", "Redirector", "Rewriter", "bare_prompt"]
 
 _KEPT = 3
-_STEPS = 10
+_STEPS = 5
+"""More do not help (``benchmarks/bench_redirect.py``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,13 +100,25 @@ class Redirector:
         """Return unit vectors of what requests may become, ``(n, candidates, dim)``."""
         if self.prior is None:
             return vectors[:, None]
-        config = self.prior.config
-        samples = bool(config.samplers)
-        proposed = self.prior.sample(
-            bare_prompt(vectors, conditions),
-            sampler="ddim" if "ddim" in config.samplers else next(iter(config.samplers), None),
-            steps=_STEPS if samples else 1,
-            candidates=1 if config.process == "regression" else self.candidates,
-            generator=torch.Generator().manual_seed(seed) if samples else None,
+        if not self.prior.config.samplers:
+            return self._sampled(bare_prompt(vectors, conditions))
+        known = conditions or [Condition()] * len(vectors)
+        return np.concatenate(
+            [
+                # noise of its own: what a request becomes is not its neighbors' business
+                self._sampled(bare_prompt(vectors[place : place + 1], [condition]), seed=seed)
+                for place, condition in enumerate(known)
+            ]
+        )
+
+    def _sampled(self, prompt: Prompt, *, seed: int | None = None) -> FloatArray:
+        prior = cast("Prior", self.prior)
+        names = prior.config.samplers
+        proposed = prior.sample(
+            prompt,
+            sampler="ddim" if "ddim" in names else next(iter(names), None),
+            steps=_STEPS if names else 1,
+            candidates=1 if prior.config.process == "regression" else self.candidates,
+            generator=None if seed is None else torch.Generator().manual_seed(seed),
         )
         return proposed.numpy()

@@ -20,6 +20,8 @@ Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 _LEAST = 20
 _L2 = 1.0
+_SURE = 30.0
+"""Logit of next to no harm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,8 @@ def fit_routing(
 ) -> Routing:
     """Return the routing of validation texts that the tagger was not trained on.
 
+    Where none of them is harmful, nothing can say what harm looks like: that redirects nothing.
+
     Args:
         logits: ``(n, 3)``: harm of the whole text, harm of its core, wrapper.
         harmful: Whether each text asks for harm, ``(n,)``.
@@ -85,6 +89,12 @@ def fit_routing(
     """
     from sklearn.linear_model import LogisticRegression
 
+    if not harmful.any():
+        never = {"bare": 0.0, "wrapped": 0.0}
+        return Routing(
+            weights=(0, 0, 0, -_SURE), bare=1, wrapped=1, false_positive_rate=never, recall=never,
+            texts=len(harmful),
+        )  # fmt: skip
     for name, count in (("harmful", harmful.sum()), ("benign", (~harmful).sum())):
         if count < _LEAST:
             raise DataError(

@@ -238,21 +238,18 @@ class Sanitizer:
         ]
 
     def _judge(self, results: list[SanitizedPrompt]) -> None:
-        """Block texts that the judge flags, unless they are the prompt itself."""
-        changed = [number for number, one in enumerate(results) if one.decision != "pass"]
+        """Send on the first candidate that the judge does not flag; block where it flags all.
+
+        A prompt that passes is nobody's candidate.
+        """
+        changed = [number for number, one in enumerate(results) if one.candidates]
         if self.judge is None or not changed:
             return
-        risks = self.judge.score([results[number].text for number in changed]).tolist()
-        for number, unsafe in zip(changed, risks, strict=True):
-            one = results[number]
-            blocks = unsafe >= self.judge.threshold
-            results[number] = replace(
-                one,
-                text="" if blocks else one.text,
-                decision="block" if blocks else one.decision,
-                confidence=unsafe if blocks else one.confidence,
-                scores=one.scores | {"unsafe": unsafe},
-            )
+        texts = [one.text for number in changed for one in results[number].candidates]
+        risks = iter(self.judge.score(texts).tolist())
+        for number in changed:
+            judged = [(next(risks), one) for one in results[number].candidates]
+            results[number] = _chosen(results[number], judged, threshold=self.judge.threshold)
 
 
 def _core(prompt: str, tags: TextTags) -> Core:
@@ -278,6 +275,22 @@ def _redirected(result: SanitizedPrompt, candidates: list[Candidate]) -> Sanitiz
     if not candidates:
         return replace(result, text="", decision="block")
     return replace(result, text=candidates[0].text, candidates=tuple(candidates))
+
+
+def _chosen(
+    result: SanitizedPrompt, judged: list[tuple[float, Candidate]], *, threshold: float
+) -> SanitizedPrompt:
+    # the sort is stable: those not flagged come first, else as they were
+    judged = sorted(judged, key=lambda one: one[0] >= threshold)
+    unsafe, best = judged[0]
+    candidates = tuple(one for _, one in judged)
+    scores = result.scores | {"unsafe": unsafe}
+    if unsafe >= threshold:
+        return replace(
+            result, text="", decision="block", confidence=unsafe, candidates=candidates,
+            scores=scores,
+        )  # fmt: skip
+    return replace(result, text=best.text, candidates=candidates, scores=scores)
 
 
 @contextmanager

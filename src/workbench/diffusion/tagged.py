@@ -66,7 +66,9 @@ def tagged_texts(frame: pd.DataFrame) -> list[TaggedText]:
         if told.start >= 0:
             found.setdefault(core, _tagged(core, core, harmful=harmful, family=""))
         if relation != "response":
-            found.setdefault(clean, _tagged(clean, clean, harmful=False, family=""))
+            # the request that a harmful prompt was made of is harmful itself
+            bare = _tagged(clean, clean, harmful=harmful and relation == "dewrap", family="")
+            found.setdefault(clean, bare)
     return list(found.values())
 
 
@@ -167,6 +169,11 @@ class TaggedData:
         weights = torch.from_numpy(self.weights[rows])
         count = min(int(most[number]), int((weights > 0).sum()))
         return torch.from_numpy(rows)[torch.multinomial(weights, count, generator=generator)]
+
+    def work(self, rows: Int[Tensor, " rows"]) -> float:
+        """Return the tokens that rows take as one batch, padding included."""
+        lengths = [size for number in rows.tolist() for size in self._lengths[number]]
+        return float(len(lengths) * max(lengths, default=0))
 
     def batch(self, rows: Int[Tensor, " rows"]) -> TaggerBatch:
         """Return the tensors of rows."""

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from workbench.core.identity import content_id
 from workbench.diffusion.callbacks import Progress
 from workbench.diffusion.mining import Weights, hard_rows, together
 from workbench.diffusion.mining import rounds as in_rounds
@@ -43,7 +44,7 @@ def train_tagger(
         validation: Texts of other requests.
         rounds: Each after the first goes on from the best weights so far, and draws the texts
             more often whose harm these get wrong.
-        folder: Where to keep a checkpoint until training ends, and to resume from it.
+        folder: Where to keep checkpoints and finished rounds, and to go on from them.
         progress: Told every few steps.
 
     Raises:
@@ -57,11 +58,13 @@ def train_tagger(
     def validate(model: nn.Module) -> dict[str, float]:
         return tagger_errors(cast("Tagger", model), validation)
 
+    run = content_id([config.to_json(), validation.id])
+
     def train_once(weights: Array | None, start: Weights | None) -> tuple[TrainingMetrics, Weights]:
         drawn = data if weights is None else data.weighted(weights)
         metrics = train(
             tagger, drawn, training, validate=validate, metric="error", folder=folder,
-            progress=progress, start=start,
+            progress=progress, start=start, run=run,
         )  # fmt: skip
         return metrics, {name: one.clone() for name, one in tagger.state_dict().items()}
 

@@ -27,6 +27,7 @@ from workbench.diffusion.callbacks import (
     Progress,
     Report,
     Validation,
+    save_tensors,
 )
 from workbench.diffusion.distributed import placement
 from workbench.diffusion.engine import Engine
@@ -68,7 +69,8 @@ class TrainingMetrics(TypedDict):
     """CPU seconds of the same, in the first process."""
     samples_per_s: float
     flops: float
-    """Counted over one step of all processes, forward and backward, times the steps."""
+    """Forward and backward, over all processes: counted in the first step, of the others by how
+    much work their batches are beside it."""
 
 
 def train(
@@ -95,8 +97,9 @@ def train(
         config: How to train.
         validate: Measures a model of the same kind, in the first process only.
         metric: The measured value that decides, lower being better.
-        folder: Where to keep a checkpoint until training ends, and to resume from one of the
-            same run, whoever left it; all processes must see it. None keeps none.
+        folder: Where to keep a checkpoint until training ends, and then what it came to, and to
+            go on from either of the same run, whoever left it; all processes must see it. What is
+            in it is the caller's to remove. None keeps none.
         progress: Told every few steps, in the first process only.
         start: Weights of an earlier model to go on from; None keeps the model's own.
         run: Id of whatever else decides the outcome, such as the model's config.
@@ -114,22 +117,23 @@ def train(
     validation = Validation(average, config, validate=validate, metric=metric)
     callbacks: list[pl.Callback] = [Divergence(), average, validation]
     engine = Engine(module, data, config, keepers=callbacks.copy())
-    path = None
+    path = done = None
     if folder:
         run_id = content_id([config.decisive, data.id, tensors_id(module.state_dict()), run])
-        path = folder / f"{run_id[:16]}.ckpt"
+        path, done = (folder / f"{run_id[:16]}.{end}" for end in ("ckpt", "done"))
+        if found := _finished(done, run_id=run_id):
+            module.load_state_dict(found["weights"])
+            module.eval()
+            return cast("TrainingMetrics", found["metrics"])
         callbacks.append(Checkpoint(path, run_id=run_id, every_s=checkpoint_every_s))
         _resume(engine, path, run_id=run_id)
     if progress:
         callbacks.append(Report(progress, total=config.steps))
     trainer = _fit(engine, callbacks, config)
-    if path and trainer.is_global_zero:
-        path.unlink(missing_ok=True)
-    trainer.strategy.barrier()
     best = validation.best
     module.load_state_dict(best["weights"])
     module.eval()
-    return {
+    metrics: TrainingMetrics = {
         "metric": metric,
         "best": best["values"][metric],
         "best_step": best["step"],
@@ -142,9 +146,14 @@ def train(
         "processes": trainer.world_size,
         "train_s": engine.train_s,
         "cpu_s": engine.cpu_s,
-        "samples_per_s": engine.step * config.batch_size / engine.train_s,
-        "flops": engine.flops_per_step * engine.step,
+        "samples_per_s": engine.samples / engine.train_s,
+        "flops": engine.flops,
     }
+    if path and done and trainer.is_global_zero:
+        save_tensors(done, {"run": run_id, "metrics": metrics, "weights": best["weights"]})
+        path.unlink(missing_ok=True)
+    trainer.strategy.barrier()
+    return metrics
 
 
 def _fit(engine: Engine, callbacks: list[pl.Callback], config: TrainingConfig) -> pl.Trainer:
@@ -217,6 +226,15 @@ def _load_start(model: nn.Module, start: Mapping[str, Tensor]) -> None:
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise DataError(f"the starting weights do not fit this model: {reason}") from error
+
+
+def _finished(path: Path, *, run_id: str) -> dict[str, Any] | None:
+    """Return what training of this run came to, where it is done."""
+    try:
+        found: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+        return found if found["run"] == run_id else None
+    except _UNREADABLE:
+        return None
 
 
 def _resume(engine: Engine, path: Path, *, run_id: str) -> None:

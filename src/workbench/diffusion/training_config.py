@@ -46,7 +46,7 @@ class TrainingConfig:
     warmup_steps: int = 0
     """Optimizer steps until the peak."""
     weight_decay: float = 0.01
-    """Decoupled weight decay of AdamW; on matrices, not on biases and norms."""
+    """Decoupled weight decay of AdamW, on all weights."""
     clip_norm: float = 1.0
     """Largest norm of the gradient."""
     ema_decay: float = 0.999

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -109,12 +109,18 @@ class Artifacts:
         self.path(kind, artifact_id)
         return dict(self._row(kind, artifact_id) or {})
 
-    def newest(self, kind: ArtifactKind) -> str:
-        """Return the id of the newest artifact of a kind, or an empty string."""
+    def newest(self, kind: ArtifactKind, *, said: Mapping[str, Any] | None = None) -> str:
+        """Return the id of the newest artifact of a kind, or an empty string.
+
+        Those whose metadata have the values of ``said`` go before all others.
+        """
         table = schema.artifacts
-        query = select(table.c.id).where(table.c.kind == kind).order_by(table.c.created_at.desc())
+        query = select(table.c.id, table.c.metadata).where(table.c.kind == kind)
         with transaction(self._engine) as connection:
-            return connection.execute(query.limit(1)).scalar() or ""
+            rows = list(connection.execute(query.order_by(table.c.created_at.desc())))
+        wanted = dict(said or {})
+        rows.sort(key=lambda one: wanted != {name: one.metadata.get(name) for name in wanted})
+        return rows[0].id if rows else ""
 
     def resolve(self, kind: ArtifactKind, beginning: str) -> str:
         """Return the id that begins so.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 from workbench.store.results import Interval, JudgeReport
 
@@ -36,6 +36,12 @@ class EvaluationResult(TypedDict):
     """What cosines are measured with: never the sanitizer's own."""
     data: str
     """Hash of the labelled prompts."""
+    origin: str
+    """Where they are from, in words: a file, or a pair set and its splits."""
+    precision: str
+    """Of the sanitizer's encoder: float32 or int8."""
+    stamp: dict[str, Any]
+    """Commit, versions of libraries and seed."""
     rows: dict[str, int]
     """Prompts by what they are: harmful, benign, lookalike, wrapped, and in all."""
     groups: int

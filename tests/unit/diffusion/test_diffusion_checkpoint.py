@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from workbench.core.errors import ConfigError, DataError
 from workbench.core.identity import content_id
@@ -173,6 +175,7 @@ def test_any_changed_field_of_the_config_is_refused(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"encoder": "minilm@0000"}, "it stands on encoder minilm@0000"),
         ({"tagger": {"hidden": 9}}, "state_dict"),
         ({"tagger": {"hidn": 8}}, "hidn"),
         ({"routing": {}}, ""),
@@ -187,6 +190,18 @@ def test_a_config_that_does_not_fit_the_weights_is_refused_though_its_id_is_righ
     del config["id"]
     (saved / CONFIG).write_text(json.dumps(config | {"id": content_id(config)}))
     with pytest.raises(DataError, match=f"not a usable sanitizer.*{said}"):
+        Sanitizer.load(saved)
+
+
+def test_weights_that_are_no_numbers_are_refused_though_all_hashes_are_right(saved: Path) -> None:
+    tensors = load_file(saved / WEIGHTS)
+    tensors["heads.payload.bias"][0] = float("nan")
+    save_file(tensors, saved / WEIGHTS)
+    config = json.loads((saved / CONFIG).read_text())
+    config["weights"] = hashlib.sha256((saved / WEIGHTS).read_bytes()).hexdigest()
+    del config["id"]
+    (saved / CONFIG).write_text(json.dumps(config | {"id": content_id(config)}))
+    with pytest.raises(DataError, match="holds NaN or infinity"):
         Sanitizer.load(saved)
 
 

@@ -141,14 +141,14 @@ def test_dewrapping_is_measured_on_requests_that_stand_in_unseen_wrappers(frame,
     asked: list[str] = []
     both = frame[(frame.split == "test_both") & (frame.wrapper_family != "")].copy()
     retold = both.head(1).assign(adversarial="the same in other words")
-    rows, options = pd.concat([frame, retold], ignore_index=True), {"published": encoder}
-    losses = dewrap_losses(reader, [Identity()], rows, encoder=encoder, **options)
+    rows = pd.concat([frame, retold], ignore_index=True)
+    losses = dewrap_losses(reader, [Identity()], rows, encoder=encoder)
     assert asked == list(both.adversarial)
     assert losses["tagger"] == pytest.approx(0, abs=1e-6)
     cosines = encoder.encode(list(both.adversarial)) * encoder.encode(list(both.core))
     assert losses["identity"] == pytest.approx(1 - cosines.sum(1).mean(), abs=1e-6)
     with pytest.raises(DataError, match="no wrapped requests"):
-        dewrap_losses(reader, [], retold, encoder=encoder, **options)
+        dewrap_losses(reader, [], retold, encoder=encoder)
 
 
 def test_reduction_is_relative() -> None:

@@ -293,6 +293,9 @@ def evaluation_of(model: Path) -> dict:
         "rows": {"prompts": 48},
         "groups": 12,
         "data": "ab12",
+        "origin": "attacks.csv",
+        "precision": "int8",
+        "last_word": "",
         "encoder": "words",
         "figures": [
             {**whole, "metric": "keep/bare", **interval(0.625)},
@@ -301,6 +304,11 @@ def evaluation_of(model: Path) -> dict:
         ],
         "judges": [judge],
     }
+
+
+def test_figures_that_a_judge_inside_has_shaped_are_refused(model) -> None:
+    with pytest.raises(DataError, match="judge 'probe' had the last word, which is not exported"):
+        card_of(model, evaluation_of(model) | {"last_word": "probe"})
 
 
 def card_of(model: Path, evaluation: dict | None = None) -> str:

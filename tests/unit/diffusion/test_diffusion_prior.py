@@ -19,7 +19,6 @@ from workbench.diffusion.networks import Prompt
 from workbench.diffusion.prior import PROCESSES, Prior, PriorBatch, PriorConfig
 from workbench.diffusion.process import add_bridge_noise, add_noise, prediction_target, to_clean
 from workbench.diffusion.schedule import bridge_levels
-from workbench.diffusion.select import best_of
 
 DIM, CONDITIONS = 8, 3
 CONFIG = PriorConfig(
@@ -276,17 +275,6 @@ class AxisJudge:
 
     def score_vectors(self, vectors: np.ndarray) -> np.ndarray:
         return vectors[:, 0].astype(np.float64)
-
-
-def test_the_best_of_several_is_what_the_judge_likes_best() -> None:
-    candidates = unit(noise(7, 5, DIM))
-    found = best_of(candidates, selecting=AxisJudge(), reporting=["other"])
-    assert torch.equal(found[:, 0], candidates[..., 0].min(dim=1).values)
-
-
-def test_a_judge_may_not_choose_what_it_reports_on() -> None:
-    with pytest.raises(ConfigError, match="'axis' chooses and reports"):
-        best_of(unit(noise(1, 2, DIM)), selecting=AxisJudge(), reporting=["axis"])
 
 
 @given(members=st.integers(2, 5), seed=st.integers(0, 999))

@@ -149,6 +149,19 @@ def reader(embeddings: MiniLM) -> Reader:
     return Reader(Heads(8, dropout=0.5), encoder=embeddings)
 
 
+def test_many_and_long_texts_are_read_in_parts(reader, monkeypatch) -> None:
+    texts = ["word " * size for size in (3, 500, 2, 1, 700, 4)]
+    whole, sizes = reader(texts), []
+    monkeypatch.setattr("workbench.diffusion.reader._AT_ONCE", 2)
+    monkeypatch.setattr("workbench.diffusion.reader._CHARS_AT_ONCE", 3_000)
+    kept = reader._read
+    monkeypatch.setattr(reader, "_read", lambda part: sizes.append(len(part)) or kept(part))
+    for one, other in zip(reader(texts), whole, strict=True):
+        assert one.harm == pytest.approx(other.harm, abs=1e-4)
+    assert sizes == [2, 2, 1, 1]
+    assert reader([]) == []
+
+
 ODD = ["", " ", "\ud83d half \ude00", RIGHT_TO_LEFT, "a\0b", "\u200b", "bread " * 700, "🙂" * 300]
 
 

@@ -68,6 +68,14 @@ def test_requests_are_led_to_at_most_three_texts_and_alike_each_time(process) ->
     assert redirector(vectors[:0]) == []
 
 
+@pytest.mark.parametrize("process", PROCESSES)
+def test_what_a_request_becomes_is_not_its_neighbors_business(process) -> None:
+    redirector = Redirector(prior(process), gallery=gallery(), candidates=4)
+    vectors = unit(np.random.default_rng(1).normal(size=(5, 6)))
+    alone = np.concatenate([redirector.propose(one[None]) for one in vectors])
+    np.testing.assert_allclose(redirector.propose(vectors), alone, atol=1e-5)
+
+
 def test_without_a_prior_a_request_is_led_to_what_is_nearest_to_itself() -> None:
     known = gallery()
     found = Redirector(None, gallery=known)(known.vectors)

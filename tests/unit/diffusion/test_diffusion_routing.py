@@ -105,6 +105,17 @@ def test_a_kind_too_rare_to_choose_by_takes_what_all_texts_say() -> None:
     assert found.recall["wrapped"] == 0
 
 
+def test_where_nothing_is_harmful_nothing_is_redirected() -> None:
+    texts = validation(0)
+    found = fit_routing(**texts | {"harmful": np.zeros(len(texts["harmful"]), bool)})
+    risks = found.risk(*texts["logits"].T)
+    assert not any(
+        found.exceeds(risk, is_wrapped=wrapped, gain=1000.0)
+        for risk in risks
+        for wrapped in (False, True)
+    )
+
+
 @pytest.mark.parametrize("kind", ["harmful", "benign"])
 def test_too_few_texts_are_refused(kind: str) -> None:
     harmful = np.arange(100) < 19

@@ -167,20 +167,23 @@ def test_an_empty_gallery_blocks(make, encoder) -> None:
     assert [(one.decision, one.text) for one in results] == [("pass", BENIGN), ("block", "")]
 
 
-@pytest.mark.parametrize("word", ["banks", "rye", "bread", "secret"])
+@pytest.mark.parametrize("word", ["banks", "rye", "bread", "secret", ""])
 def test_the_judge_has_the_last_word_on_all_but_the_prompt_itself(make, word: str) -> None:
     judge = WordJudge(word)
     before, after = make()(PROMPTS), make(judge=judge)(PROMPTS)
     for one, judged in zip(before, after, strict=True):
+        good = [other.text for other in one.candidates if word not in other.text]
         if one.decision == "pass":
             assert judged == one
-        elif word in one.text:
+        elif good:
+            assert (judged.decision, judged.text) == (one.decision, good[0])
+            assert judged.candidates[0].text == good[0]
+            assert judged.scores["unsafe"] == 0.1
+        else:
             assert (judged.decision, judged.text, judged.confidence) == ("block", "", 0.9)
             assert judged.scores["unsafe"] == 0.9
-        else:
-            assert (judged.decision, judged.text) == (one.decision, one.text)
-            assert judged.scores["unsafe"] == 0.1
-    assert judge.judged == [one.text for one in before if one.decision != "pass"]
+        assert set(judged.candidates) == set(one.candidates)
+    assert judge.judged == [other.text for one in before for other in one.candidates]
 
 
 def test_a_judge_with_nothing_to_judge_is_not_asked(make) -> None:

@@ -308,7 +308,7 @@ def test_killed_training_goes_on_bit_by_bit(tmp_path: Path, monkeypatch, stretch
     with pytest.raises(KeyboardInterrupt):
         run(Regression(at(18, kill), dropout=0.1), **options)
     assert signal.getsignal(signal.SIGINT) is before
-    (checkpoint,) = tmp_path.iterdir()
+    (checkpoint,) = tmp_path.glob("*.ckpt")
     saved = torch.load(checkpoint, weights_only=True)
     assert saved["step"] == (17 if stretch == 1 else 10)
     resumed = Regression(dropout=0.1)
@@ -316,7 +316,11 @@ def test_killed_training_goes_on_bit_by_bit(tmp_path: Path, monkeypatch, stretch
     assert resumed.calls == 40 - saved["step"]
     assert same(whole, resumed)
     assert untimed(metrics) == untimed(expected)
-    assert not list(tmp_path.iterdir())
+    assert [one.suffix for one in tmp_path.iterdir()] == [".done"]
+    again = Regression(dropout=0.1)
+    assert run(again, **options)[0] == metrics
+    assert again.calls == 0
+    assert same(whole, again)
 
 
 def test_validations_without_progress_count_over_a_kill(tmp_path: Path) -> None:

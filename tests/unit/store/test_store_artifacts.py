@@ -123,6 +123,19 @@ def test_newest_and_order(store):
         assert store.artifacts.newest("pair_set") == name * 64
 
 
+def test_newest_of_those_that_say_so_and_else_of_all(store):
+    for name, kind in (
+        ("a", "sanitizer"),
+        ("b", "training"),
+        ("c", "sanitizer"),
+        ("d", "training"),
+    ):
+        with store.artifacts.create("model", name * 64, {"kind": kind}):
+            time.sleep(0.001)
+    assert store.artifacts.newest("model", said={"kind": "sanitizer"}) == "c" * 64
+    assert store.artifacts.newest("model", said={"kind": "none"}) == "d" * 64
+
+
 def test_an_unknown_id_is_named_with_the_newest(store):
     make(store)
     with pytest.raises(DataError, match=f"no model 'nope' in .*newest: {ID}"):
