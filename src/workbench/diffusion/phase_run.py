@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any
 from workbench.core.identity import content_id
 from workbench.diffusion.arrays import at_most, training_arrays, wrapper_families
 from workbench.diffusion.assemble import assemble, best_redirects
-from workbench.diffusion.checkpoint import SanitizerParts, reader_of
+from workbench.diffusion.checkpoint import (
+    SanitizerParts,
+    reader_of,
+    sanitizer_id,
+    save_sanitizer,
+)
 from workbench.diffusion.evaluate import dewrap_losses, frontier
 from workbench.diffusion.methods import fit_ensemble, fit_methods
 from workbench.diffusion.phases import Phase
@@ -24,6 +29,7 @@ from workbench.diffusion.trainer import TrainingMetrics
 from workbench.embedding.encoder import Encoder
 from workbench.embedding.states import StateCache
 from workbench.judge.probe import Bench
+from workbench.store.artifacts import Artifacts
 from workbench.store.results import FrontierRow
 
 if TYPE_CHECKING:
@@ -49,6 +55,13 @@ class PhaseRun:
     """Of the tagger."""
     folder: Path
     """Where killed trainings go on from, until :meth:`forget`."""
+
+    def keep(self, artifacts: Artifacts, *, kind: str) -> str:
+        """Write the sanitizer as a model, and return its id; raises as ``save_sanitizer``."""
+        model = sanitizer_id(self.parts)
+        with artifacts.create("model", model, {"kind": kind} | dict(self.parts.about)) as folder:
+            save_sanitizer(self.parts, folder)
+        return model
 
     def forget(self) -> None:
         """Remove the checkpoints, once all that they are for is kept elsewhere."""

@@ -97,13 +97,13 @@ def phase(
     name: str,
     *,
     hidden: int = 0,
-    tuned_layers: int | None = None,
+    tuned_layers: int = -1,
     steps: int = 0,
     rounds: int = 0,
     dim: int = 0,
     seed: int = 0,
 ) -> Phase:
-    """Return a phase with some settings changed; 0 and None leave what the phase says.
+    """Return a phase with some settings changed; 0, of layers -1, leaves what the phase says.
 
     Args:
         name: One of :data:`PHASES`.
@@ -121,7 +121,7 @@ def phase(
         raise ConfigError(f"unknown phase {name!r}; known: {', '.join(PHASES)}")
     chosen = PHASES[name]
     sizes: dict[str, Any] = {"hidden": hidden} if hidden else {}
-    layers = {} if tuned_layers is None else {"tuned_layers": tuned_layers}
+    layers = {"tuned_layers": tuned_layers} if tuned_layers >= 0 else {}
     width: dict[str, Any] = {"dim": dim} if dim else {}
     return replace(
         chosen,
