@@ -99,14 +99,15 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return told
 
 
-def assert_equal(told: dict[str, Any], alone: dict[str, Any]) -> None:
+def assert_equal(told: dict[str, Any], alone: dict[str, Any], *, even: bool = True) -> None:
     metrics, expected = told["metrics"], alone["metrics"]
     assert (metrics["processes"], expected["processes"]) == (2, 1)
     assert [row["step"] for row in metrics["curve"]] == [20, 40, 60]
     for row, other in zip(metrics["curve"], expected["curve"], strict=True):
         assert row["train_loss"] == pytest.approx(other["train_loss"], abs=1e-4)
         assert row["error"] == pytest.approx(other["error"], abs=1e-4)
-    assert metrics["flops"] == pytest.approx(expected["flops"])
+    # a process counts where it has rows
+    assert not even or metrics["flops"] == pytest.approx(expected["flops"])
     assert told["weights"] == pytest.approx(alone["weights"], abs=1e-3)
 
 
@@ -125,7 +126,7 @@ def test_batches_of_fewer_rows_than_processes_train_as_in_one(tmp_path: Path) ->
         (tmp_path / name).mkdir()
     (alone,) = finish(tmp_path / "alone", devices=1, uneven=True)
     told = finish(tmp_path / "together", *TORCHRUN, uneven=True)
-    assert_equal(told[0], alone)
+    assert_equal(told[0], alone, even=False)
     assert told[0]["calls"] != told[1]["calls"]
 
 

@@ -78,10 +78,6 @@ class RedirectData:
         """Return the rows of one batch."""
         return torch.randint(len(self.requests), (size,), generator=generator)
 
-    def work(self, rows: Int[Tensor, " rows"]) -> float:
-        """Return the number of rows."""
-        return float(len(rows))
-
     def batch(self, rows: Int[Tensor, " rows"]) -> PriorBatch:
         """Return requests and redirects."""
         prompt = Prompt(*(one[rows] for one in self.whole.prompt))

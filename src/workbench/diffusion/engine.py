@@ -25,7 +25,9 @@ from workbench.diffusion.training_data import TrainingData
 __all__ = ["Engine"]
 
 _LOG = logging.getLogger(__name__)
-_STATE = ("step", "stopped", "notes", "samples", "flops", "_flops_each", "train_s", "cpu_s")
+_STATE = ("step", "stopped", "notes", "samples", "_flops", "_counted", "train_s", "cpu_s")
+_COUNTED = 20
+"""Operations are counted in one step of so many: batches differ, and counting takes time."""
 
 
 class _Planned(NamedTuple):
@@ -66,9 +68,7 @@ class Engine(pl.LightningModule):  # type: ignore[misc]  # Lightning is skipped
         self.notes: list[str] = []
         self.samples = 0
         """Rows drawn so far, over all processes."""
-        self.flops = 0.0
-        """Operations so far, over all processes: counted in the first step, then by its work."""
-        self._flops_each = 0.0
+        self._flops, self._counted = 0.0, 0
         self.train_s = self.cpu_s = 0.0
         self.losses: list[float] = []
         """Of the last stretch, step by step, as ``norms`` are the lengths of its gradients."""
@@ -80,6 +80,11 @@ class Engine(pl.LightningModule):  # type: ignore[misc]  # Lightning is skipped
         self._keepers = keepers
         self._optimizer_state: dict[str, Any] | None = None
         self._told_to_end = False
+
+    @property
+    def flops(self) -> float:
+        """Operations so far, over all processes, by those of the steps that were counted."""
+        return self._flops / max(self._counted, 1) * self.step
 
     def saved(self) -> dict[str, Any]:
         """Return all that the next step depends on."""
@@ -172,7 +177,6 @@ class Engine(pl.LightningModule):  # type: ignore[misc]  # Lightning is skipped
         while (loss := self._gradients(planned.rows, seed=planned.seed)) is None:
             self._halve()
         self.samples += len(planned.rows)
-        self.flops += self._flops_each * self._data.work(planned.rows)
         norm = self._clip()
         self._optimizer.param_groups[0]["lr"] = planned.learning_rate
         self._optimizer.step()
@@ -197,12 +201,13 @@ class Engine(pl.LightningModule):  # type: ignore[misc]  # Lightning is skipped
     def _gradients(self, rows: Tensor, *, seed: int) -> Tensor | None:
         """Return this process's part of the loss after backward; None is out of memory."""
         share = self._share(len(rows))
-        if self._flops_each or not share:
+        if self.step % _COUNTED or not share:
             return self._backward(rows, share, seed=seed)
         with FlopCounterMode(display=False) as counter:
             loss = self._backward(rows, share, seed=seed)
         if loss is not None:
-            self._flops_each = counter.get_total_flops() / self._data.work(rows[list(share)])
+            self._flops += counter.get_total_flops() * len(rows) / len(share)
+            self._counted += 1
         return loss
 
     def _share(self, whole: int) -> range:

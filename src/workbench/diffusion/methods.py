@@ -66,9 +66,6 @@ class _Rows:
     def draw(self, size: int, generator: torch.Generator) -> Int[Tensor, " size"]:
         return torch.multinomial(self._weights, size, replacement=True, generator=generator)
 
-    def work(self, rows: Int[Tensor, " rows"]) -> float:
-        return float(len(rows))
-
     def batch(self, rows: Int[Tensor, " rows"]) -> PriorBatch:
         prompt = Prompt(*(one[rows] for one in self.whole.prompt))
         return PriorBatch(prompt, self.whole.target[rows])

@@ -170,11 +170,6 @@ class TaggedData:
         count = min(int(most[number]), int((weights > 0).sum()))
         return torch.from_numpy(rows)[torch.multinomial(weights, count, generator=generator)]
 
-    def work(self, rows: Int[Tensor, " rows"]) -> float:
-        """Return the tokens that rows take as one batch, padding included."""
-        lengths = [size for number in rows.tolist() for size in self._lengths[number]]
-        return float(len(lengths) * max(lengths, default=0))
-
     def batch(self, rows: Int[Tensor, " rows"]) -> TaggerBatch:
         """Return the tensors of rows."""
         numbers = rows.tolist()

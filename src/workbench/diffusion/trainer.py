@@ -69,8 +69,7 @@ class TrainingMetrics(TypedDict):
     """CPU seconds of the same, in the first process."""
     samples_per_s: float
     flops: float
-    """Forward and backward, over all processes: counted in the first step, of the others by how
-    much work their batches are beside it."""
+    """Forward and backward, over all processes, by those of every 20th step."""
 
 
 def train(

@@ -51,10 +51,6 @@ class TrainingData(Protocol):
         """Return the rows of one batch."""
         ...
 
-    def work(self, rows: Int[Tensor, " rows"]) -> float:
-        """Return how much work a batch of rows is, in proportion."""
-        ...
-
     def batch(self, rows: Int[Tensor, " rows"]) -> Batch:
         """Return the tensors of rows, as the loss takes them."""
         ...
@@ -98,10 +94,6 @@ class TensorData:
             return torch.randint(self.rows, (size,), generator=generator)
         places = torch.rand(size, generator=generator, dtype=torch.float64)
         return torch.searchsorted(self._cumulative, places, right=True)
-
-    def work(self, rows: Int[Tensor, " rows"]) -> float:
-        """Return the number of rows."""
-        return float(len(rows))
 
     def batch(self, rows: Int[Tensor, " rows"]) -> Batch:
         """Return the tensors of rows."""
