@@ -159,7 +159,7 @@ def test_other_formats_say_the_same(measured, model, rows, home):
     for name in ("labelled.parquet", "labelled.jsonl"):
         done = call("evaluate", model, "--data", home / name, "--gains", "0,9", "--json")
         assert done.exit_code == 0, done.output
-        assert json.loads(done.stdout) == measured
+        assert json.loads(done.stdout) == measured | {"origin": name}
 
 
 def test_the_judge_that_blocks_does_not_report(model, table):
@@ -172,6 +172,8 @@ def test_the_judge_that_blocks_does_not_report(model, table):
 def test_several_seeds_are_one_result_with_their_spread(measured, model, table, home):
     other = save(home / "model-1", seed=1)
     arguments = ("--data", table, *MAPPED, "--gains", "0,1,9", "--json")
+    twice = call("evaluate", model, model, *arguments)
+    assert (twice.exit_code, "one model is given twice" in twice.stderr) == (2, True)
     both = json.loads(call("evaluate", model, other, *arguments).stdout)
     alone = json.loads(call("evaluate", other, *arguments).stdout)
     assert both["models"] == measured["models"] + alone["models"]
