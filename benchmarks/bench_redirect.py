@@ -294,8 +294,7 @@ class _Redirects:
 
     def batch(self, generator: Generator) -> PriorBatch:
         rows = self.trained[torch.randint(len(self.trained), (BATCH,), generator=generator)]
-        prompt = Prompt(*(part[rows] for part in self.everything))
-        return PriorBatch(prompt, self.texts.redirects[rows])
+        return PriorBatch(self.everything, self.texts.redirects).at(rows)
 
     def test(self) -> Prompt:
         return self.prompt(self.tested, [None] * TESTED)

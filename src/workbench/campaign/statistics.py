@@ -2,47 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from workbench.core.errors import ConfigError
+from workbench.judge.measure import wilson
 from workbench.store.results import Interval
 
-__all__ = ["METHOD", "rate_interval", "wilson"]
+__all__ = ["METHOD", "rate_interval"]
 
 METHOD = (
     "95 % intervals: Wilson's score interval over the effective number of attempts, because "
     "attempts that share a goal are not independent, with Student's t for few goals; where all or "
     "none succeed, each goal counts once. Errors are left out of the rates."
 )
-_Z_95 = 1.959963984540054
-
-
-def wilson(successes: float, n: float, *, z: float = _Z_95) -> Interval:
-    """Return a proportion with its Wilson score interval, 95 % by default.
-
-    Args:
-        successes: Count in [0, n]; a fraction where n is an effective number.
-        n: Independent trials, > 0.
-        z: Quantile of the standard normal, or of Student's t.
-
-    Raises:
-        ConfigError: If the counts make no sense.
-
-    Source:
-        Wilson 1927, JASA 22:209-212; Brown, Cai & DasGupta 2001, Statistical Science 16(2), eq. 4.
-    """
-    if n <= 0 or not 0 <= successes <= n:
-        raise ConfigError(f"wilson(): {successes} of {n} trials; give 0 <= successes <= n, n > 0")
-    rate = successes / n
-    center = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(rate * (1 - rate) / n + z**2 / (4 * n * n))
-    # At the ends the bound is the rate itself; rounding would leave it a hair off.
-    low = 0.0 if successes == 0 else max(0.0, center - half)
-    high = 1.0 if successes == n else min(1.0, center + half)
-    return Interval(value=rate, low=low, high=high)
 
 
 def rate_interval(outcomes: Sequence[bool], *, goals: Sequence[str]) -> Interval:

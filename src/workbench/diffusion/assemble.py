@@ -15,11 +15,10 @@ from workbench.core.errors import DataError
 from workbench.core.identity import content_id
 from workbench.diffusion.checkpoint import SanitizerParts
 from workbench.diffusion.condition import CONTEXTS, Condition
-from workbench.diffusion.networks import Prompt
 from workbench.diffusion.prior import Prior, PriorBatch, PriorConfig, ProcessKind
 from workbench.diffusion.reader import Reader
 from workbench.diffusion.redirect import Gallery, Redirector, bare_prompt
-from workbench.diffusion.routing import Routing, fit_routing
+from workbench.diffusion.routing import NEVER, fit_routing
 from workbench.diffusion.sanitizer import Sanitizer
 from workbench.diffusion.tagged import tagged_texts
 from workbench.diffusion.tagger import Tagger
@@ -32,9 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RedirectData", "assemble", "best_redirects", "train_redirects"]
 
-_UNDECIDED = Routing(
-    weights=(0, 0, 0, 0), bare=1, wrapped=1, false_positive_rate={}, recall={}, texts=0
-)
 _HIDDEN = 256
 
 
@@ -80,8 +76,7 @@ class RedirectData:
 
     def batch(self, rows: Int[Tensor, " rows"]) -> PriorBatch:
         """Return requests and redirects."""
-        prompt = Prompt(*(one[rows] for one in self.whole.prompt))
-        return PriorBatch(prompt, self.whole.target[rows])
+        return self.whole.at(rows)
 
 
 def _conditions(led: pd.DataFrame) -> list[Condition]:
@@ -202,7 +197,7 @@ def assemble(
     rows = tagged_texts(validation)
     chosen = np.random.default_rng(0).permutation(len(rows))[:most]
     rows = [rows[number] for number in chosen.tolist()]
-    undecided = Sanitizer(reader, routing=_UNDECIDED, redirector=redirector)
+    undecided = Sanitizer(reader, routing=NEVER, redirector=redirector)
     seen = undecided.look([row.text for row in rows])
     logits = np.array([(one.whole.harm, one.inner.harm, one.whole.wrapped) for one in seen])
     routing = fit_routing(

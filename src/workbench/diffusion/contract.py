@@ -108,13 +108,7 @@ def evaluate_sanitizer(
         origin=origin,
         precision=precision,
         stamp=stamp(seed=seed),
-        rows={
-            "prompts": len(texts),
-            "harmful": int(evidence.harmful.sum()),
-            "benign": int((~evidence.harmful).sum()),
-            "lookalike": int(evidence.lookalike.sum()),
-            "wrapped": int(evidence.wrapped.sum()),
-        },
+        rows=_counts(evidence),
         groups=len(np.unique(evidence.groups)),
         gallery={kind: len(known) for kind, known in evidence.gallery.items()},
         gallery_id=evidence.gallery_id,
@@ -124,6 +118,16 @@ def evaluate_sanitizer(
         judges=[one for one in bench.reports if one["id"] != inside],
         figures=list(_figures(evidence, outputs, sightings, sanitizer.routing, seed=seed)),
     )
+
+
+def _counts(evidence: Evidence) -> dict[str, int]:
+    return {
+        "prompts": len(evidence.prompts),
+        "harmful": int(evidence.harmful.sum()),
+        "benign": int((~evidence.harmful).sum()),
+        "lookalike": int(evidence.lookalike.sum()),
+        "wrapped": int(evidence.wrapped.sum()),
+    }
 
 
 def _figures(

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workbench.judge.calibrate import Flags, Floats
-from workbench.judge.measure import auroc_interval
+from workbench.judge.measure import auroc_interval, wilson
 from workbench.store.evaluation import FigureRow
 from workbench.store.results import Interval
 
@@ -20,7 +20,6 @@ __all__ = ["Codes", "area_interval", "over_seeds", "ratio_interval"]
 
 Codes = npt.NDArray[np.intp]
 _RESAMPLES = 500
-_Z = 1.959963984540054
 _ENDS: Final[tuple[Literal["value", "low", "high"], ...]] = ("value", "low", "high")
 
 
@@ -49,11 +48,9 @@ def ratio_interval(
     sums, totals = drawn @ tops, drawn @ bottoms
     low, high = np.quantile(sums[totals > 0] / totals[totals > 0], [0.025, 0.975]).tolist()
     if is_share:
-        n = count if value in {0.0, 1.0} else bottoms.sum()
-        center = (value + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-        half = _Z / (1 + _Z**2 / n) * math.sqrt(value * (1 - value) / n + _Z**2 / (4 * n * n))
-        low = min(low, 0.0 if value == 0 else center - half)
-        high = max(high, 1.0 if value == 1 else center + half)
+        n = count if value in {0.0, 1.0} else float(bottoms.sum())
+        scored = wilson(value * n, n)
+        low, high = min(low, scored["low"]), max(high, scored["high"])
     return Interval(value=value, low=min(low, value), high=max(high, value))  # but for rounding
 
 

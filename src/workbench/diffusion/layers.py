@@ -28,8 +28,8 @@ _PARTS = {
     "norm": ("output.LayerNorm",),
 }
 """Our name → names as published, side by side."""
-# oneDNN and torch keep what they prepared for 1,024 shapes each, 2 MB apiece, and batches of texts
-# have ever other shapes; both read this at their first product
+# oneDNN and torch keep what they prepared for 1,024 shapes each, and batches of texts have ever
+# other shapes; both read this at their first product
 for _limit in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
     os.environ.setdefault(_limit, "16")
 _HAS_ONE_DNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]

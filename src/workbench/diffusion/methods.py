@@ -18,7 +18,6 @@ from workbench.core.identity import content_id
 from workbench.diffusion.arrays import TrainingArrays
 from workbench.diffusion.baselines import Constant, Identity, Ridge, Translator
 from workbench.diffusion.ensemble import Ensemble, ambiguity, diversity
-from workbench.diffusion.networks import Prompt
 from workbench.diffusion.prior import Prior, PriorBatch, PriorConfig
 from workbench.diffusion.process import apply_correction
 from workbench.diffusion.redirect import bare_prompt
@@ -67,8 +66,7 @@ class _Rows:
         return torch.multinomial(self._weights, size, replacement=True, generator=generator)
 
     def batch(self, rows: Int[Tensor, " rows"]) -> PriorBatch:
-        prompt = Prompt(*(one[rows] for one in self.whole.prompt))
-        return PriorBatch(prompt, self.whole.target[rows])
+        return self.whole.at(rows)
 
 
 def fit_method(

@@ -100,7 +100,6 @@ def phase(
     tuned_layers: int = -1,
     steps: int = 0,
     rounds: int = 0,
-    dim: int = 0,
     seed: int = 0,
 ) -> Phase:
     """Return a phase with some settings changed; 0, of layers -1, leaves what the phase says.
@@ -111,7 +110,6 @@ def phase(
         tuned_layers: Layers of the encoder that are trained further.
         steps: Optimizer steps, of the tagger and of the prior.
         rounds: Of the tagger's training.
-        dim: Width of the encoder's vectors.
         seed: Of weights, batches and noise.
 
     Raises:
@@ -122,13 +120,12 @@ def phase(
     chosen = PHASES[name]
     sizes: dict[str, Any] = {"hidden": hidden} if hidden else {}
     layers = {"tuned_layers": tuned_layers} if tuned_layers >= 0 else {}
-    width: dict[str, Any] = {"dim": dim} if dim else {}
     return replace(
         chosen,
         rounds=rounds or chosen.rounds,
         tagger=replace(chosen.tagger, **sizes, **layers),
         training=_run(chosen.training, steps=steps, seed=seed),
-        prior=replace(chosen.prior, **sizes, **width),
+        prior=replace(chosen.prior, **sizes),
         prior_training=_run(chosen.prior_training, steps=steps, seed=seed),
     )
 

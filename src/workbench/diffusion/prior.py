@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from workbench.core.errors import ConfigError
@@ -126,6 +126,10 @@ class PriorBatch(NamedTuple):
     prompt: Prompt
     target: Float[Tensor, "batch dim"]
     """Unit rows."""
+
+    def at(self, rows: Int[Tensor, " rows"]) -> PriorBatch:
+        """Return some of the rows."""
+        return PriorBatch(Prompt(*(one[rows] for one in self.prompt)), self.target[rows])
 
 
 class _Asked(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from workbench.diffusion.tagger import Heads
-from workbench.embedding.encoder import FloatArray, MiniLM
+from workbench.embedding.encoder import FloatArray, MiniLM, parts
 from workbench.embedding.states import StateCache
 from workbench.embedding.windows import merge
 
@@ -22,8 +22,6 @@ _ENDS = (".", "?", "!")
 _NEAR = 16
 _LAST_BREAK = re.compile(r"""(?:[.?!:\n"'“‘«`\[<>]\s*)([\w ,'-]+)\Z""")
 _FIRST_BREAK = re.compile(r"""([\w ,'-]*)[.?!\n"”’»`\]<]""")
-_AT_ONCE = 64
-_CHARS_AT_ONCE = 65_536
 
 
 class TextTags(NamedTuple):
@@ -66,7 +64,7 @@ class Reader:
 
     def __call__(self, texts: Sequence[str]) -> list[TextTags]:
         """Return the tags of each text, in order; long ones are read window by window."""
-        return [tags for part in _parts(texts) for tags in self._read(part)]
+        return [tags for part in parts(texts) for tags in self._read(part)]
 
     @torch.inference_mode()
     def _read(self, texts: Sequence[str]) -> list[TextTags]:
@@ -90,18 +88,6 @@ class Reader:
                 )
             )
         return read
-
-
-def _parts(texts: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Give the texts in stretches of so many, or so long together; one text at least."""
-    start = chars = 0
-    for place, text in enumerate(texts):
-        if place > start and (place - start == _AT_ONCE or chars + len(text) > _CHARS_AT_ONCE):
-            yield texts[start:place]
-            start, chars = place, 0
-        chars += len(text)
-    if start < len(texts):
-        yield texts[start:]
 
 
 def find_core(text: str, tags: TextTags) -> Core:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from workbench.core.errors import DataError
 from workbench.core.fields import refuse_unknown
 from workbench.judge.calibrate import sigmoid, threshold_at
 
-__all__ = ["Decision", "Routing", "fit_routing"]
+__all__ = ["NEVER", "Decision", "Routing", "fit_routing"]
 
 Decision = Literal["pass", "dewrap", "redirect", "block"]
 
@@ -20,8 +20,6 @@ Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 _LEAST = 20
 _L2 = 1.0
-_SURE = 30.0
-"""Logit of next to no harm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +63,12 @@ class Routing:
         return cls(**values | {"weights": tuple(values["weights"])})
 
 
+NEVER: Final = Routing(
+    weights=(0, 0, 0, -30.0), bare=1, wrapped=1, false_positive_rate={}, recall={}, texts=0
+)
+"""Takes nothing for harmful."""
+
+
 def fit_routing(
     logits: Floats,
     *,
@@ -90,11 +94,8 @@ def fit_routing(
     from sklearn.linear_model import LogisticRegression
 
     if not harmful.any():
-        never = {"bare": 0.0, "wrapped": 0.0}
-        return Routing(
-            weights=(0, 0, 0, -_SURE), bare=1, wrapped=1, false_positive_rate=never, recall=never,
-            texts=len(harmful),
-        )  # fmt: skip
+        none = {"bare": 0.0, "wrapped": 0.0}
+        return replace(NEVER, false_positive_rate=none, recall=none, texts=len(harmful))
     for name, count in (("harmful", harmful.sum()), ("benign", (~harmful).sum())):
         if count < _LEAST:
             raise DataError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -16,9 +16,10 @@ from workbench.diffusion.callbacks import Progress
 from workbench.diffusion.mining import Weights, hard_rows, together
 from workbench.diffusion.mining import rounds as in_rounds
 from workbench.diffusion.tagged import TaggedData
-from workbench.diffusion.tagger import Tagger, TaggerConfig
+from workbench.diffusion.tagger import Tagger, TaggerBatch, TaggerConfig, Tags
 from workbench.diffusion.trainer import TrainingMetrics, train
 from workbench.diffusion.training_config import TrainingConfig
+from workbench.judge.measure import auroc
 
 __all__ = ["tagger_errors", "train_tagger"]
 
@@ -81,8 +82,7 @@ def train_tagger(
 def _hard(tagger: Tagger, data: TaggedData) -> Array:
     """Return how often to draw each text, relative to now."""
     harm = np.empty(len(data.rows))
-    for rows, batch in data.batches():
-        tags = tagger(batch.states, batch.mask, batch.owners, texts=len(batch.harmful))
+    for rows, _, tags in _read(tagger, data):
         harm[rows] = tags.harm.numpy()
     harmful, families = zip(*((row.harmful, row.family) for row in data.rows), strict=True)
     return hard_rows(harm, harmful=harmful, families=families).numpy()
@@ -95,15 +95,12 @@ def tagger_errors(tagger: Tagger, data: TaggedData) -> dict[str, float]:
     ``dewrap``: mean 1 − cosine of the vector to that of the bare request; ``payload``: 1 − F1 of
     the request's tokens; ``detect``: 1 − AUROC of harm; ``error``: their sum.
     """
-    tagger.eval()
-    harm: list[Tensor] = []
-    labels: list[Tensor] = []
+    harm = np.empty(len(data.rows))
+    labels = np.empty(len(data.rows), bool)
     gaps: list[Tensor] = []
     found = wrong = missed = 0
-    for _, batch in data.batches():
-        tags = tagger(batch.states, batch.mask, batch.owners, texts=len(batch.harmful))
-        harm.append(tags.harm)
-        labels.append(batch.harmful)
+    for rows, batch, tags in _read(tagger, data):
+        harm[rows], labels[rows] = tags.harm.numpy(), batch.harmful.numpy() > 0
         gaps.append(1 - (tags.vectors * batch.target).sum(dim=1))
         known = batch.payload_known[batch.mask] > 0
         said, true = tags.payload[known] > 0, batch.payload[batch.mask][known] > 0
@@ -113,22 +110,15 @@ def tagger_errors(tagger: Tagger, data: TaggedData) -> dict[str, float]:
     errors = {
         "dewrap": float(torch.cat(gaps).mean()),
         "payload": 1 - 2 * found / max(2 * found + wrong + missed, 1),
-        "detect": 1 - _auroc(torch.cat(harm), torch.cat(labels) > 0),
+        "detect": 1 - auroc(harm, labels),
     }
     return errors | {"error": sum(errors.values())}
 
 
-def _auroc(scores: Tensor, positive: Tensor) -> float:
-    """Return the area under the ROC curve by ranks; a half where one side is empty.
-
-    Source:
-        Mann & Whitney 1947, doi:10.1214/aoms/1177730491.
-    """
-    count, others = int(positive.sum()), int((~positive).sum())
-    if not count or not others:
-        return 0.5
-    values, places = torch.unique(scores, return_inverse=True)
-    sizes = torch.bincount(places, minlength=len(values)).double()
-    ranks = (sizes.cumsum(0) - (sizes - 1) / 2)[places]
-    wins = float(ranks[positive].sum()) - count * (count + 1) / 2
-    return wins / (count * others)
+def _read(
+    tagger: Tagger, data: TaggedData
+) -> Iterator[tuple[npt.NDArray[np.int64], TaggerBatch, Tags]]:
+    """Give numbers, tensors and tags of all texts, batch by batch."""
+    tagger.eval()
+    for rows, batch in data.batches():
+        yield rows, batch, tagger(batch.states, batch.mask, batch.owners, texts=len(batch.harmful))

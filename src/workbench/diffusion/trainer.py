@@ -132,7 +132,19 @@ def train(
     best = validation.best
     module.load_state_dict(best["weights"])
     module.eval()
-    metrics: TrainingMetrics = {
+    metrics = _measured(engine, validation, metric=metric, processes=trainer.world_size)
+    if path and done and trainer.is_global_zero:
+        save_tensors(done, {"run": run_id, "metrics": metrics, "weights": best["weights"]})
+        path.unlink(missing_ok=True)
+    trainer.strategy.barrier()
+    return metrics
+
+
+def _measured(
+    engine: Engine, validation: Validation, *, metric: str, processes: int
+) -> TrainingMetrics:
+    best = validation.best
+    return {
         "metric": metric,
         "best": best["values"][metric],
         "best_step": best["step"],
@@ -142,17 +154,12 @@ def train(
         "steps": engine.step,
         "stopped": engine.stopped,
         "notes": engine.notes,
-        "processes": trainer.world_size,
+        "processes": processes,
         "train_s": engine.train_s,
         "cpu_s": engine.cpu_s,
         "samples_per_s": engine.samples / engine.train_s,
         "flops": engine.flops,
     }
-    if path and done and trainer.is_global_zero:
-        save_tensors(done, {"run": run_id, "metrics": metrics, "weights": best["weights"]})
-        path.unlink(missing_ok=True)
-    trainer.strategy.barrier()
-    return metrics
 
 
 def _fit(engine: Engine, callbacks: list[pl.Callback], config: TrainingConfig) -> pl.Trainer:

@@ -20,6 +20,7 @@ from workbench.embedding.windows import WINDOWING, merge, windows
 __all__ = [
     "MINILM_DIM", "MINILM_ID", "MINILM_IDS", "MINILM_LAYERS", "Encoder", "FloatArray", "MiniLM",
     "TokenEncoder", "TokenStates", "Tuned", "Window", "fidelity", "load_encoder", "minilm_folder",
+    "parts",
 ]  # fmt: skip
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
@@ -185,7 +186,7 @@ class MiniLM:
         """Return ``(len(texts), 384)`` float32 rows of length 1."""
         sums = np.zeros((len(texts), self.dim), np.float32)
         done = 0
-        for part in _parts(texts):
+        for part in parts(texts):
             encodings = self._tokenizer.encode_batch_fast(part, add_special_tokens=False)
             pieces, owners = self._pieces(encodings)
             for index, states in self._network.states(pieces):
@@ -207,7 +208,7 @@ class MiniLM:
 
     def windows(self, texts: Sequence[str]) -> Iterator[list[Window]]:
         """Give the windows of each text, in order, computed some 65,000 characters at a time."""
-        for part in _parts(texts):
+        for part in parts(texts):
             pieces, owners, spans = self._cut(part)
             seen: list[list[Window]] = [[] for _ in part]
             for index, states in sorted(self._network.states(pieces), key=lambda pair: pair[0]):
@@ -216,7 +217,7 @@ class MiniLM:
 
     def spans(self, texts: Sequence[str]) -> Iterator[list[npt.NDArray[np.intp]]]:
         """Give the spans of the windows of each text, in order; nothing is computed."""
-        for part in _parts(texts):
+        for part in parts(texts):
             _, owners, spans = self._cut(part)
             cut: list[list[npt.NDArray[np.intp]]] = [[] for _ in part]
             for owner, span in zip(owners, spans, strict=True):
@@ -304,7 +305,7 @@ def _verify(folder: Path) -> None:
             )
 
 
-def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
+def parts(texts: Sequence[str]) -> Iterator[list[str]]:
     """Give the texts in order, about 65,000 characters at a time, as valid UTF-8."""
     part: list[str] = []
     size = 0

@@ -142,8 +142,9 @@ class StateCache:
 
     def _refresh(self) -> None:
         keys, ends, states = self._files
-        known, count = len(self._places), self._complete()
-        if count == known:
+        known = len(self._places)
+        # keys reach the disk last: without new ones there is nothing to read
+        if keys.stat().st_size // _KEY_BYTES == known or (count := self._complete()) == known:
             return
         new = np.fromfile(keys, f"V{_KEY_BYTES}", count - known, offset=known * _KEY_BYTES)
         self._places |= {key.tobytes(): known + number for number, key in enumerate(new)}

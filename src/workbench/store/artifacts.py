@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock
-from sqlalchemy import Engine, insert, select, update
+from sqlalchemy import Engine, func, insert, select, update
 
 from workbench.core.errors import DataError, StoreError
 from workbench.core.identity import new_id
@@ -109,18 +109,20 @@ class Artifacts:
         self.path(kind, artifact_id)
         return dict(self._row(kind, artifact_id) or {})
 
-    def newest(self, kind: ArtifactKind, *, said: Mapping[str, Any] | None = None) -> str:
+    def newest(self, kind: ArtifactKind, *, said: Mapping[str, str] | None = None) -> str:
         """Return the id of the newest artifact of a kind, or an empty string.
 
         Those whose metadata have the values of ``said`` go before all others.
         """
         table = schema.artifacts
-        query = select(table.c.id, table.c.metadata).where(table.c.kind == kind)
+        saying = [
+            (func.coalesce(table.c.metadata[name].as_string(), "") == value).desc()
+            for name, value in (said or {}).items()
+        ]
+        query = select(table.c.id).where(table.c.kind == kind)
+        query = query.order_by(*saying, table.c.created_at.desc()).limit(1)
         with transaction(self._engine) as connection:
-            rows = list(connection.execute(query.order_by(table.c.created_at.desc())))
-        wanted = dict(said or {})
-        rows.sort(key=lambda one: wanted != {name: one.metadata.get(name) for name in wanted})
-        return rows[0].id if rows else ""
+            return connection.execute(query).scalar() or ""
 
     def resolve(self, kind: ArtifactKind, beginning: str) -> str:
         """Return the id that begins so.

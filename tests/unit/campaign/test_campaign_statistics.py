@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from workbench.campaign.statistics import rate_interval, wilson
+from workbench.campaign.statistics import rate_interval
 from workbench.core.errors import ConfigError
+from workbench.judge.measure import wilson
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))

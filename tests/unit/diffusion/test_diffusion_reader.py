@@ -152,13 +152,12 @@ def reader(embeddings: MiniLM) -> Reader:
 def test_many_and_long_texts_are_read_in_parts(reader, monkeypatch) -> None:
     texts = ["word " * size for size in (3, 500, 2, 1, 700, 4)]
     whole, sizes = reader(texts), []
-    monkeypatch.setattr("workbench.diffusion.reader._AT_ONCE", 2)
-    monkeypatch.setattr("workbench.diffusion.reader._CHARS_AT_ONCE", 3_000)
+    monkeypatch.setattr("workbench.embedding.encoder._PART_CHARS", 3_000)
     kept = reader._read
     monkeypatch.setattr(reader, "_read", lambda part: sizes.append(len(part)) or kept(part))
     for one, other in zip(reader(texts), whole, strict=True):
         assert one.harm == pytest.approx(other.harm, abs=1e-4)
-    assert sizes == [2, 2, 1, 1]
+    assert sizes == [4, 1, 1]
     assert reader([]) == []
 
 
