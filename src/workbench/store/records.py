@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cached_property
@@ -12,9 +12,12 @@ from workbench.core.identity import content_id, text_id
 from workbench.core.money import ZERO
 
 __all__ = [
+    "EVENT_KINDS",
+    "FINDING_STATES",
     "PHASES",
     "REHEARSAL",
     "Attempt",
+    "Event",
     "Finding",
     "LedgerRow",
     "Pair",
@@ -47,6 +50,14 @@ PHASES: tuple[Phase, ...] = (
 
 REHEARSAL = "rehearsal:"
 """How the name begins under which money is booked that nobody pays: the loopback server's."""
+
+FINDING_STATES = ("needs_review", "confirmed", "false_positive", "fixed")
+"""What a reviewer can say of a finding; all begin as the first."""
+
+EVENT_KINDS = (
+    "test_set_generated", "attack_run_started", "attack_run_finished", "attack_run_aborted",
+    "target_failed", "vulnerable_prompt_detected", "triage_outcome", "prompts_fed_back",
+)  # fmt: skip
 
 RunState = Literal["running", "succeeded", "failed", "lost"]
 """``lost``: its runner died before it could tell."""
@@ -113,6 +124,10 @@ class TestCase:
     """Ids such as ``LLM01:2025`` and ``AML.T0054``."""
     is_control: bool = False
     """Whether refusing or changing it is the mistake."""
+    turns: tuple[str, ...] = ()
+    """What the attacker says before the prompt, one message each; the target answers every one."""
+    assertions: tuple[dict[str, Any], ...] = ()
+    """What in an answer decides, see ``judge.rules``; empty where only graders can tell."""
     metadata: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -121,14 +136,26 @@ class TestCase:
         return content_id(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
+        """Return plain JSON values; without turns or assertions where there are none.
+
+        So cases of one message have the ids that they had before there were conversations.
+        """
+        values = vars(self)
+        return {
+            name: values[name]
+            for name in _CASE_FIELDS
+            if values[name] or name not in {"turns", "assertions"}
+        }
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> TestCase:
         """Return the case that :meth:`to_json` wrote."""
-        lists = {"strategies": tuple(row["strategies"]), "taxonomy": tuple(row["taxonomy"])}
+        lists = {name: tuple(row.get(name, ())) for name in _CASE_LISTS}
         return cls(**{**row, **lists})
+
+
+_CASE_FIELDS = tuple(one.name for one in fields(TestCase))
+_CASE_LISTS = ("strategies", "taxonomy", "turns", "assertions")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +193,11 @@ class Attempt:
     latency_ms: float
     usd: Decimal = ZERO
     error: str = ""
+    """Why there is no answer; the attempt then counts neither way."""
+    trial: int = 0
+    """Which of several tries of the same case, from 0."""
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Judge id → why it says so, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,9 +216,41 @@ class Finding:
     score: float
     """Mean probability of the judges, in [0, 1]."""
     suggested_label: str
-    status: str = "open"
+    """What kind of miss it looks like, e.g. ``missed-encoding``."""
+    suggested_status: str = "confirmed"
+    """``confirmed`` or ``false_positive``: what cheap heuristics expect a reviewer to say."""
+    confidence: float = 0.5
+    """Of that expectation, in [0.5, 1]."""
+    risk: float = 0.0
+    """Severity × score × how widely it works, in [0, 1]; the order of review."""
+    cluster: str = ""
+    """Id of the finding that stands for all findings alike; its own where it does."""
+    summary: str = ""
+    """Technique, and why it worked."""
+    status: str = "needs_review"
+    """One of :data:`FINDING_STATES`."""
+    owner: str = ""
+    """Who looks after it."""
+    minutes: float = 0.0
+    """Time that people spent on it."""
     sent: str
     received: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happened in a campaign, for monitors and audits."""
+
+    kind: str
+    """One of :data:`EVENT_KINDS`."""
+    subject: str
+    """Id of what it happened to: a test set, an execution, a finding."""
+    who: str
+    experiment: str = ""
+    run: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+    """Redacted by whoever emits it."""
+    at: str = field(default_factory=now)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,14 +23,18 @@ __all__ = [
     "batches",
     "budget_lock",
     "estimates",
+    "events",
     "experiments",
     "findings",
     "flights",
     "ledger",
     "metadata",
+    "outcomes",
     "responses",
     "runs",
     "test_set_owners",
+    "test_set_tags",
+    "triage_log",
 ]
 
 metadata = MetaData()
@@ -190,21 +194,45 @@ test_set_owners = Table(
     PrimaryKeyConstraint("test_set", "owner"),
 )
 
+test_set_tags = Table(
+    "test_set_tags",
+    metadata,
+    Column("test_set", String(64), nullable=False),
+    Column("owner", String(200), nullable=False),
+    Column("tag", String(64), nullable=False),
+    PrimaryKeyConstraint("test_set", "owner", "tag"),
+)
+
 attempts = Table(
     "attempts",
     metadata,
     Column("execution", String(64), nullable=False),
     Column("target", String(200), nullable=False),
     Column("case_id", String(64), nullable=False),
+    Column("trial", Integer, nullable=False),
     Column("sent", Text, nullable=False),
     Column("received", Text, nullable=False),
     Column("decision", String(32), nullable=False),
     Column("scores", JSON, nullable=False),
+    Column("reasons", JSON, nullable=False),
     Column("success", Boolean, nullable=False),
     Column("latency_ms", Float, nullable=False),
     Column("usd", String(40), nullable=False),
     Column("error", Text, nullable=False),
-    PrimaryKeyConstraint("execution", "target", "case_id"),
+    PrimaryKeyConstraint("execution", "target", "case_id", "trial"),
+)
+
+# What a finished execution says of each attack, for the choice of the next ones.
+outcomes = Table(
+    "outcomes",
+    metadata,
+    Column("execution", String(64), nullable=False),
+    Column("target", String(200), nullable=False),
+    Column("plugin", String(200), nullable=False),
+    Column("strategy", String(200), nullable=False),
+    Column("successes", Integer, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    PrimaryKeyConstraint("execution", "target", "plugin", "strategy"),
 )
 
 findings = Table(
@@ -221,8 +249,44 @@ findings = Table(
     Column("severity", String(16), nullable=False),
     Column("score", Float, nullable=False),
     Column("suggested_label", String(64), nullable=False),
+    Column("suggested_status", String(32), nullable=False),
+    Column("confidence", Float, nullable=False),
+    Column("risk", Float, nullable=False),
+    Column("cluster", String(64), nullable=False),
+    Column("summary", Text, nullable=False),
     Column("status", String(32), nullable=False),
+    Column("owner", String(200), nullable=False),
+    Column("minutes", Float, nullable=False),
     Column("sent", Text, nullable=False),
     Column("received", Text, nullable=False),
     Index("findings_by_execution", "execution"),
+)
+
+# Rows are added, never changed: who said what of a finding, and when.
+triage_log = Table(
+    "triage_log",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", String(32), nullable=False),
+    Column("finding", String(64), nullable=False),
+    Column("who", String(200), nullable=False),
+    Column("changed", JSON, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("minutes", Float, nullable=False),
+    Index("triage_log_by_finding", "finding"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", String(32), nullable=False),
+    Column("kind", String(64), nullable=False),
+    Column("subject", String(64), nullable=False),
+    Column("who", String(200), nullable=False),
+    Column("experiment", String(200), nullable=False),
+    Column("run", String(64), nullable=False),
+    Column("details", JSON, nullable=False),
+    Index("events_by_kind", "kind", "at"),
+    Index("events_by_subject", "subject"),
 )

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from decimal import Decimal
+from typing import Literal, Protocol, TypeAlias
 
-__all__ = ["Decision", "PassThrough", "Response", "Target"]
+from workbench.core.money import ZERO
+
+__all__ = ["Conversation", "Decision", "Kind", "PassThrough", "Response", "Target"]
 
 Decision = Literal["pass", "dewrap", "redirect", "block"]
+"""What a guard did; a model answers (``pass``) or its service declines (``block``)."""
+Kind = Literal["guard", "model"]
+"""``guard``: its text is what a model behind it would receive · ``model``: its text is an answer."""
+Conversation: TypeAlias = tuple[str, ...]
+"""What the attacker says, one message after another; the last one is the attack itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """What came through a target."""
+    """What came back for a conversation."""
 
     text: str
-    """What the model behind it would receive; hostile, not yet redacted."""
+    """Of a guard, what the model behind it would receive; of a model, its last answer. Hostile,
+    not yet redacted."""
     decision: Decision
     latency_ms: float
+    """Of all turns together."""
+    usd: Decimal = ZERO
+    replies: tuple[str, ...] = ()
+    """What came back on the turns before the last."""
 
 
 class Target(Protocol):
@@ -35,12 +48,36 @@ class Target(Protocol):
         ...
 
     @property
+    def kind(self) -> Kind:
+        """Whether its text goes on to a model, or comes from one."""
+        ...
+
+    @property
     def defends(self) -> bool:
         """Whether it claims to stop attacks; one that does not is a baseline."""
         ...
 
-    def respond(self, prompts: Sequence[str]) -> list[Response]:
-        """Return one response per prompt, in order."""
+    @property
+    def parallel(self) -> int:
+        """Most calls of :meth:`respond` at the same time, >= 1."""
+        ...
+
+    @property
+    def batch(self) -> int:
+        """Most conversations per call, >= 1."""
+        ...
+
+    async def respond(self, conversations: Sequence[Conversation]) -> list[Response]:
+        """Return one response per conversation, in order; every turn is asked anew.
+
+        Raises:
+            BudgetError: At the limit; the execution stops and can be resumed.
+            Exception: Anything else is a failure of this call alone.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close the connections."""
         ...
 
 
@@ -49,8 +86,17 @@ class PassThrough:
 
     name = "bare"
     identity = "pass-through/1"
+    kind: Kind = "guard"
     defends = False
+    parallel = 1
+    batch = 64
 
-    def respond(self, prompts: Sequence[str]) -> list[Response]:
-        """Return each prompt as it is."""
-        return [Response(text=prompt, decision="pass", latency_ms=0.0) for prompt in prompts]
+    async def respond(self, conversations: Sequence[Conversation]) -> list[Response]:
+        """Return each conversation as it is."""
+        return [
+            Response(text="\n".join(turns), decision="pass", latency_ms=0.0)
+            for turns in conversations
+        ]
+
+    async def close(self) -> None:
+        """Nothing to close."""

@@ -1,0 +1,146 @@
+"""Findings and what people say of them: the state of each, and a log that only grows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import Engine, func, insert, select, update
+
+from workbench.core.errors import DataError
+from workbench.store import schema
+from workbench.store.records import Finding, now
+from workbench.store.transaction import transaction
+
+__all__ = [
+    "add_findings", "confirm_findings", "count_findings", "findings", "resolve_finding", "triage", "triage_log",
+]  # fmt: skip
+
+_CHUNK = 500
+"""Ids per query: fewer than any database allows variables."""
+
+
+def add_findings(engine: Engine, found: Iterable[Finding]) -> list[Finding]:
+    """Write the findings that are not there yet and return them; those known keep their triage."""
+    table = schema.findings
+    rows = {one.id: one for one in found}
+    executions = {one.execution for one in rows.values()}
+    query = select(table.c.id).where(table.c.execution.in_(executions))
+    with transaction(engine) as connection:
+        for known in connection.execute(query).scalars().all():
+            rows.pop(known, None)
+        if rows:
+            connection.execute(insert(table), [asdict(one) for one in rows.values()])
+    return list(rows.values())
+
+
+def findings(
+    engine: Engine, execution: str = "", *, status: str = "", owner: str = "",
+    ids: Sequence[str] = (),
+) -> list[Finding]:  # fmt: skip
+    """Return findings, those of the highest risk first.
+
+    Args:
+        engine: Of the store.
+        execution: Only those of this one.
+        status: Only those in this state.
+        owner: Only those that this person looks after.
+        ids: Only these.
+    """
+    table = schema.findings
+    query = select(table).order_by(table.c.risk.desc(), table.c.id)
+    for column, value in (("execution", execution), ("status", status), ("owner", owner)):
+        if value:
+            query = query.where(table.c[column] == value)
+    pages = [ids[at : at + _CHUNK] for at in range(0, len(ids), _CHUNK)] or [()]
+    found: list[Finding] = []
+    with transaction(engine) as connection:
+        for page in pages:
+            asked = query.where(table.c.id.in_(page)) if page else query
+            found += [Finding(**row) for row in connection.execute(asked).mappings()]
+    return found
+
+
+def resolve_finding(engine: Engine, beginning: str, *, execution: str = "") -> str:
+    """Return the id of the finding that begins so.
+
+    Raises:
+        DataError: If none does, or several do.
+    """
+    table = schema.findings
+    query = select(table.c.id).where(table.c.id.startswith(beginning, autoescape=True)).limit(2)
+    if execution:
+        query = query.where(table.c.execution == execution)
+    with transaction(engine) as connection:
+        found = connection.execute(query).scalars().all()
+    if len(found) != 1:
+        where = f" of execution {execution[:12]}" if execution else ""
+        many = "several" if found else "no"
+        raise DataError(f"{many} findings{where} begin with {beginning!r}; give the id of one")
+    return str(found[0])
+
+
+def triage(
+    engine: Engine, ids: Sequence[str], changes: Mapping[str, Any], *, who: str, note: str = "",
+    minutes: float = 0.0,
+) -> None:  # fmt: skip
+    """Change findings and log it, all or nothing.
+
+    Args:
+        engine: Of the store.
+        ids: Whole ids of findings that are there.
+        changes: Column → new value: ``status``, ``owner``, ``summary``.
+        who: Who says so.
+        note: Why, in words; redacted by the caller.
+        minutes: Spent on each of them, added to what it took so far.
+    """
+    table, log = schema.findings, schema.triage_log
+    at = now()
+    with transaction(engine) as connection:
+        for one in ids:
+            mine = table.c.id == one
+            names = [table.c[name] for name in changes] or [table.c.status]
+            before = dict(connection.execute(select(*names).where(mine)).mappings().one())
+            changed = {
+                name: [before[name], value]
+                for name, value in changes.items()
+                if before[name] != value
+            }
+            values = {**changes, "minutes": table.c.minutes + minutes}
+            connection.execute(update(table).where(mine).values(values))
+            row = {"at": at, "finding": one, "who": who, "changed": changed, "note": note}
+            connection.execute(insert(log), {**row, "minutes": minutes})
+
+
+def confirm_findings(
+    engine: Engine, beginnings: Iterable[str], *, execution: str, who: str
+) -> None:
+    """Say that a person found findings to be real; ids may be cut short.
+
+    Raises:
+        DataError: If none of the execution, or several, begin so; nothing was confirmed then.
+    """
+    ids = [resolve_finding(engine, one, execution=execution) for one in beginnings]
+    triage(engine, ids, {"status": "confirmed"}, who=who)
+
+
+def triage_log(engine: Engine, ids: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Return what was said of findings, oldest first: at, finding, who, changed, note, minutes."""
+    table = schema.triage_log
+    query = select(table).order_by(table.c.id)
+    pages = [ids[at : at + _CHUNK] for at in range(0, len(ids), _CHUNK)] or [()]
+    found: list[dict[str, Any]] = []
+    with transaction(engine) as connection:
+        for page in pages:
+            asked = query.where(table.c.finding.in_(page)) if page else query
+            found += [dict(row) for row in connection.execute(asked).mappings()]
+    return sorted(found, key=lambda row: row["id"])
+
+
+def count_findings(engine: Engine, execution: str) -> dict[str, int]:
+    """Return state → findings of an execution in it."""
+    table = schema.findings
+    query = select(table.c.status, func.count()).where(table.c.execution == execution)
+    with transaction(engine) as connection:
+        return {state: count for state, count in connection.execute(query.group_by(table.c.status))}

@@ -1,0 +1,83 @@
+"""Who owns a test set, and what they call it; its content is an artifact."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Engine, delete, insert, select
+from sqlalchemy.exc import IntegrityError
+
+from workbench.store import schema
+from workbench.store.records import now
+from workbench.store.transaction import transaction
+
+__all__ = [
+    "add_tag", "add_test_set_owner", "owned_test_sets", "owners_of", "remove_tag",
+    "remove_test_set_owner", "tags_of",
+]  # fmt: skip
+
+
+def add_test_set_owner(
+    engine: Engine, test_set: str, *, owner: str, metadata: dict[str, Any]
+) -> None:
+    """Say that a user owns a test set; where that was said before, the first words stand."""
+    row = {"test_set": test_set, "owner": owner, "created_at": now(), "metadata": metadata}
+    try:
+        with transaction(engine) as connection:
+            connection.execute(insert(schema.test_set_owners), row)
+    except IntegrityError:
+        return
+
+
+def remove_test_set_owner(engine: Engine, test_set: str, *, owner: str) -> int:
+    """Take a test set, and its tags, off a user's list; return how many owners are left."""
+    with transaction(engine) as connection:
+        for table in (schema.test_set_tags, schema.test_set_owners):
+            mine = (table.c.test_set == test_set) & (table.c.owner == owner)
+            connection.execute(delete(table).where(mine))
+    return len(owners_of(engine, test_set))
+
+
+def owners_of(engine: Engine, test_set: str) -> list[str]:
+    """Return the users that own a test set, sorted."""
+    table = schema.test_set_owners
+    query = select(table.c.owner).where(table.c.test_set == test_set).order_by(table.c.owner)
+    with transaction(engine) as connection:
+        return list(connection.execute(query).scalars())
+
+
+def owned_test_sets(engine: Engine, *, owner: str) -> list[dict[str, Any]]:
+    """Return test_set, created_at and metadata of what a user owns, oldest first."""
+    table = schema.test_set_owners
+    query = select(table).where(table.c.owner == owner).order_by(table.c.created_at)
+    with transaction(engine) as connection:
+        return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def add_tag(engine: Engine, test_set: str, tag: str, *, owner: str) -> None:
+    """Tag a test set for its owner; a tag that is there already stays."""
+    row = {"test_set": test_set, "owner": owner, "tag": tag}
+    try:
+        with transaction(engine) as connection:
+            connection.execute(insert(schema.test_set_tags), row)
+    except IntegrityError:
+        return
+
+
+def remove_tag(engine: Engine, test_set: str, tag: str, *, owner: str) -> None:
+    """Take a tag off a test set of its owner."""
+    table = schema.test_set_tags
+    mine = (table.c.test_set == test_set) & (table.c.owner == owner) & (table.c.tag == tag)
+    with transaction(engine) as connection:
+        connection.execute(delete(table).where(mine))
+
+
+def tags_of(engine: Engine, *, owner: str) -> dict[str, list[str]]:
+    """Return test set → tags, sorted, of all that a user tagged."""
+    table = schema.test_set_tags
+    query = select(table.c.test_set, table.c.tag).where(table.c.owner == owner)
+    found: dict[str, list[str]] = {}
+    with transaction(engine) as connection:
+        for test_set, tag in connection.execute(query.order_by(table.c.tag)):
+            found.setdefault(test_set, []).append(tag)
+    return found
