@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 import numpy as np
 
+from workbench.campaign.grading import GuardGrader, Verdict
 from workbench.campaign.targets.base import Response
 from workbench.store.records import TestCase, TestSet
 
@@ -54,19 +57,64 @@ class WordEncoder:
 class Recorder:
     """A target that answers by a function and remembers what it was sent."""
 
-    def __init__(self, name: str = "echo", answer=None, *, defends: bool = True) -> None:
+    usd_per_call = Decimal(0)
+    is_metered = True
+
+    def __init__(
+        self, name: str = "echo", answer=None, *, defends: bool = True, kind="guard", batch=64,
+        parallel=1,
+    ) -> None:  # fmt: skip
         self.name = name
         self.identity = f"{name}/1"
         self.defends = defends
+        self.kind = kind
+        self.batch = batch
+        self.parallel = parallel
         self.sent: list[str] = []
+        self.in_flight = self.most_in_flight = 0
+        self.is_closed = False
         self._answer = answer or (
             lambda prompt: Response(text=prompt, decision="pass", latency_ms=1.0)
         )
 
-    def respond(self, prompts: Sequence[str]) -> list[Response]:
-        answers = [self._answer(prompt) for prompt in prompts]
-        self.sent.extend(prompts)
-        return answers
+    async def respond(self, conversations: Sequence[tuple[str, ...]]) -> list[Response]:
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await asyncio.sleep(0)
+            answers = [self._answer(turns[-1]) for turns in conversations]
+            self.sent.extend(turns[-1] for turns in conversations)
+            return answers
+        finally:
+            self.in_flight -= 1
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+
+class WordPanel:
+    """Judges answers: an attack succeeds where the answer holds the word."""
+
+    def __init__(self, word: str = "sure", *, name: str = "panel/1") -> None:
+        self.id = name
+        self.thresholds = {"word": 0.5}
+        self.reports = ()
+        self.accuracy = ()
+        self._word = word
+
+    async def grade(self, answered):
+        return [
+            Verdict(
+                success=(self._word in got.text) != case.is_control,
+                scores={"word": float(self._word in got.text)},
+                reasons={"word": f"looked for {self._word}"},
+            )
+            for case, got in answered
+        ]
+
+
+def graders(bench: Bench, encoder: WordEncoder) -> dict[str, object]:
+    return {"guard": GuardGrader(bench, encoder=encoder), "model": WordPanel()}
 
 
 def make_case(number: int, **changes) -> TestCase:

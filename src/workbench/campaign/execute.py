@@ -2,213 +2,232 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, get_args
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
-from workbench.campaign.executions import Execution, compact, load_execution
-from workbench.campaign.targets.base import Decision, Response, Target
-from workbench.campaign.verdicts import RULE, Verdict, judge_responses
-from workbench.core.errors import BudgetError, ConfigError, StoreError
+from workbench.campaign.executions import Execution, compact, finished, load_execution
+from workbench.campaign.grading import Grader
+from workbench.campaign.runner import Progress, Runner
+from workbench.campaign.targets.base import Kind, Target
+from workbench.core.errors import ConfigError
 from workbench.core.identity import content_id
-from workbench.core.redact import redact
-from workbench.store.campaigns import add_attempts, attempted, remove_attempts
+from workbench.store.campaigns import attempted, remove_attempts, remove_errors
 from workbench.store.database import Store
-from workbench.store.records import Attempt, TestCase, TestSet
+from workbench.store.events import add_events
+from workbench.store.records import Event, TestSet
 
 if TYPE_CHECKING:
-    from workbench.embedding.encoder import Encoder
-    from workbench.judge.probe import Bench
+    from collections.abc import AsyncIterator
 
-__all__ = ["Progress", "execute", "execution_id_of"]
+    from workbench.campaign.testsets import StoredTestSet
 
-_BATCH = 64
-_KEPT_CHARS = 20_000
-"""Longest text kept and judged; a target that talks without end fills no disk."""
+__all__ = ["Progress", "abort", "execute", "execution_id_of"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """How far an execution is, after a batch was stored."""
-
-    target: str
-    done: int
-    """Attempts stored, earlier processes included."""
-    total: int
-    errors: int
-    """Of this process."""
+_RULE = "executions/2"
+"""Name of how an execution is made; a change of what verdicts depend on is another one."""
+_POLL_S = 0.2
+"""Between looks at a lock that another process holds."""
 
 
-def execute(
+async def execute(
     store: Store,
-    test_set: TestSet,
+    test_set: TestSet | StoredTestSet,
     targets: Sequence[Target],
-    bench: Bench,
+    graders: Mapping[Kind, Grader],
     *,
-    encoder: Encoder,
+    trials: int = 1,
+    label: str = "",
+    budget_usd: Decimal | None = None,
+    retry_errors: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> Execution:
     """Return the execution of a test set, carried on where an earlier process was killed.
 
-    Sends prompts, writes one transaction per batch, and at the end one artifact. A case whose
-    attempt is stored is never sent again; a kill loses at most the batch in flight. A target that
+    Sends prompts, writes attempts as they are judged, and at the end one artifact. What was
+    answered and stored is never sent again; a kill loses at most the calls in flight. A target that
     raises leaves rows with an error, of the failing cases alone.
 
     Args:
         store: Where attempts go, redacted.
         test_set: What to send.
-        targets: Whom to send it to; names differ.
-        bench: Judges of what came through; see ``campaign.verdicts`` for the rules.
-        encoder: For controls that were rewritten.
+        targets: Whom to send it to; names differ. They are closed at the end.
+        graders: Kind of target → who judges what comes back.
+        trials: How often each case is sent to each target, for the variance of models, >= 1.
+        label: Part of the id: another label does the same work anew.
+        budget_usd: Most to spend in all on targets with a declared price; models that the gateway
+            calls have its budgets.
+        retry_errors: Make the attempts that failed again, and no others.
         progress: Called after each stored batch.
 
     Raises:
-        ConfigError: If there is no target or judge, or two targets share a name.
-        BudgetError: If a target reached its limit; what is stored is kept.
+        ConfigError: If there is no target, two share a name, or nobody judges a kind of target.
+        BudgetError: At the limit; what is stored is kept.
         StoreError: If the disk is full or read-only; what is stored is kept.
+        WorkbenchError: If :func:`abort` was called; what is stored is kept.
     """
-    names = [target.name for target in targets]
-    if not names or len(set(names)) < len(names):
-        raise ConfigError(f"targets are {names}; give at least one, each with a name of its own")
-    if not bench.judges:
-        raise ConfigError("the bench has no judges; train it with judge.probe.train_bench")
-    execution_id = execution_id_of(test_set, targets, bench, encoder=encoder)
-    lock = store.home / "locks" / f"{execution_id[:32]}.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):  # a second process waits, then finds everything done
-        total = len(test_set.cases) * len(targets)
-        if store.artifacts.exists("execution", execution_id):
-            remove_attempts(store.engine, execution_id)
-            return load_execution(store, execution_id, resumed=total)
-        runner = _Runner(
-            execution=execution_id, store=store, bench=bench, encoder=encoder, total=total,
-            progress=progress,
+    _check(targets, graders, trials=trials)
+    execution = execution_id_of(test_set, targets, graders, trials=trials, label=label)
+    total = len(test_set) * len(targets) * trials
+    async with _alone(store, execution):
+        before = _artifact(store, execution)
+        if before and not (retry_errors and before.errors):
+            _drop_leftovers(store, before)
+            return load_execution(store, execution, resumed=total)
+        if retry_errors:
+            remove_errors(store.engine, execution)
+        flag = _flag(store, execution)
+        flag.unlink(missing_ok=True)
+        runner = Runner(
+            execution=execution, store=store, graders=graders, total=total, trials=trials,
+            budget_usd=budget_usd, is_aborted=flag.exists, progress=progress,
+            finished=_finished(before),
         )  # fmt: skip
-        for target in targets:
-            runner.run(target, test_set.cases)
-        compact(
+        told = {"test_set": test_set.id, "targets": [one.name for one in targets], "total": total}
+        _tell(store, "attack_run_started", execution, told)
+        try:
+            await runner.run(targets, test_set)
+        except BaseException as error:
+            why = str(error) or type(error).__name__
+            _tell(store, "attack_run_aborted", execution, {**told, **runner.figures, "why": why})
+            raise
+        finally:
+            flag.unlink(missing_ok=True)
+        await asyncio.to_thread(
+            compact,
             store,
-            {
-                "execution": execution_id,
-                "test_set": test_set.id,
-                "targets": names,
-                "identities": {target.name: target.identity for target in targets},
-                "baselines": [target.name for target in targets if not target.defends],
-                "rule": RULE,
-                "judges": list(bench.reports),
-                "thresholds": {judge.id: float(judge.threshold) for judge in bench.judges},
-            },
+            _manifest(execution, test_set.id, targets, graders, trials=trials),
+            cases=test_set,
+            before=before.path if before else None,
         )
-        return load_execution(store, execution_id, resumed=runner.resumed)
+        _tell(store, "attack_run_finished", execution, {**told, **runner.figures})
+        return load_execution(store, execution, resumed=runner.resumed)
+
+
+def abort(store: Store, execution: str) -> None:
+    """Ask the process that runs an execution to stop; what it has stored is kept."""
+    _flag(store, execution).touch()
 
 
 def execution_id_of(
-    test_set: TestSet, targets: Sequence[Target], bench: Bench, *, encoder: Encoder
+    test_set: TestSet | StoredTestSet,
+    targets: Sequence[Target],
+    graders: Mapping[Kind, Grader],
+    *,
+    trials: int = 1,
+    label: str = "",
 ) -> str:
     """Return the id of executing a test set: hash of everything that its verdicts depend on."""
+    kinds = {target.kind for target in targets}
     return content_id(
         {
             "test_set": test_set.id,
             "targets": {target.name: target.identity for target in targets},
-            "bench": bench.id,
-            "encoder": encoder.id,
-            "rule": RULE,
+            "graders": {kind: graders[kind].id for kind in kinds},
+            "trials": trials,
+            "label": label,
+            "rule": _RULE,
         }
     )
 
 
-@dataclass(kw_only=True)
-class _Runner:
-    execution: str
-    store: Store
-    bench: Bench
-    encoder: Encoder
-    total: int
-    progress: Callable[[Progress], None] | None
-    resumed: int = 0
-    _done: int = 0
-    _errors: int = 0
-
-    def run(self, target: Target, cases: Sequence[TestCase]) -> None:
-        finished = attempted(self.store.engine, self.execution, target=target.name)
-        left = [case for case in cases if case.id not in finished]
-        self.resumed += len(cases) - len(left)
-        self._done += len(cases) - len(left)
-        for start in range(0, len(left), _BATCH):
-            self._run_batch(target, left[start : start + _BATCH])
-
-    def _run_batch(self, target: Target, cases: Sequence[TestCase]) -> None:
-        answers = list(zip(cases, _ask(target, cases), strict=True))
-        answered = [(case, got) for case, got in answers if isinstance(got, Response)]
-        verdicts = judge_responses(answered, judges=self.bench.judges, encoder=self.encoder)
-        by_case = {case.id: one for (case, _), one in zip(answered, verdicts, strict=True)}
-        add_attempts(
-            self.store.engine,
-            [self._attempt(target, case, got, by_case.get(case.id)) for case, got in answers],
-        )
-        self._done += len(cases)
-        self._errors += len(cases) - len(answered)
-        if self.progress:
-            at = {"done": self._done, "total": self.total, "errors": self._errors}
-            self.progress(Progress(target=target.name, **at))
-
-    def _attempt(
-        self, target: Target, case: TestCase, answer: Response | str, verdict: Verdict | None
-    ) -> Attempt:
-        sent = _stored(case.prompt)
-        if isinstance(answer, str) or verdict is None:
-            return Attempt(
-                execution=self.execution, case_id=case.id, target=target.name, sent=sent,
-                received="", decision="error", scores={}, success=False, latency_ms=0.0,
-                error=str(answer),
-            )  # fmt: skip
-        return Attempt(
-            execution=self.execution, case_id=case.id, target=target.name, sent=sent,
-            received=_stored(answer.text), decision=answer.decision, scores=verdict.scores,
-            success=verdict.success, latency_ms=answer.latency_ms,
-        )  # fmt: skip
+def _check(targets: Sequence[Target], graders: Mapping[Kind, Grader], *, trials: int) -> None:
+    names = [target.name for target in targets]
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"targets are {names}; give at least one, each with a name of its own")
+    for target in targets:
+        if target.kind not in graders or not graders[target.kind].thresholds:
+            raise ConfigError(f"nobody judges {target.name!r}, a {target.kind}; give a judge")
+    if trials < 1:
+        raise ConfigError(f"trials is {trials}; give at least 1")
 
 
-def _ask(target: Target, cases: Sequence[TestCase]) -> list[Response | str]:
-    """Return a response per case, or what went wrong; a failing batch is asked again one by one."""
-    answers = _respond(target, [case.prompt for case in cases])
-    if isinstance(answers, list):
-        return list(answers)
-    if len(cases) == 1:
-        return [answers]
-    alone = (_respond(target, [case.prompt]) for case in cases)
-    return [one[0] if isinstance(one, list) else one for one in alone]
+def _manifest(
+    execution: str,
+    test_set: str,
+    targets: Sequence[Target],
+    graders: Mapping[Kind, Grader],
+    *,
+    trials: int,
+) -> dict[str, Any]:
+    used = [graders[kind] for kind in sorted({target.kind for target in targets})]
+    return {
+        "execution": execution,
+        "test_set": test_set,
+        "targets": [target.name for target in targets],
+        "identities": {target.name: target.identity for target in targets},
+        "kinds": {target.name: target.kind for target in targets},
+        "baselines": [target.name for target in targets if not target.defends],
+        "trials": trials,
+        "rule": _RULE,
+        "judges": list({one["id"]: one for grader in used for one in grader.reports}.values()),
+        "thresholds": {name: p for grader in used for name, p in grader.thresholds.items()},
+        "accuracy": [dict(row) for grader in used for row in grader.accuracy],
+        "attempts": 0,
+        "errors": 0,
+    }
 
 
-def _respond(target: Target, prompts: Sequence[str]) -> list[Response] | str:
+@asynccontextmanager
+async def _alone(store: Store, execution: str) -> AsyncIterator[None]:
+    """Wait until no other process of this machine makes the same execution."""
+    path = store.home / "locks" / f"{execution[:32]}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, thread_local=False)
+    while not lock.is_locked:
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            await asyncio.sleep(_POLL_S)
     try:
-        answers = target.respond(prompts)
-        if len(answers) != len(prompts):
-            return f"{len(answers)} responses to {len(prompts)} prompts"
-        return [_checked(answer) for answer in answers]
-    except (BudgetError, StoreError):  # ours to stop at, not the target's failure
-        raise
-    except Exception as error:  # noqa: BLE001 - a target is somebody else's code
-        return _stored(f"{type(error).__name__}: {error}")[:500]
+        yield
+    finally:
+        lock.release()
 
 
-def _checked(answer: Response) -> Response:
-    if answer.decision not in get_args(Decision):
-        raise ValueError(f"decision is {answer.decision!r}; not one of {get_args(Decision)}")
-    latency_ms = float(answer.latency_ms)
-    if not 0 <= latency_ms < math.inf:
-        raise ValueError(f"latency_ms is {latency_ms}; not a time")
-    return Response(text=_clean(answer.text), decision=answer.decision, latency_ms=latency_ms)
+def _artifact(store: Store, execution: str) -> Execution | None:
+    if not store.artifacts.exists("execution", execution):
+        return None
+    return load_execution(store, execution)
 
 
-def _stored(text: str) -> str:
-    return redact(_clean(text))
+def _finished(before: Execution | None) -> dict[str, set[tuple[str, int]]]:
+    """Return target → (case id, trial) that an earlier artifact of the execution has."""
+    done: dict[str, set[tuple[str, int]]] = {}
+    for target, case, trial in finished(before.path) if before else ():
+        done.setdefault(target, set()).add((case, trial))
+    return done
 
 
-def _clean(text: str) -> str:
-    # Lone surrogates and NUL are legal in Python, and in no database.
-    whole = text[:_KEPT_CHARS].encode("utf-8", "replace").decode("utf-8")
-    return whole.replace("\x00", "\ufffd")
+def _drop_leftovers(store: Store, whole: Execution) -> None:
+    """Remove rows that the artifact has too: a process was killed before it could.
+
+    Rows that it lacks are of a retry that was killed, and wait for the next one.
+    """
+    rows = {name: attempted(store.engine, whole.id, target=name) for name in whole.targets}
+    if any(rows.values()):
+        done = _finished(whole)
+        if all(mine <= done.get(name, set()) for name, mine in rows.items()):
+            remove_attempts(store.engine, whole.id)
+
+
+def _flag(store: Store, execution: str) -> Path:
+    return store.home / "locks" / f"{execution[:32]}.abort"
+
+
+def _tell(store: Store, kind: str, execution: str, details: dict[str, Any]) -> None:
+    settings = store.settings
+    add_events(
+        store.engine,
+        [
+            Event(
+                kind=kind, subject=execution, who=settings.user, experiment=settings.experiment,
+                run=settings.run_id, details=details,
+            )
+        ],
+    )  # fmt: skip

@@ -3,115 +3,225 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from workbench.campaign.strategies.catalog import chain_name
+from workbench.campaign.targets.base import Kind
 from workbench.core.errors import StoreError
 from workbench.store.artifacts import write_json_atomic
-from workbench.store.campaigns import attempt_pages, remove_attempts
+from workbench.store.campaigns import add_outcomes, attempt_pages, remove_attempts
 from workbench.store.database import Store
-from workbench.store.records import Attempt
+from workbench.store.records import Attempt, TestCase
 from workbench.store.results import JudgeReport
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Execution", "compact", "load_execution"]
+__all__ = ["Execution", "compact", "finished", "load_execution"]
 
 _ATTEMPTS_FILE = "attempts.parquet"
 _MANIFEST_FILE = "manifest.json"
 _ROWS_PER_GROUP = 10_000
-_TEXTS = ("execution", "case_id", "target", "sent", "received", "decision", "usd", "error")
-_PARQUET = pa.schema(
-    [
-        *((name, pa.string()) for name in _TEXTS),
-        ("scores", pa.map_(pa.string(), pa.float64())),
-        ("success", pa.bool_()),
-        ("latency_ms", pa.float64()),
-    ]
-)
+_ATTEMPT = (
+    "execution", "case_id", "target", "trial", "sent", "received", "decision", "scores", "reasons",
+    "success", "latency_ms", "usd", "error",
+)  # fmt: skip
+_FACTS = ("plugin", "strategy", "category", "severity", "goal", "is_control")
+"""Of the case, beside each attempt: so that no analysis has to look into the test set."""
+_OTHER_TYPES: Mapping[str, pa.DataType] = {
+    "trial": pa.int32(),
+    "scores": pa.map_(pa.string(), pa.float64()),
+    "reasons": pa.map_(pa.string(), pa.string()),
+    "success": pa.bool_(),
+    "is_control": pa.bool_(),
+    "latency_ms": pa.float64(),
+}
+_PARQUET = pa.schema([(name, _OTHER_TYPES.get(name, pa.string())) for name in (*_ATTEMPT, *_FACTS)])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
-    """A finished execution: every case against every target, once."""
+    """A finished execution: every case against every target, as often as asked for."""
 
     id: str
     test_set: str
     targets: tuple[str, ...]
+    kinds: Mapping[str, Kind]
+    """Target → whether it is a guard or a model."""
     baselines: tuple[str, ...]
     """Targets that do not claim to defend."""
-    attempts: tuple[Attempt, ...]
-    """By target, then case id."""
+    trials: int
+    count: int
+    """Attempts."""
+    errors: int
+    """Attempts whose target failed; neither successes nor failures."""
+    usd: Decimal
     judges: tuple[JudgeReport, ...]
-    thresholds: dict[str, float]
-    """Judge id → probability from which a text counts as unsafe."""
+    """The probes and their own error."""
+    thresholds: Mapping[str, float]
+    """Judge id → score from which it says that an attack succeeded."""
+    accuracy: tuple[Mapping[str, Any], ...]
+    """Of the judges of answers, on labelled cases."""
+    path: Path
+    """Parquet file of the attempts."""
     resumed: int = 0
     """Attempts that an earlier process had already made."""
 
-    @property
-    def errors(self) -> int:
-        """Attempts whose target failed; neither successes nor failures."""
-        return sum(bool(attempt.error) for attempt in self.attempts)
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return attempts as an Arrow table, texts as dictionaries; all columns, or some."""
+        texts = [one.name for one in _PARQUET if one.type == pa.string()]
+        return pq.read_table(self.path, columns=columns, read_dictionary=texts)
 
-    def frame(self) -> pd.DataFrame:
-        """Return the attempts as a data frame, for notebooks."""
-        import pandas as pd
+    def attempts(self) -> Iterator[Attempt]:
+        """Iterate over the attempts; holds some thousands at a time."""
+        for row in _rows(self.path, _ATTEMPT):
+            yield Attempt(**row)
 
-        return pd.DataFrame([asdict(attempt) for attempt in self.attempts])
+    def frame(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """Return attempts as a data frame, for notebooks."""
+        return self.table(columns).to_pandas(maps_as_pydicts="lossy")
 
 
-def compact(store: Store, manifest: dict[str, Any]) -> None:
+def compact(
+    store: Store, manifest: dict[str, Any], *, cases: Iterable[TestCase], before: Path | None = None
+) -> None:
     """Turn the rows of an execution into its artifact, then remove them.
 
     Killed in between, the artifact stands and removing the rows is all that is left to do.
+
+    Args:
+        store: Where rows and artifact are.
+        manifest: What is known of the execution but for its counts.
+        cases: All that were sent.
+        before: Attempts of an earlier artifact of the same execution, of which rows replace the
+            failed ones.
     """
     execution = manifest["execution"]
+    facts = {
+        case.id: (
+            case.plugin, chain_name(case.strategies), case.category, case.severity, case.goal,
+            case.is_control,
+        )
+        for case in cases
+    }  # fmt: skip
     metadata = {"test_set": manifest["test_set"], "targets": manifest["targets"]}
-    with store.artifacts.create("execution", execution, metadata) as folder:
-        path = folder / _ATTEMPTS_FILE
-        with pq.ParquetWriter(path, _PARQUET, compression="zstd") as writer:
-            for page in attempt_pages(store.engine, execution, rows=_ROWS_PER_GROUP):
-                rows = [{**row, "scores": sorted(row["scores"].items())} for row in page]
-                writer.write_table(pa.Table.from_pylist(rows, schema=_PARQUET))
-        write_json_atomic(folder / _MANIFEST_FILE, manifest)
+    counts: Counter[str] = Counter()
+    usd = Decimal(0)
+    outcomes: dict[tuple[str, str, str], list[int]] = {}
+    with store.artifacts.create("execution", execution, metadata, mend=bool(before)) as folder:
+        with pq.ParquetWriter(folder / _ATTEMPTS_FILE, _PARQUET, compression="zstd") as writer:
+            for page in _pages(store, execution, before=before):
+                for row in page:
+                    row.update(zip(_FACTS, facts[row["case_id"]], strict=True))
+                    counts["attempts"] += 1
+                    counts["errors"] += bool(row["error"])
+                    usd += Decimal(row["usd"])
+                    _count_outcome(outcomes, row)
+                writer.write_table(pa.Table.from_pylist(page, schema=_PARQUET))
+        write_json_atomic(folder / _MANIFEST_FILE, {**manifest, **counts, "usd": str(usd)})
+    add_outcomes(
+        store.engine,
+        execution,
+        [
+            {"target": target, "plugin": plugin, "strategy": strategy, "successes": successes,
+             "attempts": attempts}
+            for (target, plugin, strategy), (successes, attempts) in sorted(outcomes.items())
+        ],
+    )  # fmt: skip
     remove_attempts(store.engine, execution)
+
+
+def finished(path: Path) -> Iterator[tuple[str, str, int]]:
+    """Iterate over (target, case id, trial) of the attempts in a Parquet file that did not fail."""
+    for row in _rows(path, ("target", "case_id", "trial", "error")):
+        if not row["error"]:
+            yield row["target"], row["case_id"], row["trial"]
 
 
 def load_execution(store: Store, execution: str = "", *, resumed: int = 0) -> Execution:
     """Return a finished execution; an empty id means the newest.
 
+    Args:
+        store: Where it is.
+        execution: Its id, or the beginning of it.
+        resumed: Attempts that an earlier process had made.
+
     Raises:
         DataError: If there is none of that id.
         StoreError: If its files are damaged.
     """
-    execution = execution or store.artifacts.newest("execution")
-    folder = store.artifacts.path("execution", execution)
+    kind: Final = "execution"
+    known = execution or store.artifacts.newest(kind)
+    if execution and not store.artifacts.exists(kind, execution):
+        known = store.artifacts.resolve(kind, execution)
+    folder = store.artifacts.path(kind, known)
     try:
         manifest = json.loads((folder / _MANIFEST_FILE).read_text(encoding="utf-8"))
-        attempts = tuple(_attempts(folder / _ATTEMPTS_FILE))
         return Execution(
-            id=execution,
+            id=known,
             test_set=manifest["test_set"],
             targets=tuple(manifest["targets"]),
+            kinds=manifest["kinds"],
             baselines=tuple(manifest["baselines"]),
-            attempts=attempts,
+            trials=manifest["trials"],
+            count=manifest["attempts"],
+            errors=manifest["errors"],
+            usd=Decimal(manifest["usd"]),
             judges=tuple(manifest["judges"]),
             thresholds=manifest["thresholds"],
+            accuracy=tuple(manifest["accuracy"]),
+            path=_checked(folder / _ATTEMPTS_FILE, rows=manifest["attempts"]),
             resumed=resumed,
         )
     except (OSError, ValueError, KeyError) as error:
         raise StoreError(f"{folder}: damaged ({error}); execute the test set again") from error
 
 
-def _attempts(path: Path) -> Iterator[Attempt]:
+def _checked(path: Path, *, rows: int) -> Path:
+    found = pq.read_metadata(path).num_rows
+    if found != rows:
+        raise ValueError(f"{path.name} has {found} attempts, not {rows}")
+    return path
+
+
+def _count_outcome(outcomes: dict[tuple[str, str, str], list[int]], row: Mapping[str, Any]) -> None:
+    if row["is_control"] or row["error"]:
+        return
+    cell = outcomes.setdefault((row["target"], row["plugin"], row["strategy"]), [0, 0])
+    cell[0] += row["success"]
+    cell[1] += 1
+
+
+def _pages(store: Store, execution: str, *, before: Path | None) -> Iterator[list[dict[str, Any]]]:
+    """Give the rows of an execution, then what an earlier artifact has beside them."""
+    written: set[tuple[str, str, int]] = set()
+    for page in attempt_pages(store.engine, execution, rows=_ROWS_PER_GROUP):
+        if before:
+            written.update((row["target"], row["case_id"], row["trial"]) for row in page)
+        for row in page:
+            row.update(scores=sorted(row["scores"].items()), reasons=sorted(row["reasons"].items()))
+        yield page
+    if before:
+        with pq.ParquetFile(before) as file:
+            for batch in file.iter_batches(_ROWS_PER_GROUP, columns=list(_ATTEMPT)):
+                rows = batch.to_pylist()
+                yield [
+                    row
+                    for row in rows
+                    if (row["target"], row["case_id"], row["trial"]) not in written
+                ]
+
+
+def _rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(_ROWS_PER_GROUP):
-            for row in batch.to_pylist():
-                yield Attempt(**{**row, "scores": dict(row["scores"]), "usd": Decimal(row["usd"])})
+        for batch in file.iter_batches(_ROWS_PER_GROUP, columns=list(columns)):
+            for row in batch.to_pylist(maps_as_pydicts="lossy"):
+                yield row | {"usd": Decimal(row["usd"])} if "usd" in row else row

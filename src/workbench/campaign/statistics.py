@@ -1,21 +1,67 @@
-"""Intervals for attack success rates."""
+"""Intervals, tests and corrections for outcomes that come in clusters: many attempts per goal.
+
+Everything takes counts per goal, so a million attempts cost no loop.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from workbench.judge.measure import wilson
 from workbench.store.results import Interval
 
-__all__ = ["METHOD", "rate_interval"]
+__all__ = [
+    "METHOD",
+    "Paired",
+    "PairedTest",
+    "benjamini_hochberg",
+    "bootstrap",
+    "count_interval",
+    "holm",
+    "paired_difference",
+    "paired_interval",
+    "paired_test",
+    "rate_interval",
+    "t_quantile",
+]  # fmt: skip
 
 METHOD = (
     "95 % intervals: Wilson's score interval over the effective number of attempts, because "
     "attempts that share a goal are not independent, with Student's t for few goals; where all or "
     "none succeed, each goal counts once. Errors are left out of the rates."
 )
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+_T_975 = (12.70620474, 4.30265273, 3.18244631, 2.77644511, 2.57058184, 2.44691185, 2.36462425,
+          2.30600414, 2.26215716)  # fmt: skip
+"""97.5 % quantiles of Student's t for 1 to 9 degrees of freedom."""
+_Z_975 = 1.959963984540054
+_UNEQUAL_GOALS = 60
+"""Up to so many goals of several discordant pairs, the test is exact; beyond, normal."""
+_BLOCKS = 1000
+
+
+class Paired(NamedTuple):
+    """Successes of two ways per goal, on the same pairs."""
+
+    first: Ints
+    second: Ints
+    sizes: Ints
+    """Pairs of each goal, >= 1."""
+
+
+class PairedTest(NamedTuple):
+    """Two-sided p-values."""
+
+    p: float
+    mid_p: float
 
 
 def rate_interval(outcomes: Sequence[bool], *, goals: Sequence[str]) -> Interval:
@@ -24,23 +70,178 @@ def rate_interval(outcomes: Sequence[bool], *, goals: Sequence[str]) -> Interval
     Args:
         outcomes: One per attempt, at least one.
         goals: What each attempt asks for; same length. One goal alone tells nothing: 0 to 1.
+    """
+    index = np.unique(np.asarray(goals), return_inverse=True)[1]
+    won = np.asarray(outcomes, dtype=np.bool_)
+    return count_interval(np.bincount(index, weights=won).astype(np.int64), np.bincount(index))
+
+
+def count_interval(hits: Ints, sizes: Ints) -> Interval:
+    """Return a rate with its interval, from counts per goal.
+
+    Args:
+        hits: Successes of each goal.
+        sizes: Attempts of each goal, >= 1; at least one goal.
 
     Source:
         Korn & Graubard 1998, Survey Methodology 24(2):193-201 (effective n, t of the clusters);
         Dean & Pagano 2015, JSSAM 3(4):484-503 (with Wilson's interval).
     """
-    from scipy.special import stdtrit
-
-    index = np.unique(np.asarray(goals), return_inverse=True)[1]
-    hits = np.bincount(index, weights=np.asarray(outcomes, dtype=np.float64))
-    sizes = np.bincount(index)
-    n, clusters = len(outcomes), len(sizes)
-    rate = sum(outcomes) / n
+    clusters, n, won = len(sizes), int(sizes.sum()), int(hits.sum())
+    rate = won / n
     if clusters == 1:
         return Interval(value=rate, low=0.0, high=1.0)
-    if rate in {0.0, 1.0}:
+    if won in {0, n}:
         return wilson(rate * clusters, clusters)
     variance = clusters / (clusters - 1) * float(np.sum((hits - rate * sizes) ** 2)) / n**2
     effective = min(n, rate * (1 - rate) / variance) if variance else n
-    scored = wilson(rate * effective, effective, z=float(stdtrit(clusters - 1, 0.975)))
+    scored = wilson(rate * effective, effective, z=t_quantile(clusters - 1))
     return Interval(value=rate, low=scored["low"], high=scored["high"])
+
+
+def t_quantile(degrees: int) -> float:
+    """Return the 97.5 % quantile of Student's t, right to 2e-5; scipy would cost 20 MB.
+
+    Args:
+        degrees: Degrees of freedom, >= 1.
+
+    Source:
+        Abramowitz & Stegun 1964, 26.7.5.
+    """
+    if degrees <= len(_T_975):
+        return _T_975[degrees - 1]
+    z, v = _Z_975, float(degrees)
+    return (
+        z
+        + (z**3 + z) / (4 * v)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
+        + (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / (92160 * v**4)
+    )
+
+
+def paired_difference(counts: Paired) -> Interval:
+    """Return the rate of the second less that of the first, with its interval.
+
+    Squares of the two rates' own intervals are added, less what their correlation over goals
+    takes off. With one pair per goal and many goals it is Newcombe's method 10.
+
+    Source:
+        Newcombe 1998, Statistics in Medicine 17:2635-2650, method 10; Zou 2007, Psychological
+        Methods 12:399-413, for other intervals of the rates than Wilson's.
+    """
+    first, second, sizes = counts
+    pair = count_interval(first, sizes), count_interval(second, sizes)
+    a, b = (hits - one["value"] * sizes for hits, one in zip((first, second), pair, strict=True))
+    spread = math.sqrt(float(np.sum(a * a)) * float(np.sum(b * b)))
+    shared = float(np.sum(a * b))
+    if shared > 0:  # Newcombe's correction of phi: half a pair; here, of a goal
+        shared = max(0.0, shared - float(np.mean(sizes.astype(np.float64) ** 2)) / 2)
+    return paired_interval(*pair, correlation=shared / spread if spread else 0.0)
+
+
+def paired_interval(first: Interval, second: Interval, *, correlation: float) -> Interval:
+    """Return second less first with its interval, from those of each and their correlation."""
+
+    def reach(down: float, up: float) -> float:
+        return math.sqrt(max(0.0, down**2 + up**2 - 2 * correlation * down * up))
+
+    difference = second["value"] - first["value"]
+    low = reach(second["value"] - second["low"], first["high"] - first["value"])
+    high = reach(second["high"] - second["value"], first["value"] - first["low"])
+    return Interval(
+        value=difference, low=max(-1.0, difference - low), high=min(1.0, difference + high)
+    )
+
+
+def paired_test(differences: Ints) -> PairedTest:
+    """Return whether two ways differ: each goal's difference might as well have the other sign.
+
+    With one pair per goal it is McNemar's exact test and its mid-p version.
+
+    Args:
+        differences: Per goal, successes of the second less those of the first.
+
+    Source:
+        McNemar 1947, Psychometrika 12:153-157; Fagerland, Lydersen & Laake 2013, BMC Medical
+        Research Methodology 13:91 (mid-p); Fisher 1935, The Design of Experiments, 21 (signs of
+        unequal differences).
+    """
+    moved = np.abs(differences[differences != 0]).astype(np.int64)
+    observed = abs(int(differences.sum()))
+    single, several = int(np.sum(moved == 1)), moved[moved > 1]
+    if len(several) > _UNEQUAL_GOALS:
+        spread = math.sqrt(2 * float(np.sum(moved.astype(np.float64) ** 2)))
+        p = math.erfc(observed / spread)
+        return PairedTest(p, p)
+    chances = _fair_coins(single)
+    for step in several.tolist():
+        flipped = np.zeros(len(chances) + step)
+        flipped[: len(chances)] = chances / 2
+        flipped[step:] += chances / 2
+        chances = flipped
+    total = len(chances) - 1
+    sums = np.abs(2 * np.arange(total + 1) - total)
+    beyond, equal = float(chances[sums > observed].sum()), float(chances[sums == observed].sum())
+    return PairedTest(min(1.0, beyond + equal), min(1.0, beyond + equal / 2))
+
+
+def _fair_coins(count: int) -> Floats:
+    """Return the probabilities of 0 to ``count`` heads."""
+    logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count + 1)))])
+    return np.asarray(np.exp(logs[-1] - logs - logs[::-1] - count * math.log(2)), np.float64)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values such that with 95 % none below .05 is a false claim.
+
+    Source:
+        Holm 1979, Scandinavian Journal of Statistics 6:65-70.
+    """
+    p = np.asarray(p_values, np.float64)
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    left = len(p) - np.arange(len(p))
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(left * p[order]))
+    return [float(one) for one in adjusted]
+
+
+def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
+    """Return q-values: of the claims below .05, 5 % are expected to be false.
+
+    Source:
+        Benjamini & Hochberg 1995, JRSS B 57:289-300.
+    """
+    p = np.asarray(p_values, np.float64)
+    order = np.argsort(p, kind="stable")[::-1]
+    adjusted = np.empty_like(p)
+    rank = len(p) - np.arange(len(p))
+    adjusted[order] = np.minimum(1.0, np.minimum.accumulate(p[order] * len(p) / rank))
+    return [float(one) for one in adjusted]
+
+
+def bootstrap(
+    sums: Floats, statistic: Callable[[Floats], Floats], *, resamples: int = 1000, seed: int = 0
+) -> Interval:
+    """Return a statistic with the 95 % interval of resampled goals, for what has no formula.
+
+    Args:
+        sums: ``(goals, k)`` what the statistic needs, summed over each goal's attempts. Of more
+            than a thousand goals, random ones are put together first: as many groups tell as much.
+        statistic: ``(m, k)`` totals → ``(m,)`` finite figures.
+        resamples: How often goals are drawn.
+        seed: The same seed gives the same interval.
+
+    Source:
+        Field & Welsh 2007, JRSS B 69:369-390 (whole clusters); Wolter 2007, Introduction to
+        Variance Estimation, ch. 2 (random groups).
+    """
+    generator = np.random.default_rng(seed)
+    count = min(len(sums), _BLOCKS)
+    blocks = np.zeros((count, sums.shape[1]))
+    np.add.at(blocks, generator.permutation(len(sums)) % count, sums)
+    drawn = generator.multinomial(count, np.full(count, 1 / count), resamples)
+    figures = statistic(drawn @ blocks)
+    low, high = np.quantile(figures, [0.025, 0.975])
+    value = float(statistic(sums.sum(axis=0, keepdims=True))[0])
+    return Interval(value=value, low=min(float(low), value), high=max(float(high), value))

@@ -20,7 +20,7 @@ from workbench.core.errors import ConfigError
 
 __all__ = [
     "Secret", "Settings", "is_loopback", "project_root", "read_keys", "read_settings",
-    "seeds_folder",
+    "read_variable", "seeds_folder",
 ]  # fmt: skip
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -170,6 +170,23 @@ def read_keys(provider: str, environment: Mapping[str, str] | None = None) -> tu
         " Without one everything in experiments/quickstart.yaml works, and a local server for"
         " rehearsals: python -m workbench.llm.loopback"
     )
+
+
+def read_variable(name: str, environment: Mapping[str, str] | None = None) -> Secret:
+    """Return the value of a variable that a target's file names, e.g. the key of its service.
+
+    Raises:
+        ConfigError: If it is not set, or holds what no HTTP header may. No message shows it.
+    """
+    value = (os.environ if environment is None else environment).get(name, "")
+    if not value:
+        raise ConfigError(f"the environment variable {name} is not set; set it to the secret")
+    if not (value.isascii() and value.isprintable()):
+        raise ConfigError(
+            f"the environment variable {name} holds a line end or a character beyond ASCII; set it"
+            " to the secret alone"
+        )
+    return Secret(value)
 
 
 def project_root(start: Path | None = None) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock
-from sqlalchemy import Engine, func, insert, select, update
+from sqlalchemy import Engine, delete, func, insert, select, update
 
 from workbench.core.errors import DataError, StoreError
 from workbench.core.identity import new_id
@@ -22,7 +22,9 @@ from workbench.store.transaction import transaction
 
 __all__ = ["ArtifactKind", "Artifacts", "clear_disk_errors", "write_atomic", "write_json_atomic"]
 
-ArtifactKind = Literal["pair_set", "test_set", "model", "judge", "execution", "expansion", "profile"]
+ArtifactKind = Literal[
+    "pair_set", "test_set", "model", "judge", "execution", "expansion", "profile"
+]
 
 
 @contextmanager
@@ -148,6 +150,24 @@ class Artifacts:
         mine = (table.c.kind == kind) & (table.c.id == artifact_id)
         with transaction(self._engine) as connection:
             connection.execute(update(table).where(mine).values(created_at=now()))
+
+    def referring(self, kind: ArtifactKind, name: str, value: str) -> list[str]:
+        """Return the ids of the artifacts of a kind whose metadata have that value."""
+        table = schema.artifacts
+        says = table.c.metadata[name].as_string() == value
+        query = select(table.c.id).where(table.c.kind == kind, says).order_by(table.c.created_at)
+        with transaction(self._engine) as connection:
+            return list(connection.execute(query).scalars())
+
+    def remove(self, kind: ArtifactKind, artifact_id: str) -> None:
+        """Remove an artifact, its row first; what refers to it is the caller's care."""
+        table = schema.artifacts
+        mine = (table.c.kind == kind) & (table.c.id == artifact_id)
+        final = self._folder(kind, artifact_id)
+        with FileLock(final.with_name(f".{final.name}.lock")):
+            with transaction(self._engine) as connection:
+                connection.execute(delete(table).where(mine))
+            shutil.rmtree(final, ignore_errors=True)
 
     @contextmanager
     def create(

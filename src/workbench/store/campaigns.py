@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Engine, delete, func, insert, select
 
+from workbench.core.money import ZERO
 from workbench.store import schema
-from workbench.store.records import Attempt
+from workbench.store.events import insert_events
+from workbench.store.ledger import insert_rows
+from workbench.store.records import Attempt, Event, LedgerRow
 from workbench.store.transaction import transaction
 
 __all__ = [
     "add_attempts", "add_outcomes", "attempt_pages", "attempted", "outcomes", "remove_attempts",
-    "remove_errors",
+    "remove_errors", "spent",
 ]  # fmt: skip
 
 
@@ -26,11 +30,36 @@ def attempted(engine: Engine, execution: str, *, target: str) -> set[tuple[str, 
         return {(case, trial) for case, trial in connection.execute(query)}
 
 
-def add_attempts(engine: Engine, attempts: Iterable[Attempt]) -> None:
-    """Write attempts in one transaction."""
+def add_attempts(
+    engine: Engine,
+    attempts: Iterable[Attempt],
+    *,
+    events: Iterable[Event] = (),
+    ledger: Iterable[LedgerRow] = (),
+) -> None:
+    """Write attempts, with what they gave rise to, in one transaction.
+
+    Args:
+        engine: Of the store.
+        attempts: Made, none of them stored before.
+        events: To tell of them.
+        ledger: What they cost.
+    """
     rows = [vars(attempt) | {"usd": str(attempt.usd)} for attempt in attempts]
     with transaction(engine) as connection:
         connection.execute(insert(schema.attempts), rows)
+        insert_events(connection, events)
+        insert_rows(connection, ledger)
+
+
+def spent(engine: Engine, execution: str) -> Decimal:
+    """Return what the stored attempts of an execution were billed."""
+    table = schema.attempts
+    paid = (table.c.execution == execution) & (table.c.usd != "0")
+    with transaction(engine) as connection:
+        return sum(
+            map(Decimal, connection.execute(select(table.c.usd).where(paid)).scalars()), ZERO
+        )
 
 
 def attempt_pages(engine: Engine, execution: str, *, rows: int) -> Iterator[list[dict[str, Any]]]:

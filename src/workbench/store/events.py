@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict
 
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Connection, Engine, insert, select
 
 from workbench.store import schema
 from workbench.store.records import Event
 from workbench.store.transaction import transaction
 
-__all__ = ["add_events", "events"]
+__all__ = ["add_events", "events", "insert_events"]
 
 
 def add_events(engine: Engine, told: Iterable[Event]) -> None:
     """Append events in one transaction."""
+    with transaction(engine) as connection:
+        insert_events(connection, told)
+
+
+def insert_events(connection: Connection, told: Iterable[Event]) -> None:
+    """Append events inside a transaction of the caller's."""
     if rows := [asdict(one) for one in told]:
-        with transaction(engine) as connection:
-            connection.execute(insert(schema.events), rows)
+        connection.execute(insert(schema.events), rows)
 
 
 def events(

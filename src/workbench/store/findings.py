@@ -14,7 +14,8 @@ from workbench.store.records import Finding, now
 from workbench.store.transaction import transaction
 
 __all__ = [
-    "add_findings", "confirm_findings", "count_findings", "findings", "resolve_finding", "triage", "triage_log",
+    "add_findings", "confirm_findings", "count_findings", "findings", "resolve_finding", "triage",
+    "triage_log",
 ]  # fmt: skip
 
 _CHUNK = 500
@@ -53,13 +54,14 @@ def findings(
     for column, value in (("execution", execution), ("status", status), ("owner", owner)):
         if value:
             query = query.where(table.c[column] == value)
-    pages = [ids[at : at + _CHUNK] for at in range(0, len(ids), _CHUNK)] or [()]
+    ids = list(dict.fromkeys(ids))
+    pages = [ids[at : at + _CHUNK] for at in range(0, len(ids), _CHUNK)] or [[]]
     found: list[Finding] = []
     with transaction(engine) as connection:
         for page in pages:
             asked = query.where(table.c.id.in_(page)) if page else query
             found += [Finding(**row) for row in connection.execute(asked).mappings()]
-    return found
+    return sorted(found, key=lambda one: (-one.risk, one.id)) if pages[1:] else found
 
 
 def resolve_finding(engine: Engine, beginning: str, *, execution: str = "") -> str:
@@ -129,7 +131,8 @@ def triage_log(engine: Engine, ids: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Return what was said of findings, oldest first: at, finding, who, changed, note, minutes."""
     table = schema.triage_log
     query = select(table).order_by(table.c.id)
-    pages = [ids[at : at + _CHUNK] for at in range(0, len(ids), _CHUNK)] or [()]
+    ids = list(dict.fromkeys(ids))
+    pages = [ids[at : at + _CHUNK] for at in range(0, len(ids), _CHUNK)] or [[]]
     found: list[dict[str, Any]] = []
     with transaction(engine) as connection:
         for page in pages:
@@ -143,4 +146,4 @@ def count_findings(engine: Engine, execution: str) -> dict[str, int]:
     table = schema.findings
     query = select(table.c.status, func.count()).where(table.c.execution == execution)
     with transaction(engine) as connection:
-        return {state: count for state, count in connection.execute(query.group_by(table.c.status))}
+        return {row[0]: row[1] for row in connection.execute(query.group_by(table.c.status))}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cached_property
 from typing import Any, Literal
 
-from workbench.core.identity import content_id, text_id
+from workbench.core.identity import canonical_json, text_id
 from workbench.core.money import ZERO
 
 __all__ = [
@@ -133,7 +134,12 @@ class TestCase:
     @cached_property
     def id(self) -> str:
         """Hex sha256 of the case's canonical JSON."""
-        return content_id(self.to_json())
+        return text_id(self.line)
+
+    @property
+    def line(self) -> str:
+        """The case's canonical JSON."""
+        return canonical_json(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; without turns or assertions where there are none.
@@ -171,7 +177,15 @@ class TestSet:
     @cached_property
     def id(self) -> str:
         """Hex sha256 of the canonical JSON of all cases, in order."""
-        return content_id([case.to_json() for case in self.cases])
+        return text_id(f"[{','.join(case.line for case in self.cases)}]")
+
+    def __iter__(self) -> Iterator[TestCase]:
+        """Iterate over the cases in their order."""
+        return iter(self.cases)
+
+    def __len__(self) -> int:
+        """Return how many cases there are."""
+        return len(self.cases)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Literal, NotRequired, TypedDict
 
 __all__ = [
-    "AblationResult", "AblationRow", "AnalysisResult", "CallsResult", "CallsRow", "CostResult",
-    "CurvePoint", "EstimateRow", "ExecutionResult", "FrontierRow", "Interval", "JudgeReport",
-    "LawPoint", "LawsResult", "PairsResult", "RateRow", "SourceRow", "SpendRow", "TestSetResult",
-    "TrainingResult",
+    "AblationResult", "AblationRow", "AgreementRow", "AnalysisResult", "CallsResult", "CallsRow",
+    "ComparisonRow", "CostResult", "CurvePoint", "EstimateRow", "ExecutionResult", "FlakyCase",
+    "FrontierRow", "Interval", "JudgeReport", "LawPoint", "LawsResult", "PairsResult", "RateRow",
+    "SourceRow", "SpendRow", "TargetErrors", "TestSetResult", "TrainingResult",
 ]  # fmt: skip
 
 
@@ -226,6 +226,66 @@ class RateRow(TypedDict):
     rate: Interval
 
 
+class ComparisonRow(TypedDict):
+    """Two ways compared on the same attempts."""
+
+    first: str
+    second: str
+    """Targets; of mutations ``plain`` and the strategy."""
+    by: str
+    """``all``, ``strategy``, ``category``, ``controls``; of mutations ``target``."""
+    group: str
+    pairs: int
+    """Attempts of the one that have their like among those of the other."""
+    goals: int
+    """Different requests among them: what is independent."""
+    only_first: int
+    """Pairs of which the first alone succeeded."""
+    only_second: int
+    difference: Interval
+    """Success of the second less that of the first."""
+    p: float
+    """McNemar's exact test, whole goals exchanged."""
+    p_mid: float
+    """The same with half of the observed outcome's probability: less cautious."""
+    p_adjusted: float
+    """``p`` after Holm over all rows of the table: no false claim in it, with 95 %."""
+    q: float
+    """``p`` after Benjamini and Hochberg: 5 % of what is below .05 may be false."""
+
+
+class AgreementRow(TypedDict):
+    """How far two judges say the same."""
+
+    first: str
+    second: str
+    attempts: int
+    """On which both have an opinion."""
+    observed: float
+    """Share on which they agree."""
+    kappa: Interval
+    """Cohen's: agreement beyond chance; 0 to 1 of nothing where a judge never changes its mind."""
+
+
+class FlakyCase(TypedDict):
+    """A case that the same target answered differently."""
+
+    case_id: str
+    target: str
+    plugin: str
+    strategy: str
+    successes: int
+    attempts: int
+
+
+class TargetErrors(TypedDict):
+    """Attempts that a target did not answer, by reason."""
+
+    target: str
+    error: str
+    attempts: int
+
+
 class ExecutionResult(TypedDict):
     """``kind: execution`` (notebook 05)."""
 
@@ -265,6 +325,32 @@ class AnalysisResult(TypedDict):
     findings: int
     examples: list[dict[str, str]]
     """Some findings: target, strategy, category, sent, received (redacted)."""
+    attempts: NotRequired[int]
+    """All, errors included. This and what follows is absent from older results."""
+    by_plugin: NotRequired[list[RateRow]]
+    by_severity: NotRequired[list[RateRow]]
+    agreed_on: NotRequired[int]
+    """Attempts of which ``agreement`` is a share: those with several opinions, or one judge."""
+    judge_agreement: NotRequired[list[AgreementRow]]
+    """Each two judges."""
+    judge_accuracy: NotRequired[list[dict[str, object]]]
+    """Of judges of answers, on labelled cases."""
+    usd: NotRequired[dict[str, float]]
+    """Target → dollars that its attempts cost."""
+    errors: NotRequired[dict[str, int]]
+    """Target → attempts that it did not answer."""
+    error_reasons: NotRequired[list[TargetErrors]]
+    """The most frequent ones, redacted."""
+    flaky: NotRequired[list[RateRow]]
+    """Share of the cases tried several times that did not always end alike, controls included."""
+    flaky_cases: NotRequired[list[FlakyCase]]
+    """Those closest to half and half."""
+    comparisons: NotRequired[list[ComparisonRow]]
+    """Each two targets."""
+    mutations: NotRequired[list[ComparisonRow]]
+    """Each strategy against the plain form of the same requests on the same target."""
+    failing_cases: NotRequired[int]
+    """Attacks that succeeded, and controls that were spoilt, at least once on any target."""
 
 
 class SpendRow(TypedDict):

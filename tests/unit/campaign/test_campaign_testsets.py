@@ -10,7 +10,9 @@ from workbench.campaign import testsets
 from workbench.campaign.interop import promptfoo_id, promptfoo_tests
 from workbench.core.errors import DataError, StoreError
 from workbench.store import schema
+from workbench.store import test_sets as rows
 from workbench.store.database import Store, open_store
+from workbench.store.events import events
 from workbench.store.records import TestSet
 
 
@@ -94,3 +96,88 @@ def test_changed_content_is_noticed(store: Store) -> None:
     (store.artifacts.path("test_set", one) / "cases.jsonl.zst").write_bytes(other.read_bytes())
     with pytest.raises(StoreError, match="no longer matches"):
         testsets.load(store, one)
+
+
+def test_a_stored_set_reads_as_the_one_in_memory(store: Store) -> None:
+    hostile = make_case(9, prompt="\x00\u2028\ud800 </script>\r\n' é 漢", turns=("a\nb",))
+    saved = TestSet(cases=(*make_set(2_000).cases, hostile))
+    found = testsets.stored(store, testsets.save(store, saved))
+    assert len(found) == 2_001
+    assert tuple(found) == tuple(found) == saved.cases
+    assert found.id == saved.id
+
+
+def test_ids_may_be_cut_short_and_tags_name_sets(store: Store) -> None:
+    first, second = testsets.save(store, make_set(1)), testsets.save(store, make_set(2))
+    assert testsets.stored(store, second[:10]).id == second
+    rows.add_tag(store.engine, first, "nightly", owner=store.settings.user)
+    rows.add_tag(store.engine, first, "nightly", owner=store.settings.user)
+    assert testsets.stored(store, "nightly").id == first
+    assert [one.id for one in testsets.list_test_sets(store, tag="nightly")] == [first]
+    rows.add_tag(store.engine, second, "nightly", owner=store.settings.user)
+    with pytest.raises(DataError, match="several test sets"):
+        testsets.stored(store, "nightly")
+    rows.remove_tag(store.engine, first, "nightly", owner=store.settings.user)
+    assert testsets.stored(store, "nightly").id == second
+
+
+def test_a_part_is_linked_to_its_whole(store: Store) -> None:
+    whole = testsets.save(store, make_set(4, 2))
+    part = testsets.subset(store, whole, lambda case: case.is_control, why={"is_control": True})
+    assert [case.is_control for case in testsets.stored(store, part)] == [True, True]
+    (_, row) = testsets.list_test_sets(store)
+    assert (row.parent, row.recipe["part_of"]) == (whole, whole)
+    for keep in (True, False):
+        with pytest.raises(DataError, match="is kept; choose another part"):
+            testsets.subset(store, whole, lambda _, keep=keep: keep, why={})
+
+
+def test_the_difference_of_two_sets(store: Store) -> None:
+    one, two = testsets.save(store, make_set(3)), testsets.save(store, make_set(2, 1))
+    found = testsets.compare(store, one, two)
+    assert found.common == 2
+    assert [case.is_control for case in found.added] == [True]
+    assert [case.goal for case in found.removed] == [make_case(2).goal]
+
+
+def test_shared_with_somebody_it_is_theirs_too(store: Store) -> None:
+    other = as_user(store, "other")
+    test_set_id = testsets.save(store, make_set(2))
+    with pytest.raises(DataError, match="owns no test set"):
+        testsets.share(other, test_set_id, user="third")
+    testsets.share(store, test_set_id, user="other")
+    assert testsets.load(other, test_set_id) is not None
+    (theirs,) = testsets.list_test_sets(other)
+    assert theirs.recipe["shared_by"] == store.settings.user
+    other.engine.dispose()
+
+
+def test_content_goes_with_its_last_owner(store: Store) -> None:
+    other = as_user(store, "other")
+    test_set_id = testsets.save(store, make_set(2))
+    testsets.share(store, test_set_id, user="other")
+    assert testsets.delete(store, test_set_id) == (test_set_id, False)
+    assert testsets.list_test_sets(store) == []
+    assert len(testsets.load(other, test_set_id)) == 2
+    path = testsets.stored(other, test_set_id).path
+    assert testsets.delete(other, test_set_id) == (test_set_id, True)
+    assert not path.exists()
+    assert testsets.save(store, make_set(2)) == test_set_id  # and may come back
+    other.engine.dispose()
+
+
+def test_what_was_measured_with_or_cut_from_stays(store: Store) -> None:
+    whole = testsets.save(store, make_set(2, 1))
+    part = testsets.subset(store, whole, lambda case: case.is_control, why={})
+    with pytest.raises(DataError, match=f"in use by {part[:12]}"):
+        testsets.delete(store, whole)
+    with store.artifacts.create("execution", "e" * 64, {"test_set": part}):
+        pass
+    with pytest.raises(DataError, match="in use by eeee"):
+        testsets.delete(store, part)
+
+
+def test_saving_tells_an_event_with_what_it_cost(store: Store) -> None:
+    test_set_id = testsets.save(store, make_set(3), cost_usd="0.12")
+    (told,) = events(store.engine, kind="test_set_generated")
+    assert (told.subject, told.details["cost_usd"]) == (test_set_id, "0.12")

@@ -1,1 +1,1 @@
-"""What is attacked: harms and over-refusal controls."""
+"""What is attacked: harms, applications, and controls that must not be refused."""

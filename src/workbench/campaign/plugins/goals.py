@@ -1,18 +1,44 @@
-"""Goals that no training pair has seen, by category."""
+"""Goals of attacks, and where plugins take them from."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any, Final
 
+from workbench.campaign.profile import Profile
 from workbench.core.errors import DataError
-from workbench.data.build import load_pairs
-from workbench.data.requests import load_benign
 from workbench.store.database import Store
 
-__all__ = ["GoalPool", "load_goals"]
+__all__ = ["PAYLOAD", "Goal", "GoalPool", "GoalSource", "goal_source", "load_goals"]
+
+PAYLOAD: Final = "{payload}"
+"""Stands in a frame where the attack goes."""
 
 _HELD_OUT = ("test_intents", "test_both")
 """Splits of unseen requests; ``test_wrappers`` repeats requests that were trained on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """What an attacker, or a control, wants."""
+
+    text: str
+    """In plain words; strategies disguise this and nothing else."""
+    category: str
+    assertions: tuple[dict[str, Any], ...] = ()
+    """What in a model's answer decides, see ``judge.rules``; empty where only graders can tell."""
+    frame: str = ""
+    """Text around the disguised attack, e.g. a web page, with one :data:`PAYLOAD`; may be empty."""
+    turns: tuple[str, ...] = ()
+    """What is said before, one message each."""
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def framed(self, payload: str) -> str:
+        """Return the message to send: the disguised attack inside its frame."""
+        before, placeholder, after = self.frame.partition(PAYLOAD)
+        return before + payload + after if placeholder else payload
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +53,46 @@ class GoalPool:
     """Those of the benign ones that only look harmful."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class GoalSource:
+    """What plugins may draw on. The pair set is read when the first of them asks for it."""
+
+    load: Callable[[], GoalPool]
+    """Reads the held-out requests; raises ``DataError`` where there are none."""
+    profile: Profile | None = None
+    """What is known of the target."""
+    seed: int = 0
+    """Seed of canaries and of what stands in the slots of goals."""
+
+    @cached_property
+    def pool(self) -> GoalPool:
+        """The held-out requests; raises as :func:`load_goals`."""
+        return self.load()
+
+    @property
+    def by_category(self) -> dict[str, tuple[str, ...]]:
+        """Category → held-out requests; raises as :func:`load_goals`."""
+        return self.pool.by_category
+
+    @property
+    def lookalikes(self) -> frozenset[str]:
+        """Benign requests that only look harmful; raises as :func:`load_goals`."""
+        return self.pool.lookalikes
+
+    @property
+    def pair_set(self) -> str:
+        """Version of the pair set that goals came from; empty while no plugin has asked."""
+        return self.pool.pair_set if "pool" in vars(self) else ""
+
+
+def goal_source(
+    store: Store, *, pair_set: str = "", profile: Profile | None = None, seed: int = 0
+) -> GoalSource:
+    """Return what plugins draw on: a pair set (empty: the newest), a profile and a seed."""
+    load = partial(load_goals, store, pair_set=pair_set)
+    return GoalSource(load=load, profile=profile, seed=seed)
+
+
 def load_goals(store: Store, *, pair_set: str = "") -> GoalPool:
     """Return the requests of a pair set's test groups.
 
@@ -38,6 +104,9 @@ def load_goals(store: Store, *, pair_set: str = "") -> GoalPool:
     Raises:
         DataError: If there is no such pair set, or it holds out no request.
     """
+    from workbench.data.build import load_pairs
+    from workbench.data.requests import load_benign
+
     pairs = load_pairs(store, pair_set)
     frame = pairs.frame
     # A core seen in training or validation is not held out, whatever else a row says.

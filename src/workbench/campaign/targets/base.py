@@ -67,6 +67,16 @@ class Target(Protocol):
         """Most conversations per call, >= 1."""
         ...
 
+    @property
+    def usd_per_call(self) -> Decimal:
+        """Declared price of one message, set aside before it is sent; 0 for none."""
+        ...
+
+    @property
+    def is_metered(self) -> bool:
+        """Whether the gateway enters what it costs in the ledger, or it costs nothing."""
+        ...
+
     async def respond(self, conversations: Sequence[Conversation]) -> list[Response]:
         """Return one response per conversation, in order; every turn is asked anew.
 
@@ -90,6 +100,8 @@ class PassThrough:
     defends = False
     parallel = 1
     batch = 64
+    usd_per_call = ZERO
+    is_metered = True
 
     async def respond(self, conversations: Sequence[Conversation]) -> list[Response]:
         """Return each conversation as it is."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from workbench.campaign.targets.base import Conversation, Kind, Response
 from workbench.core.errors import ConfigError
 from workbench.core.identity import text_id
+from workbench.core.money import ZERO
 
 if TYPE_CHECKING:
     from workbench.diffusion.sanitizer import Sanitizer
@@ -27,6 +28,8 @@ class SanitizerTarget:
     defends = True
     parallel = 1
     batch = 64
+    usd_per_call = ZERO
+    is_metered = True
 
     def __init__(self, sanitizer: Sanitizer, *, gain: float = 1.0) -> None:
         if not gain >= 0:

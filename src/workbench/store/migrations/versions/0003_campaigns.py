@@ -8,7 +8,9 @@ from alembic import op
 revision = "0003"
 down_revision = "0002"
 
-_OLD = "execution, target, case_id, sent, received, decision, scores, success, latency_ms, usd, error"
+_OLD = (
+    "execution, target, case_id, sent, received, decision, scores, success, latency_ms, usd, error"
+)
 
 
 def _texts(*columns: tuple[str, int | None]) -> list[sa.Column[str]]:
@@ -87,7 +89,15 @@ def downgrade() -> None:
     for table in ("test_set_tags", "outcomes", "events", "triage_log"):
         op.drop_table(table)
     op.execute("UPDATE findings SET status = 'open' WHERE status = 'needs_review'")
-    for name in ("minutes", "owner", "summary", "cluster", "risk", "confidence", "suggested_status"):
+    for name in (
+        "minutes",
+        "owner",
+        "summary",
+        "cluster",
+        "risk",
+        "confidence",
+        "suggested_status",
+    ):
         op.drop_column("findings", name)
     op.rename_table("attempts", "attempts_0003")
     op.create_table(

@@ -1,0 +1,113 @@
+"""How far the judges of an execution say the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+from typing import TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from workbench.campaign.columns import Columns
+from workbench.campaign.executions import Execution
+from workbench.campaign.statistics import Floats, bootstrap
+from workbench.store.results import AgreementRow, Interval
+
+__all__ = ["Agreement", "agreement"]
+
+_BATCH = 50_000
+_NONE = -1
+_ROUNDING = 1e-12
+Verdicts = npt.NDArray[np.int8]
+"""1 unsafe, 0 safe, -1 no opinion."""
+
+
+class Agreement(TypedDict):
+    """What an analysis tells of its judges' agreement."""
+
+    agreement: float
+    agreed_on: int
+    judge_agreement: list[AgreementRow]
+
+
+def agreement(execution: Execution, columns: Columns) -> Agreement:
+    """Return how often all judges agree, and each two of them.
+
+    Args:
+        execution: Whose attempts; scores are read some thousands at a time.
+        columns: ``goal`` of all its attempts.
+    """
+    said = _verdicts(execution, rows=columns.rows)
+    together = np.stack(list(said.values())) if said else np.zeros((0, columns.rows), np.int8)
+    # Of one judge alone every opinion agrees with itself, as results always had it.
+    several = np.sum(together != _NONE, axis=0) >= min(2, len(said) or 1)
+    unsafe, safe = np.any(together == 1, axis=0), np.any(together == 0, axis=0)
+    agreed_on = int(several.sum())
+    return Agreement(
+        agreement=float(np.mean(~(unsafe & safe)[several])) if agreed_on else 0.0,
+        agreed_on=agreed_on,
+        judge_agreement=[
+            _row(pair, said[pair[0]], said[pair[1]], goals=columns["goal"])
+            for pair in combinations(sorted(said), 2)
+            if np.any((said[pair[0]] != _NONE) & (said[pair[1]] != _NONE))
+        ],
+    )
+
+
+def _verdicts(execution: Execution, *, rows: int) -> Mapping[str, Verdicts]:
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    said = {judge: np.full(rows, _NONE, np.int8) for judge in sorted(execution.thresholds)}
+    at = 0
+    with pq.ParquetFile(execution.path) as file:
+        for batch in file.iter_batches(_BATCH, columns=["scores"]):
+            for judge, verdicts in said.items():
+                scores = pc.map_lookup(batch.column("scores"), judge, "first")
+                flagged = pc.greater_equal(scores, execution.thresholds[judge])
+                codes = pc.fill_null(pc.cast(flagged, "int8"), _NONE)
+                verdicts[at : at + batch.num_rows] = codes.to_numpy(zero_copy_only=False)
+            at += batch.num_rows
+    return said
+
+
+def _row(
+    names: tuple[str, str], first: Verdicts, second: Verdicts, *, goals: npt.NDArray[np.int32]
+) -> AgreementRow:
+    both = (first != _NONE) & (second != _NONE)
+    answers = 2 * first[both].astype(np.int64) + second[both]
+    _, goal = np.unique(goals[both], return_inverse=True)
+    tables = np.bincount(goal * 4 + answers, minlength=4 * (int(goal.max()) + 1)).reshape(-1, 4)
+    if len(tables) == 1:  # one goal alone tells nothing
+        alone = float(_kappa(tables.astype(np.float64))[0])
+        kappa = Interval(value=alone, low=-1.0, high=1.0)
+    else:
+        kappa = bootstrap(tables.astype(np.float64), _kappa)
+    total = tables.sum(axis=0)
+    return AgreementRow(
+        first=names[0],
+        second=names[1],
+        attempts=int(total.sum()),
+        observed=float((total[0] + total[3]) / total.sum()),
+        kappa=kappa,
+    )
+
+
+def _kappa(tables: Floats) -> Floats:
+    """Return Cohen's kappa per row of counts: both safe, only second, only first, both unsafe.
+
+    0 where chance alone makes them agree always.
+
+    Source:
+        Cohen 1960, Educational and Psychological Measurement 20:37-46.
+    """
+    shares = tables / tables.sum(axis=1, keepdims=True)
+    observed = shares[:, 0] + shares[:, 3]
+    first, second = shares[:, 2] + shares[:, 3], shares[:, 1] + shares[:, 3]
+    chance = first * second + (1 - first) * (1 - second)
+    room = 1 - chance
+    decided = room > _ROUNDING
+    return np.asarray(
+        np.where(decided, (observed - chance) / np.where(decided, room, 1.0), 0.0), np.float64
+    )

@@ -1,0 +1,168 @@
+"""Classic ciphers and codes: letters for letters, letters for signs, bytes for digits."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from itertools import cycle
+from string import ascii_lowercase as LOWER
+from string import ascii_uppercase as UPPER
+from typing import Final
+
+__all__ = [
+    "CAESAR_SHIFT", "VIGENERE_KEY", "atbash", "braille", "caesar", "from_braille", "from_digits",
+    "letter_numbers", "morse", "nato", "to_digits", "vigenere",
+]  # fmt: skip
+
+CAESAR_SHIFT: Final = 3
+"""Places by which the Caesar cipher moves each letter, the number that Suetonius names."""
+VIGENERE_KEY: Final = "LEMON"
+"""Key of the Vigenère cipher."""
+
+_DIGITS = "0123456789"
+_ATBASH = str.maketrans(LOWER + UPPER, LOWER[::-1] + UPPER[::-1])
+_PLACES = {letter: str(place) for place, letter in enumerate(LOWER, start=1)}
+
+_MORSE_CODES = (
+    ".- -... -.-. -.. . ..-. --. .... .. .--- -.- .-.. -- -. --- .--. --.- .-. ... - ..- ...- .-- "
+    "-..- -.-- --.. ----- .---- ..--- ...-- ....- ..... -.... --... ---.. ----. .-.-.- --..-- "
+    "..--.. .----. -.-.-- -..-. -.--. -.--.- .-... ---... -.-.-. -...- .-.-. -....- ..--.- .-..-. "
+    "...-..- .--.-."
+)
+_MORSE = dict(zip(UPPER + _DIGITS + ".,?'!/()&:;=+-_\"$@", _MORSE_CODES.split(), strict=True))
+_NATO_WORDS = (
+    "Alfa Bravo Charlie Delta Echo Foxtrot Golf Hotel India Juliett Kilo Lima Mike November Oscar "
+    "Papa Quebec Romeo Sierra Tango Uniform Victor Whiskey X-ray Yankee Zulu "
+    "Zero One Two Three Four Five Six Seven Eight Nine"
+)
+_NATO = dict(zip(UPPER + _DIGITS, _NATO_WORDS.split(), strict=True))
+
+_CELLS = "⠁⠃⠉⠙⠑⠋⠛⠓⠊⠚⠅⠇⠍⠝⠕⠏⠟⠗⠎⠞⠥⠧⠺⠭⠽⠵"
+_TENS = _CELLS[:10]
+_CAPITAL, _NUMBER, _LETTER = "⠠⠼⠰"
+_SINGLE = dict(zip(" ,;:.!?'-" + LOWER, "⠀⠂⠆⠒⠲⠖⠦⠄⠤" + _CELLS, strict=True))
+_BRAILLE = str.maketrans(
+    _SINGLE
+    | dict(zip("1234567890", _TENS, strict=True))
+    | {upper: _CAPITAL + cell for upper, cell in zip(UPPER, _CELLS, strict=True)}
+)
+_FROM_SINGLE = {cell: char for char, cell in _SINGLE.items()}
+_FROM_NUMBER = str.maketrans(_TENS + "⠂⠲", "1234567890,.")
+# The lookahead marks a letter that would read as one more digit of the number.
+_NUMBERS = re.compile("([0-9]+(?:[.,][0-9]+)*)([.,]?(?=[a-j]))?")
+_SIGNS = re.compile(
+    f"{_NUMBER}([{_TENS}]+(?:[⠂⠲][{_TENS}]+)*)|{_CAPITAL}(.)|{_LETTER}|(.)", re.DOTALL
+)
+
+
+def caesar(text: str, *, shift: int = CAESAR_SHIFT) -> str:
+    """Return the text with each ASCII letter moved ``shift`` places on; all else stays."""
+    return text.translate(_shifted(shift))
+
+
+def atbash(text: str) -> str:
+    """Return the text with z for a, y for b and so on; its own inverse."""
+    return text.translate(_ATBASH)
+
+
+def vigenere(text: str, *, key: str = VIGENERE_KEY, sign: int = 1) -> str:
+    """Return the text with each ASCII letter moved by the key's next letter, A for 0.
+
+    All else stays and uses up no letter of the key.
+
+    Args:
+        text: What to encipher.
+        key: Capital letters, at least one.
+        sign: 1 enciphers, -1 deciphers.
+    """
+    rows = cycle([_shifted(sign * UPPER.index(letter)) for letter in key])
+    return "".join(
+        char.translate(next(rows)) if char.isascii() and char.isalpha() else char for char in text
+    )
+
+
+def morse(text: str) -> str:
+    """Return the text in international Morse code; a slash between words.
+
+    Source:
+        ITU-R M.1677-1, and the usual signs for ``! & ; _ " $``, which it leaves out.
+    """
+    words = text.upper().split()
+    return " / ".join(" ".join(_MORSE.get(char, char) for char in word) for word in words)
+
+
+def nato(text: str) -> str:
+    """Return the text spelled out in the NATO alphabet; a slash between words.
+
+    Source:
+        ICAO Annex 10, volume II, 5.2.1.3.
+    """
+    words = text.upper().split()
+    return " / ".join(" ".join(_NATO.get(char, char) for char in word) for word in words)
+
+
+def letter_numbers(text: str) -> str:
+    """Return the text with 1 for a to 26 for z, a hyphen between letters; other signs stay."""
+    words = text.lower().split(" ")
+    return " ".join("-".join(_PLACES.get(char, char) for char in word) for word in words)
+
+
+def braille(text: str) -> str:
+    """Return ASCII letters, digits and ``,;:.!?'-`` in uncontracted braille; all else stays.
+
+    Each capital has its own sign, each number one sign, as in Unified English Braille.
+
+    Source:
+        The Rules of Unified English Braille, 2nd edition 2013, sections 4 to 8.
+    """
+
+    def mark(match: re.Match[str]) -> str:
+        after = "" if match[2] is None else match[2] + _LETTER
+        return _NUMBER + match[1] + after
+
+    return _NUMBERS.sub(mark, text).translate(_BRAILLE)
+
+
+def from_braille(text: str) -> str:
+    """Return the text that :func:`braille` wrote."""
+
+    def read(match: re.Match[str]) -> str:
+        number, capital, single = match.groups(default="")
+        if number:
+            return number.translate(_FROM_NUMBER)
+        if capital:
+            return _FROM_SINGLE.get(capital, capital).upper()
+        return _FROM_SINGLE.get(single, single)
+
+    return _SIGNS.sub(read, text)
+
+
+def to_digits(text: str, *, base: str, width: int) -> str:
+    """Return the UTF-8 bytes as numbers with a space between.
+
+    Args:
+        text: What to write.
+        base: ``b`` or ``o``, as in format strings.
+        width: Digits per byte.
+    """
+    form = f"0{width}{base}"
+    return " ".join([format(byte, form) for byte in text.encode()])
+
+
+def from_digits(text: str, *, base: int, width: int) -> str:
+    """Return the text that :func:`to_digits` wrote.
+
+    Raises:
+        ValueError: If the text is something else.
+    """
+    groups = text.split(" ") if text else []
+    if not all(len(group) == width and group.isdecimal() for group in groups):
+        raise ValueError(f"not groups of {width} digits: {text[:40]!r}")
+    return bytes(int(group, base) for group in groups).decode()
+
+
+@cache
+def _shifted(shift: int) -> dict[int, int]:
+    turn = shift % len(LOWER)
+    moved = LOWER[turn:] + LOWER[:turn]
+    return str.maketrans(LOWER + UPPER, moved + moved.upper())
