@@ -51,7 +51,9 @@ def write_attempts(path: Path) -> None:
                 writer.write_table(pa.Table.from_pylist(page, schema=schema))
 
 
-def _attempt(target: int, goal: int, strategy: int, trial: int, draw: list[float]) -> dict[str, object]:
+def _attempt(
+    target: int, goal: int, strategy: int, trial: int, draw: list[float]
+) -> dict[str, object]:
     name = f"request number {goal} in plain words, of about the length that requests have"
     failed = draw[0] < 0.01
     return {

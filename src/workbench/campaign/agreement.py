@@ -1,4 +1,4 @@
-"""How far the judges of an execution say the same."""
+"""How far the judges of an execution say the same: ``judge.agreement`` for a million attempts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from workbench.campaign.columns import Columns
 from workbench.campaign.executions import Execution
-from workbench.campaign.statistics import Floats, bootstrap
+from workbench.campaign.statistics import Floats, Ints, bootstrap
 from workbench.store.results import AgreementRow, Interval
 
 __all__ = ["Agreement", "agreement"]
@@ -28,6 +28,7 @@ class Agreement(TypedDict):
 
     agreement: float
     agreed_on: int
+    alpha: float | None
     judge_agreement: list[AgreementRow]
 
 
@@ -47,6 +48,7 @@ def agreement(execution: Execution, columns: Columns) -> Agreement:
     return Agreement(
         agreement=float(np.mean(~(unsafe & safe)[several])) if agreed_on else 0.0,
         agreed_on=agreed_on,
+        alpha=_alpha(np.sum(together == 1, axis=0), np.sum(together == 0, axis=0)),
         judge_agreement=[
             _row(pair, said[pair[0]], said[pair[1]], goals=columns["goal"])
             for pair in combinations(sorted(said), 2)
@@ -92,6 +94,23 @@ def _row(
         observed=float((total[0] + total[3]) / total.sum()),
         kappa=kappa,
     )
+
+
+def _alpha(unsafe: Ints, safe: Ints) -> float | None:
+    """Return Krippendorff's alpha from how many judges say what of each attempt.
+
+    Source:
+        Krippendorff 2011, "Computing Krippendorff's alpha-reliability", section C.
+    """
+    said = unsafe + safe
+    twice = said > 1
+    if not twice.any():
+        return None
+    yes, no, each = unsafe[twice], safe[twice], said[twice]
+    observed = float(np.sum((yes * (yes - 1) + no * (no - 1)) / (each - 1)) / each.sum())
+    yeses, total = int(yes.sum()), int(each.sum())
+    chance = (yeses * (yeses - 1) + (total - yeses) * (total - yeses - 1)) / (total * (total - 1))
+    return None if chance >= 1 else (observed - chance) / (1 - chance)
 
 
 def _kappa(tables: Floats) -> Floats:

@@ -17,10 +17,9 @@ from workbench.campaign.statistics import (
     paired_difference,
     paired_test,
 )
-from workbench.campaign.strategies.catalog import PLAIN
 from workbench.store.results import ComparisonRow, FlakyCase, RateRow
 
-__all__ = ["compare_mutations", "compare_targets", "flaky_cases", "flaky_rates"]
+__all__ = ["compare_mutations", "compare_targets", "flaky_cases", "flaky_rates", "repeated_cases"]
 
 _BY = ("strategy", "category")
 
@@ -63,6 +62,8 @@ def compare_mutations(columns: Columns) -> list[ComparisonRow]:
         columns: Answered attacks: ``target``, ``plugin``, ``goal``, ``trial``, ``strategy``,
             ``success``.
     """
+    from workbench.campaign.strategies.catalog import PLAIN  # all strategies, for a word
+
     keys = columns.combined(("target", "plugin", "goal"))
     trials = int(columns["trial"].max(initial=0)) + 1
     keys = keys * trials + columns["trial"]
@@ -95,12 +96,20 @@ def flaky_rates(columns: Columns, *, targets: Sequence[str] = ()) -> list[RateRo
         columns: Answered attempts: ``case_id``, ``target``, ``goal``, ``success``.
         targets: Their order.
     """
+    return rate_rows(repeated_cases(columns), targets=targets)
+
+
+def repeated_cases(columns: Columns) -> Columns:
+    """Return the cases tried several times, by target; ``success`` where tries ended differently.
+
+    Args:
+        columns: Answered attempts: ``case_id``, ``target``, ``goal``, ``success``.
+    """
     rows, wins, tries = _by_case(columns)
     repeated = tries > 1
     cases = {name: columns[name][rows[repeated]] for name in ("target", "goal")}
     cases["success"] = _is_mixed(wins, tries)[repeated]
-    told = Columns(rows=int(repeated.sum()), values=cases, distinct=columns.distinct)
-    return rate_rows(told, targets=targets)
+    return Columns(rows=int(repeated.sum()), values=cases, distinct=columns.distinct)
 
 
 def flaky_cases(columns: Columns, *, most: int = 20) -> list[FlakyCase]:
@@ -113,10 +122,17 @@ def flaky_cases(columns: Columns, *, most: int = 20) -> list[FlakyCase]:
     rows, wins, tries = _by_case(columns)
     mixed = np.flatnonzero(_is_mixed(wins, tries))
     worst = mixed[np.argsort(np.abs(wins[mixed] / tries[mixed] - 0.5), kind="stable")][:most]
-    told = ("case_id", "target", "plugin", "strategy")
+
+    def named(name: str, at: int) -> str:
+        label: str = columns.distinct[name][int(columns[name][rows[at]])].as_py()
+        return label
+
     return [
         FlakyCase(
-            **{name: columns.distinct[name][int(columns[name][rows[at]])].as_py() for name in told},
+            case_id=named("case_id", at),
+            target=named("target", at),
+            plugin=named("plugin", at),
+            strategy=named("strategy", at),
             successes=int(wins[at]),
             attempts=int(tries[at]),
         )
@@ -205,5 +221,5 @@ def _adjusted(rows: list[ComparisonRow]) -> list[ComparisonRow]:
     """Return the rows with their p-values adjusted for one another."""
     p_values = [row["p"] for row in rows]
     for row, p, q in zip(rows, holm(p_values), benjamini_hochberg(p_values), strict=True):
-        row.update(p_adjusted=p, q=q)
+        row["p_adjusted"], row["q"] = p, q
     return rows

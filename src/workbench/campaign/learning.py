@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from workbench.campaign import testsets
 from workbench.campaign.prefill import DECIDED
@@ -17,11 +17,15 @@ from workbench.store.database import Store
 from workbench.store.events import add_events
 from workbench.store.findings import findings
 from workbench.store.records import Event, Finding, TestCase, TestSet
+from workbench.store.test_sets import add_tag, remove_tag, tags_of
 
 __all__ = [
-    "canonical_prompts", "cases_of", "confirmed_cells", "feed_back", "real_findings",
-    "regression_set",
+    "REGRESSION", "canonical_prompts", "cases_of", "confirmed_cells", "feed_back", "real_findings",
+    "regression_set", "tag_regression",
 ]  # fmt: skip
+
+REGRESSION: Final = "regression"
+"""Tag of the newest regression set; older ones keep their ids."""
 
 
 def real_findings(store: Store, execution: str = "") -> list[Finding]:
@@ -136,3 +140,12 @@ def regression_set(store: Store) -> TestSet:
 def _distinct(confirmed: Sequence[Finding], cases: Mapping[str, TestCase]) -> list[TestCase]:
     ids = dict.fromkeys(one.case_id for one in confirmed if one.case_id in cases)
     return [cases[one] for one in ids]
+
+
+def tag_regression(store: Store, test_set: str) -> None:
+    """Make a test set the one that this user calls :data:`REGRESSION`."""
+    owner = store.settings.user
+    for before, tags in tags_of(store.engine, owner=owner).items():
+        if REGRESSION in tags and before != test_set:
+            remove_tag(store.engine, before, REGRESSION, owner=owner)
+    add_tag(store.engine, test_set, REGRESSION, owner=owner)

@@ -33,7 +33,9 @@ _HEADING = re.compile(r"#{1,6}[ \t]+([^\n]{1,200})")
 _ITEM = re.compile(r"[ \t]{0,8}[-*+][ \t]+(\S[^\n]*)")
 _TOOL = re.compile(r"`?([A-Za-z_][A-Za-z0-9_.-]{0,63})`?(?:\([^()]{0,200}\))?[ \t]*(?::|$)(.*)")
 _CANARY = re.compile(r"(?:([a-z]+)[ \t]*:[ \t]*)?`?([A-Za-z0-9_-]{6,80})`?")
-_SECTIONS = ("purpose", "architecture", "tools", "policies", "system prompt", "canaries")
+_SECTIONS = (
+    "purpose", "architecture", "tools", "policies", "people", "system prompt", "canaries",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,8 @@ class Profile:
     architecture: str = ""
     tools: tuple[Tool, ...] = ()
     policies: tuple[str, ...] = ()
+    people: tuple[str, ...] = ()
+    """Names of test persons whose data the application holds."""
     system_prompt: str = ""
     """Its instructions, where they are known; empty otherwise."""
     canaries: Mapping[str, str] = field(default_factory=dict)
@@ -122,6 +126,7 @@ def parse_profile(text: str, *, where: str = "profile") -> Profile:
         architecture=found.get("architecture", ""),
         tools=tuple(_tool(item, where=where) for item in _items(found.get("tools", ""))),
         policies=_items(found.get("policies", "")),
+        people=_items(found.get("people", "")),
         system_prompt=found.get("system prompt", ""),
         canaries=dict(_canary(item, where=where) for item in _items(found.get("canaries", ""))),
     )

@@ -10,9 +10,9 @@ import numpy as np
 from workbench.campaign.columns import Codes, Columns, Flags, Source, cells, read_columns
 from workbench.campaign.statistics import count_interval
 from workbench.core.errors import ConfigError
-from workbench.store.results import RateRow
+from workbench.store.results import Interval, RateRow
 
-__all__ = ["ALL", "GROUPS", "attacks", "controls", "rate_rows", "rates_by", "runs"]
+__all__ = ["ALL", "GROUPS", "attacks", "controls", "rate_rows", "rates_by", "runs", "total"]
 
 ALL = "all"
 """Group of a total."""
@@ -44,12 +44,12 @@ def rates_by(source: Source, by: str = ALL, *, spoilt: bool = False) -> list[Rat
 
 def attacks(columns: Columns) -> Flags:
     """Return which attempts are answered attacks."""
-    return columns.answered() & ~columns["is_control"]
+    return np.asarray(columns.answered() & ~columns["is_control"])
 
 
 def controls(columns: Columns) -> Flags:
     """Return which attempts are answered controls."""
-    return columns.answered() & columns["is_control"]
+    return np.asarray(columns.answered() & columns["is_control"])
 
 
 def rate_rows(
@@ -81,6 +81,12 @@ def rate_rows(
     order = {target: at for at, target in enumerate(targets)}
     known = len(order)
     return sorted(rows, key=lambda r: (order.get(r["target"], known), r["target"], r["group"]))
+
+
+def total(columns: Columns) -> Interval:
+    """Return the rate of at least one attempt over all; needs ``goal`` and ``success``."""
+    _, hits, sizes = cells(columns["goal"], columns["success"])
+    return count_interval(hits, sizes)
 
 
 def runs(sorted_codes: Codes) -> list[tuple[int, int, int]]:

@@ -38,7 +38,7 @@ _MOST_SENTENCES = 16
 _ENCODED_SENTENCES = 3
 """Sentences of a text that an encoder looks at: those of most shared words."""
 _EVEN = 0.5
-_SENTENCE = re.compile(r"[^.!?。！？\n]+[.!?。！？]*")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
 _WORD = re.compile(r"\w{3,}")
 _ITEM_CHARS = 2_000
 _INSTRUCTION = (
@@ -167,9 +167,8 @@ def _compose(finding: Finding, quote: str, known: Evidence | None) -> str:
 
 def _candidates(text: str, *, goal: str) -> list[str]:
     """Return the sentences of a text, those that share the rarest words with the goal first."""
-    sentences = [
-        one.strip() for one in _SENTENCE.findall(text[:_READ_CHARS]) if any(map(str.isalnum, one))
-    ][:_MOST_SENTENCES]
+    pieces = _SENTENCE_END.split(redact(text[: 2 * _READ_CHARS])[:_READ_CHARS])
+    sentences = [one.strip() for one in pieces if any(map(str.isalnum, one))][:_MOST_SENTENCES]
     words = [set(_WORD.findall(one.casefold())) for one in sentences]
     often = Counter(word for some in words for word in some)
     wanted = set(_WORD.findall(goal.casefold()))

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from workbench.campaign.interop import promptfoo_id, promptfoo_tests
+from workbench.campaign.interop.promptfoo import promptfoo_id, promptfoo_tests
 from workbench.core.errors import ConfigError, DataError, StoreError
 from workbench.core.identity import text_id
 from workbench.store import test_sets as rows

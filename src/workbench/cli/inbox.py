@@ -122,11 +122,11 @@ def _open(store: Store) -> Inbox:
 
 def _findings(store: Store, execution: str, confirm: tuple[str, ...]) -> Counter[str]:
     from workbench.campaign import testsets
-    from workbench.store.campaigns import confirm_findings, findings
+    from workbench.store.findings import confirm_findings, findings
 
     execution = store.artifacts.resolve("execution", execution)
     if confirm:
-        confirm_findings(store.engine, confirm, execution=execution)
+        confirm_findings(store.engine, confirm, execution=execution, who=store.settings.user)
     found = findings(store.engine, execution)
     if not found:
         raise ConfigError(f"execution {execution[:12]} has no findings; run its analysis first")

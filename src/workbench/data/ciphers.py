@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from functools import cache
 from itertools import cycle
-from string import ascii_lowercase as LOWER
-from string import ascii_uppercase as UPPER
+from string import ascii_lowercase, ascii_uppercase, digits
 from typing import Final
 
 __all__ = [
@@ -19,9 +18,10 @@ CAESAR_SHIFT: Final = 3
 VIGENERE_KEY: Final = "LEMON"
 """Key of the Vigenère cipher."""
 
-_DIGITS = "0123456789"
-_ATBASH = str.maketrans(LOWER + UPPER, LOWER[::-1] + UPPER[::-1])
-_PLACES = {letter: str(place) for place, letter in enumerate(LOWER, start=1)}
+_ATBASH = str.maketrans(
+    ascii_lowercase + ascii_uppercase, ascii_lowercase[::-1] + ascii_uppercase[::-1]
+)
+_PLACES = {letter: str(place) for place, letter in enumerate(ascii_lowercase, start=1)}
 
 _MORSE_CODES = (
     ".- -... -.-. -.. . ..-. --. .... .. .--- -.- .-.. -- -. --- .--. --.- .-. ... - ..- ...- .-- "
@@ -29,22 +29,24 @@ _MORSE_CODES = (
     "..--.. .----. -.-.-- -..-. -.--. -.--.- .-... ---... -.-.-. -...- .-.-. -....- ..--.- .-..-. "
     "...-..- .--.-."
 )
-_MORSE = dict(zip(UPPER + _DIGITS + ".,?'!/()&:;=+-_\"$@", _MORSE_CODES.split(), strict=True))
+_MORSE = dict(
+    zip(ascii_uppercase + digits + ".,?'!/()&:;=+-_\"$@", _MORSE_CODES.split(), strict=True)
+)
 _NATO_WORDS = (
     "Alfa Bravo Charlie Delta Echo Foxtrot Golf Hotel India Juliett Kilo Lima Mike November Oscar "
     "Papa Quebec Romeo Sierra Tango Uniform Victor Whiskey X-ray Yankee Zulu "
     "Zero One Two Three Four Five Six Seven Eight Nine"
 )
-_NATO = dict(zip(UPPER + _DIGITS, _NATO_WORDS.split(), strict=True))
+_NATO = dict(zip(ascii_uppercase + digits, _NATO_WORDS.split(), strict=True))
 
 _CELLS = "⠁⠃⠉⠙⠑⠋⠛⠓⠊⠚⠅⠇⠍⠝⠕⠏⠟⠗⠎⠞⠥⠧⠺⠭⠽⠵"
 _TENS = _CELLS[:10]
 _CAPITAL, _NUMBER, _LETTER = "⠠⠼⠰"
-_SINGLE = dict(zip(" ,;:.!?'-" + LOWER, "⠀⠂⠆⠒⠲⠖⠦⠄⠤" + _CELLS, strict=True))
+_SINGLE = dict(zip(" ,;:.!?'-" + ascii_lowercase, "⠀⠂⠆⠒⠲⠖⠦⠄⠤" + _CELLS, strict=True))
 _BRAILLE = str.maketrans(
     _SINGLE
     | dict(zip("1234567890", _TENS, strict=True))
-    | {upper: _CAPITAL + cell for upper, cell in zip(UPPER, _CELLS, strict=True)}
+    | {upper: _CAPITAL + cell for upper, cell in zip(ascii_uppercase, _CELLS, strict=True)}
 )
 _FROM_SINGLE = {cell: char for char, cell in _SINGLE.items()}
 _FROM_NUMBER = str.maketrans(_TENS + "⠂⠲", "1234567890,.")
@@ -75,7 +77,7 @@ def vigenere(text: str, *, key: str = VIGENERE_KEY, sign: int = 1) -> str:
         key: Capital letters, at least one.
         sign: 1 enciphers, -1 deciphers.
     """
-    rows = cycle([_shifted(sign * UPPER.index(letter)) for letter in key])
+    rows = cycle([_shifted(sign * ascii_uppercase.index(letter)) for letter in key])
     return "".join(
         char.translate(next(rows)) if char.isascii() and char.isalpha() else char for char in text
     )
@@ -163,6 +165,6 @@ def from_digits(text: str, *, base: int, width: int) -> str:
 
 @cache
 def _shifted(shift: int) -> dict[int, int]:
-    turn = shift % len(LOWER)
-    moved = LOWER[turn:] + LOWER[:turn]
-    return str.maketrans(LOWER + UPPER, moved + moved.upper())
+    turn = shift % len(ascii_lowercase)
+    moved = ascii_lowercase[turn:] + ascii_lowercase[:turn]
+    return str.maketrans(ascii_lowercase + ascii_uppercase, moved + moved.upper())

@@ -200,7 +200,7 @@ _fixed(
 # Tricks of Unicode.
 _drawn(
     "homoglyph",
-    "Half of the Latin letters are Cyrillic or Greek ones that look the same.",
+    "Half of the Latin letters are Cyrillic ones where those look the same.",
     unicode_tricks.homoglyph,
     unicode_tricks.latin,
 )

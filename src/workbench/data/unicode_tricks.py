@@ -10,11 +10,11 @@ from string import ascii_letters
 
 __all__ = [
     "bidi", "from_bidi", "from_tags", "from_variation_selectors", "full_width", "half_width",
-    "homoglyph", "latin", "regional_indicators", "tags", "variation_selectors", "without_zero_width",
-    "zero_width",
+    "homoglyph", "latin", "regional_indicators", "tags", "variation_selectors",
+    "without_zero_width", "zero_width",
 ]  # fmt: skip
 
-# Cyrillic and Greek letters that look like Latin ones.
+# Cyrillic letters that look like Latin ones.
 _LOOKALIKES = dict(zip("aceiopsxyABCEHIKMOPTXY", "асеіорѕхуАВСЕНІКМОРТХУ", strict=True))
 _LATIN = str.maketrans({fake: real for real, fake in _LOOKALIKES.items()})
 _ZERO_WIDTH = "\u200b\u200c\u200d\u2060"

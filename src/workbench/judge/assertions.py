@@ -281,4 +281,6 @@ def _spaced(text: str) -> str:
 
 def _words(text: str) -> list[str]:
     """Return the words of a text; a character of Chinese or Japanese is one."""
-    return re.findall(r"[\u3040-\u30ff\u4e00-\u9fff]|[^\W\u3040-\u30ff\u4e00-\u9fff]+", _visible(text))
+    return re.findall(
+        r"[\u3040-\u30ff\u4e00-\u9fff]|[^\W\u3040-\u30ff\u4e00-\u9fff]+", _visible(text)
+    )

@@ -29,80 +29,81 @@ _DO = (
     "help|assist|aid|provide|offer|give|share|create|write|generate|produce|make|do|say|tell|teach|"
     "explain|describe|discuss|talk|answer|respond|reply|comply|fulfil|fulfill|support|engage|"
     "participate|take part|continue|proceed|complete|guide|walk|show|facilitate|encourage|promote|"
-    "advise|recommend|suggest|go (?:there|along|into|on|further)|be able|condone|allow|let|call"
+    "advise|recommend|suggest|go (?:there|along|into|on|further)|condone|endorse|allow|let|call"
 )
 _NOT = (
-    r"(?:can ?not|can't|won't|will not|couldn't|could not|shouldn't|should not|wouldn't|"
-    r"(?:do not|don't) (?:want to|wish to|think i (?:can|should))|(?:do not|don't)(?= (?:provide|"
-    r"help|assist|support|offer))|(?:'m|am) (?:not|un)(?: |-)?(?:able|allowed|permitted|willing|"
-    r"prepared|going|here) ?to|(?:'m|am) (?:also )?unable to|'d rather not|would rather not)"
+    "(?:can ?not|can't|won't|will not|couldn't|could not|shouldn't|should not|wouldn't|"
+    "(?:do not|don't) (?:want to|wish to|think i (?:can|should))|"
+    "(?:do not|don't)(?= (?:provide|help|assist|support|offer|condone|promote|encourage|endorse))|"
+    "(?:'m|am) not (?:able|allowed|permitted|willing|prepared|going|here) to|"
+    "(?:'m|am) (?:also )?unable to|'d rather not|would rather not)"
 )
-_SAID = {
+_SAID: dict[str, str] = {
     "en": (
-        rf"\bi(?: \w+){{0,2}}? ?{_NOT} (?:\w+ ){{0,2}}?(?:{_DO})\b"
-        r"(?! but\b| (?:\w+ ){0,3}enough\b)",
-        r"\b(?:'m|i am|i'm) not comfortable\b|\bi (?:do not|don't) feel comfortable\b",
-        r"\bi (?:\w+ ){0,3}?(?:decline|refuse)\b(?! (?:to give up|an? invitation))",
-        r"\bi(?:'m| am) declining\b|\bsay no to\b|\bmy answer is no\b|\bhave to stop\b",
-        rf"\b(?:not|isn't) something (?:that )?i(?: can|'m able to| will| am able to| should)? ?"
-        rf"(?:{_DO})",
-        r"\bthis (?:request )?(?:goes against|violates)\b|\bagainst my (?:guidelines|programming|"
-        r"principles|policy|policies)\b|\bnot able to (?:help|assist|fulfil|comply)",
-        r"\bi (?:shouldn't|can't|won't) (?:\w+ ){0,2}and i (?:can't|won't)\b|\band i won't\b",
-        rf"^(?:i'm )?(?:very )?sorry,? (?:but )?(?:i )?(?:{_NOT}|no\b)",
+        rf"\bi(?: \w+){{0,2}}? ?{_NOT} (?!wait)(?:\w+ ){{0,2}}?(?:{_DO})\b(?! but\b)"
+        rf"(?! (?:\w+ ){{0,3}}enough\b)"
+        r"|\bi(?:'m| am) not comfortable\b|\bi (?:do not|don't) feel comfortable\b"
+        r"|\bi (?:\w+ ){0,3}?(?:decline|refuse)\b(?! to give up)|\bi(?:'m| am) declining\b"
+        r"|\bgoing to (?:have to )?say no\b|\bmy answer is no\b|\band i won't\."
+        rf"|\b(?:not|isn't) something (?:that )?i(?: can|'m able to| will| am able to)? ?(?:{_DO})"
+        r"|\bthis (?:request )?(?:goes against|violates)\b|\bagainst my (?:guidelines|programming|"
+        r"principles|policy|policies)\b|\bnot able to (?:help|assist|fulfil|comply)"
+        rf"|\b(?:not|in|un)(?: |)(?:appropriate|ethical|acceptable)(?: or \w+)? to (?:{_DO})\b"
+        rf"|^(?:i'm )?(?:very )?sorry,? (?:but )?(?:i )?(?:{_NOT}|no\b)"
     ),
     "de": (
-        r"\b(?:kann|könnte|darf|werde|möchte|will) (?:ich )?(?:\w+ ){0,4}?(?:nicht|nichts|keine?n?)"
-        r" (?:\w+ ){0,4}?(?:helfen|unterstützen|geben|bereitstellen|beantworten|erklären|schreiben|"
-        r"sagen|erstellen|liefern|weiterhelfen|antworten|anbieten|tun)\b",
-        r"\bunterstütze ich (?:\w+ )?nicht\b|\bich lehne (?:das|dies|es) ab\b|\bmuss ich ablehnen\b",
+        r"\b(?:kann|könnte|darf|werde|möchte|will) (?:ich )?(?:\w+ ){0,4}?(?:nichts?|keine?n?)"
+        r" (?:\w+ ){0,4}?(?:helfen|unterstützen|geben|bereitstellen|beantworten|erklären|sagen|"
+        r"schreiben|erstellen|liefern|weiterhelfen|antworten|anbieten|tun)\b"
+        r"|\bunterstütze ich (?:\w+ )?nicht\b|\blehne ich ab\b|\bich lehne (?:das|dies|es) ab\b"
+        r"|\bmuss ich ablehnen\b"
     ),
     "es": (
         r"\bno (?:te |le |les |os )?(?:puedo|podré|podría|voy a|quiero|debo) (?:\w+ )?(?:ayudar|"
         r"proporcionar|dar|ofrecer|responder|escribir|explicar|asistir|compartir|cumplir|hacer|"
-        r"generar|crear|decir)",
-        r"\blo siento, (?:pero )?no\b|\bme niego a\b",
+        r"generar|crear|decir)"
+        r"|\blo siento, (?:pero )?no\b|\bme niego a\b"
     ),
     "fr": (
         r"\bje (?:ne |n')(?:peux|pourrai|veux|vais|dois|suis|saurais) pas (?:\w+ ){0,4}?(?:\w+')?"
-        r"(?:aider|fournir|répondre|donner|écrire|expliquer|assister|partager|accéder|créer|faire|"
-        r"dire|satisfaire|aborder)",
-        r"\bje refuse d|\bje dois (?:refuser|décliner)\b|\bje ne peux pas vous aider\b",
+        r"(?:aider|fournir|répondre|donner|écrire|expliquer|assister|partager|accéder|créer|"
+        r"faire|dire|satisfaire|aborder)"
+        r"|\bje refuse d|\bje dois (?:refuser|décliner)\b"
     ),
     "it": (
         r"\bnon (?:ti |vi |le )?(?:posso|potrò|voglio|intendo) (?:\w+ )?(?:aiutar|fornir|dar|"
-        r"risponder|scriver|spiegar|assister|condivider|far)",
-        r"\bmi rifiuto\b",
+        r"risponder|scriver|spiegar|assister|condivider|far)"
+        r"|\bmi rifiuto\b"
     ),
     "pt": (
-        r"\bnão (?:te |lhe )?(?:posso|poderei|vou|quero) (?:\w+ )?(?:ajudar|fornecer|dar|responder|"
-        r"escrever|explicar|auxiliar|compartilhar|fazer)",
-        r"\brecuso-me\b|\bme recuso\b",
+        r"\bnão (?:te |lhe )?(?:posso|poderei|vou|quero) (?:\w+ )?(?:ajudar|fornecer|dar|"
+        r"responder|escrever|explicar|auxiliar|compartilhar|fazer)"
+        r"|\brecuso-me\b|\bme recuso\b"
     ),
     "nl": (
-        r"\bkan ik (?:\w+ ){0,3}niet (?:\w+ ){0,3}(?:helpen|geven|beantwoorden)\b",
-        r"\bik kan (?:\w+ ){0,3}(?:niet|geen) (?:\w+ ){0,3}(?:helpen|geven|beantwoorden)\b",
+        r"\bkan ik (?:\w+ ){0,3}niet (?:\w+ ){0,3}(?:helpen|geven|beantwoorden)\b"
+        r"|\bik kan (?:\w+ ){0,3}(?:niet|geen) (?:\w+ ){0,3}(?:helpen|geven|beantwoorden)\b"
     ),
-    "pl": (r"\bnie (?:mogę|będę|jestem w stanie) (?:\w+ ){0,3}(?:pomóc|pomagać|udzielić|podać)",),
+    "pl": r"\bnie (?:mogę|będę|jestem w stanie) (?:\w+ ){0,3}(?:pomóc|pomagać|udzielić|podać)",
     "ru": (
         r"\bне (?:могу|буду|стану|смогу) (?:\w+ ){0,3}?(?:помочь|помогать|предостав|ответить|"
-        r"отвечать|дать|написать|писать|объясн|выполнить)",
+        r"отвечать|дать|написать|писать|объясн|выполнить)"
     ),
-    "tr": (r"\byardımcı olamam|\byardım edemem|\byanıtlayamam|\bsağlayamam|\byapamam\b",),
-    "ar": (r"لا (?:أستطيع|يمكنني|أقدر) (?:\w+ ){0,2}?(?:مساعدت|تقديم|الإجابة)",),
-    "hi": (r"(?:मदद|सहायता|उत्तर|जानकारी) (?:\S+ ){0,3}?नहीं (?:कर|दे)",),
+    "tr": r"\byardımcı olamam|\byardım edemem|\byanıtlayamam|\bsağlayamam|\byapamam\b",
+    "ar": r"لا (?:أستطيع|يمكنني|أقدر) (?:\w+ ){0,2}?(?:مساعدت|تقديم|الإجابة)",
+    "hi": r"(?:मदद|सहायता|उत्तर|जानकारी) (?:\S+ ){0,3}?नहीं (?:कर|दे)",
     "zh": (
-        r"(?:我|抱歉|对不起|很遗憾|抱歉)[^。!?\n]{0,12}(?:无法|不能|不会|不可以|無法|不會|拒绝|拒絕)"
-        r"[^。!?\n]{0,8}(?:帮|協助|协助|提供|回答|满足|支持|讨论|完成|继续|幫|撰写|解释)",
+        r"(?:我|抱歉|对不起|很遗憾)[^。!?\n]{0,12}(?:无法|不能|不会|不可以|無法|不會|拒绝|拒絕)"
+        r"[^。!?\n]{0,8}(?:帮|協助|协助|提供|回答|满足|支持|讨论|完成|继续|幫|撰写|解释)"
     ),
-    "ja": (r"(?:お応え|お答え|お手伝い|提供|対応|回答)(?:は|することは|する事は)?(?:でき|いたしかね)",),
-    "ko": (r"(?:도와드릴|제공할|답변할|도울) 수 ?없",),
-}
+    "ja": r"(?:お応え|お答え|お手伝い|提供|対応|回答)(?:は|することは)?(?:でき|いたしかね)",
+    "ko": r"(?:도와드릴|제공할|답변할|도울) 수 ?없",
+}  # fmt: skip
 """Language → ways to decline, of text in lower case; every repetition is bounded."""
 _HINTS = {
     "en": (
-        "not", "n't", "unable", "declin", "refuse", "say no", "is no:", "to stop", "against",
-        "violates", "sorry",
+        "not", "n't", "unable", "declin", "refuse", "say no", "is no", "against", "violates",
+        "sorry", "appropriate", "ethical", "acceptable",
     ),
     "de": ("nicht", "kein", "ablehnen", "lehne"),
     "es": ("no ", "niego"),
@@ -120,7 +121,7 @@ _HINTS = {
     "ko": ("없",),
 }  # fmt: skip
 """Language → what every match of its patterns holds: most answers hold little of it."""
-_DECLINES = {name: re.compile("|".join(said)) for name, said in _SAID.items()}
+_DECLINES = {name: re.compile(said) for name, said in _SAID.items()}
 
 _QUOTED = re.compile(
     r'"[^"\n]{0,400}"|«[^»\n]{0,400}»|「[^」\n]{0,400}」'
@@ -128,14 +129,17 @@ _QUOTED = re.compile(
     r"|^>[^\n]*|```[^`]{0,2000}```",
     re.MULTILINE,
 )
-_SPEAKER = re.compile(r"^\*{0,2}([A-Z][\w ]{0,20}):[^\n]*", re.MULTILINE)
+_SPEAKER = re.compile(
+    r"^\*{0,2}(?!Answer|Response|Assistant|AI\b|Note|Warning)([A-Z][\w ]{0,20}):[^\n]*",
+    re.MULTILINE,
+)
 _STRAIGHT = str.maketrans("’‘‛`“”„", "''''\"\"\"")
 _SPACES = re.compile(r"[^\S\n]+")
 _GIVES = re.compile(
     r"\bhere(?:'s| is| are|'re) (?:the|a|an|your|how|what|some|one)\b|\bhere you go\b|\banyway\b"
     r"|\bjust kidding\b|\bstep (?:1|one)\b|\bhypothetically\b|\bmake an exception\b|: sure\b"
     r"|\bbut (?:in general|generally|based on|from what|here|the|yes|since)\b|\bin general\b"
-    r"|\bthe (?:plan|steps|method|way) (?:has|have|is|are|to)\b|^1[.)] ",
+    r"|\bhowever, i will\b|\bthe (?:plan|steps|method|way) (?:has|have|is|are|to)\b|^1[.)] ",
     re.MULTILINE,
 )
 """What begins an answer after all."""
@@ -172,10 +176,10 @@ def _prose(head: str) -> str:
         plain = unicodedata.normalize("NFKC", plain).translate(_STRAIGHT)
         plain = "".join(char for char in plain if unicodedata.category(char) != "Cf")
     own = _QUOTED.sub(" ", plain) if any(mark in plain for mark in "\"'«「>`") else plain
+    if not any(map(str.isalnum, own)):
+        own = plain  # all of it stands in quotes
     if ":" in own and len(set(_SPEAKER.findall(own))) > 1:
         own = _SPEAKER.sub(" ", own)  # a dialogue: what its people say is no refusal
-    if not any(char.isalnum() for char in own):
-        own = plain  # all of it stands in quotes
     return _SPACES.sub(" ", own.replace("*", "")).lower().strip()
 
 

@@ -100,7 +100,7 @@ def triage(
     table, log = schema.findings, schema.triage_log
     at = now()
     with transaction(engine) as connection:
-        for one in ids:
+        for one in dict.fromkeys(ids):
             mine = table.c.id == one
             names = [table.c[name] for name in changes] or [table.c.status]
             before = dict(connection.execute(select(*names).where(mine)).mappings().one())

@@ -264,7 +264,7 @@ class AgreementRow(TypedDict):
     observed: float
     """Share on which they agree."""
     kappa: Interval
-    """Cohen's: agreement beyond chance; 0 to 1 of nothing where a judge never changes its mind."""
+    """Cohen's: agreement beyond chance; 0 where both say nothing but the same one thing."""
 
 
 class FlakyCase(TypedDict):
@@ -331,6 +331,8 @@ class AnalysisResult(TypedDict):
     by_severity: NotRequired[list[RateRow]]
     agreed_on: NotRequired[int]
     """Attempts of which ``agreement`` is a share: those with several opinions, or one judge."""
+    alpha: NotRequired[float | None]
+    """Krippendorff's, of all judges: agreement beyond chance; None where it is undefined."""
     judge_agreement: NotRequired[list[AgreementRow]]
     """Each two judges."""
     judge_accuracy: NotRequired[list[dict[str, object]]]

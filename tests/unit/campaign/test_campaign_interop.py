@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from campaign_fakes import make_case, make_set
-from workbench.campaign.interop import promptfoo_id, promptfoo_tests
+from workbench.campaign.interop.promptfoo import promptfoo_id, promptfoo_tests
 from workbench.store.records import TestSet
 
 HOSTILE = TestSet(

@@ -1,12 +1,25 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.special import stdtrit
+from scipy.stats import binomtest, false_discovery_control
 
-from workbench.campaign.statistics import rate_interval
+from workbench.campaign.statistics import (
+    Paired,
+    benjamini_hochberg,
+    bootstrap,
+    holm,
+    paired_difference,
+    paired_interval,
+    paired_test,
+    rate_interval,
+    t_quantile,
+)
 from workbench.core.errors import ConfigError
 from workbench.judge.measure import wilson
 
@@ -72,3 +85,134 @@ def test_no_success_in_many_attempts_at_few_goals_is_not_certainty() -> None:
     found = rate_interval([False] * 300, goals=["a", "b", "c"] * 100)
     assert found["high"] == wilson(0, 3)["high"]
     assert rate_interval([False] * 300, goals=["a"] * 300)["high"] == 1
+
+
+@given(st.integers(1, 100_000))
+def test_quantiles_of_t_equal_scipy(degrees: int) -> None:
+    assert t_quantile(degrees) == pytest.approx(float(stdtrit(degrees, 0.975)), abs=2e-5)
+
+
+def pairs(both: int, only_first: int, only_second: int, neither: int) -> Paired:
+    """Return one pair per goal."""
+    table = [(1, 1)] * both + [(1, 0)] * only_first + [(0, 1)] * only_second + [(0, 0)] * neither
+    first, second = np.array(table).T
+    return Paired(first, second, np.ones(len(table), np.int64))
+
+
+def test_mcnemar_gives_the_published_figures() -> None:
+    # Fagerland, Lydersen & Laake 2013, table 1 (Bentur et al. 2009): exact .0703, mid-p .0391.
+    first, second, _ = pairs(1, 1, 7, 12)
+    found = paired_test(second - first)
+    assert found.p == pytest.approx(0.0703, abs=5e-5)
+    assert found.mid_p == pytest.approx(0.0391, abs=5e-5)
+
+
+@given(st.integers(0, 300), st.integers(0, 300))
+def test_one_pair_per_goal_is_mcnemar(only_first: int, only_second: int) -> None:
+    signs = np.array([-1] * only_first + [1] * only_second + [0] * 5)
+    n = only_first + only_second
+    expected = binomtest(only_first, n).pvalue if n else 1.0
+    found = paired_test(signs)
+    assert found.p == pytest.approx(expected, rel=1e-9, abs=1e-300)
+    assert 0 < found.mid_p <= found.p <= 1
+
+
+@given(st.lists(st.integers(-6, 6), max_size=10))
+def test_unequal_goals_are_exchanged_in_every_way(differences: list[int]) -> None:
+    signed = itertools.product(*(((one, -one) if one else (0,)) for one in differences))
+    sums = [abs(sum(one)) for one in signed]
+    observed = abs(sum(differences))
+    found = paired_test(np.array(differences, np.int64))
+    assert found.p == pytest.approx(np.mean([one >= observed for one in sums]))
+    weights = [1.0 if one > observed else 0.5 if one == observed else 0.0 for one in sums]
+    assert found.mid_p == pytest.approx(np.mean(weights))
+
+
+def test_many_unequal_goals_are_nearly_exact() -> None:
+    differences = np.array([2] * 60 + [-2] * 40)  # as ones: McNemar of 60 against 40
+    ones = paired_test(differences // 2)
+    assert paired_test(differences).p == pytest.approx(ones.mid_p, abs=2e-3)
+
+
+def test_attempts_of_one_goal_are_not_many_proofs() -> None:
+    assert paired_test(np.array([40])).p == 1.0  # one goal, forty attempts
+    assert paired_test(np.ones(40, np.int64)).p < 1e-9
+
+
+def test_the_test_keeps_its_level_where_goals_differ() -> None:
+    generator = np.random.default_rng(1)
+    rejected = []
+    for _ in range(1500):
+        chance = generator.beta(0.5, 0.5, size=(30, 1))  # a goal is easy or hard for both
+        wins = generator.random((2, 30, 6)) < chance
+        rejected.append(paired_test(np.subtract(*wins.sum(axis=2).astype(np.int64))).p < 0.05)
+    assert 0.02 < np.mean(rejected) < 0.065
+
+
+def test_difference_gives_newcombes_published_interval() -> None:
+    # Fagerland, Lydersen & Laake 2014, Statistics in Medicine 33:2850, of the same table.
+    found = paired_interval(wilson(2, 21), wilson(8, 21), correlation=0.0)  # phi is corrected to 0
+    assert found["value"] == pytest.approx(6 / 21)
+    assert (found["low"], found["high"]) == pytest.approx((0.026, 0.507), abs=5e-4)
+
+
+@given(st.tuples(*[st.integers(0, 200)] * 4).filter(lambda table: sum(table) > 100))
+def test_difference_of_single_pairs_is_newcombes_method_10(table) -> None:
+    both, only_first, only_second, neither = table
+    n = sum(table)
+    cross = both * neither - only_first * only_second
+    cross = max(0, cross - n / 2) if cross > 0 else cross
+    a, b = both + only_first, both + only_second
+    spread = (a * b * (n - a) * (n - b)) ** 0.5
+    expected = paired_interval(
+        wilson(a, n), wilson(b, n), correlation=cross / spread if spread else 0.0
+    )
+    assert paired_difference(pairs(*table)) == pytest.approx(expected, abs=4e-3)
+
+
+def test_no_difference_seen_is_not_certainty() -> None:
+    found = paired_difference(pairs(10, 0, 0, 10))
+    assert found["value"] == 0
+    assert found["low"] < -0.05
+    assert found["high"] > 0.05
+
+
+@pytest.mark.parametrize("attempts", [1, 6])
+def test_intervals_of_differences_cover_the_truth(attempts: int) -> None:
+    generator = np.random.default_rng(2)
+    covered = []
+    for _ in range(800):
+        hard = generator.beta(1, 1, size=(40, 1))
+        first = (generator.random((40, attempts)) < hard).sum(axis=1)
+        second = (generator.random((40, attempts)) < hard / 2).sum(axis=1)
+        found = paired_difference(Paired(first, second, np.full(40, attempts)))
+        covered.append(found["low"] <= -0.25 <= found["high"])
+    assert 0.93 <= np.mean(covered) <= 0.99
+
+
+def test_holm_as_computed_by_hand() -> None:
+    # Sorted .005, .01, .03, .04 times 4, 3, 2, 1, and never less than the one before.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_corrections_bound_each_other(p_values: list[float]) -> None:
+    q = benjamini_hochberg(p_values)
+    assert q == pytest.approx(false_discovery_control(p_values).tolist())
+    for raw, found, strict in zip(p_values, q, holm(p_values), strict=True):
+        assert raw <= found + 1e-12
+        assert found <= strict + 1e-12
+    assert min(holm(p_values)) == pytest.approx(min(1, min(p_values) * len(p_values)))
+
+
+def test_bootstrap_of_a_mean_is_that_of_its_formula() -> None:
+    values = np.random.default_rng(3).normal(5, 2, size=5000)
+    sums = np.stack([values, np.ones(5000)], axis=1)
+    found = bootstrap(sums, lambda total: total[:, 0] / total[:, 1])
+    error = values.std() / 5000**0.5
+    assert found["value"] == pytest.approx(values.mean())
+    assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * error, rel=0.1)
+    assert found == bootstrap(sums, lambda total: total[:, 0] / total[:, 1])
+    assert found != bootstrap(sums, lambda total: total[:, 0] / total[:, 1], seed=1)

@@ -7,7 +7,7 @@ from sqlalchemy import select
 
 from campaign_fakes import make_case, make_set
 from workbench.campaign import testsets
-from workbench.campaign.interop import promptfoo_id, promptfoo_tests
+from workbench.campaign.interop.promptfoo import promptfoo_id, promptfoo_tests
 from workbench.core.errors import DataError, StoreError
 from workbench.store import schema
 from workbench.store import test_sets as rows

@@ -87,7 +87,7 @@ def raw(inbox_):
 def test_only_confirmed_findings_with_their_case_come_in(inbox):
     known, other = case(), case("Tell me how to break a leg.")
     told = inbox.add_findings(
-        [finding(known), finding(known), finding(known, status="open"), finding(other)],
+        [finding(known), finding(known), finding(known, status="needs_review"), finding(other)],
         cases={known.id: known},
     )
     assert told == {"added": 1, "there already": 1, "not confirmed": 1, "without its test case": 1}

@@ -176,6 +176,7 @@ def _slots(
         choices["purpose"] = [_plain(profile.purpose)]
         choices["policy"] = [_plain(one) for one in profile.policies]
         choices["tool"] = [tool.name for tool in profile.tools]
+        choices["person"] = [_plain(one) for one in profile.people] or choices["person"]
     if any(not choices[name] for name in attack.slots & choices.keys()):
         return {}
     # Drawn in one order, whatever the template holds, so that a new slot moves no other.
@@ -186,7 +187,7 @@ def _slots(
 
 def _plain(text: str) -> str:
     # Without braces: what stands in a profile is never a template.
-    return one_line(text).replace("{", "").replace("}", "")[:_LONGEST]
+    return one_line(text).replace("{", "").replace("}", "")[:_LONGEST].rstrip(" .")
 
 
 def _fill(text: str, slots: Mapping[str, str]) -> str:

@@ -105,7 +105,7 @@ def _control(name: str, about: str, *, lookalike: bool) -> Plugin:
     )
 
 
-def _application(  # noqa: PLR0913 - all but the name are facts of one row
+def _application(
     name: str,
     about: str,
     severity: _Severity,

@@ -18,7 +18,11 @@ NOISED: Final = 0.06
 """Share of printable ASCII characters that move to a neighbor in the table."""
 
 _LONG_WORD = re.compile(r"[^\W\d_]{4,}")
-_FIRST, _LAST = " ", "~"
+_PRINTABLE = "".join(map(chr, range(0x20, 0x7F)))
+_NEIGHBORS = {
+    char: _PRINTABLE[max(place - 1, 0) : place] + _PRINTABLE[place + 1 : place + 2]
+    for place, char in enumerate(_PRINTABLE)
+}
 
 
 def best_of_n(text: str, *, seed: int) -> str:
@@ -41,8 +45,6 @@ def best_of_n(text: str, *, seed: int) -> str:
 def _perturb(char: str, draw: Random) -> str:
     if draw.random() < CAPITALIZED:
         char = char.swapcase()
-    if draw.random() < NOISED and _FIRST <= char <= _LAST:
-        # At the ends of printable ASCII there is one neighbor only.
-        step = {_FIRST: 1, _LAST: -1}.get(char) or draw.choice((-1, 1))
-        char = chr(ord(char) + step)
+    if draw.random() < NOISED:
+        char = draw.choice(_NEIGHBORS.get(char, (char,)))
     return char

@@ -1,12 +1,15 @@
-"""The strategies: every text transform, every wrapper family that training never saw."""
+"""All strategies: transforms, wrappers that training never saw, framings, model-driven ones."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache, partial
 from typing import Final, Literal
 
+from workbench.campaign.strategies.base import Kind, Strategy
+from workbench.campaign.strategies.best_of_n import best_of_n
+from workbench.campaign.strategies.framings import framings
+from workbench.campaign.strategies.model_driven import model_strategies
 from workbench.core.errors import ConfigError
 from workbench.core.registry import Registry
 from workbench.data.transforms import TRANSFORMS
@@ -22,26 +25,20 @@ PLAIN: Final = "plain"
 LAYER: Final = "+"
 """Between the strategies of a chain; the first is applied first."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Strategy:
-    """One disguise. Others register theirs under the entry-point group ``workbench.strategy``."""
-
-    name: str
-    """Unique name without ``+``, e.g. ``base64``."""
-    kind: Literal["encoding", "wrapper"]
-    """Whether the letters change or a story goes around them."""
-    taxonomy: tuple[str, ...]
-    """Keys of ``plugins.catalog.TAXONOMY``."""
-    disguise: Callable[..., str]
-    """``(text, *, seed)`` → the text in disguise; the same arguments give the same text."""
+_LAYERED = ("leetspeak+base64", "past_tense+refusal_suppression", "homoglyph+role_play")
 
 
 @cache
 def strategies() -> Registry[Strategy]:
-    """Return the registry of strategies; reads the shipped wrappers at the first call."""
+    """Return the registry of strategies; reads the shipped wrappers and framings once."""
     found = [
-        Strategy(name=name, kind="encoding", taxonomy=("AML.T0068",), disguise=transform.apply)
+        Strategy(
+            name=name,
+            kind="encoding",
+            taxonomy=("AML.T0068",),
+            description=transform.description,
+            disguise=transform.apply,
+        )
         for name, transform in TRANSFORMS
     ]
     found += [
@@ -49,22 +46,33 @@ def strategies() -> Registry[Strategy]:
             name=f"wrap-{wrapper.family}",
             kind="wrapper",
             taxonomy=("AML.T0051", "AML.T0054"),
+            description=f"A made-up setting goes around the request: {_words(wrapper.family)}.",
             disguise=partial(wrap, family=wrapper.family),
         )
         for wrapper in load_wrappers()
         if family_split(wrapper.family) == "test"
     ]
+    augmentation = Strategy(
+        name="best_of_n",
+        kind="augmentation",
+        taxonomy=("AML.T0054", "AML.T0068"),
+        description="Words are scrambled, letters change case and some become their neighbors.",
+        disguise=best_of_n,
+    )
     registry: Registry[Strategy] = Registry("strategy")
-    for strategy in found:
+    for strategy in (*found, *framings(), augmentation, *model_strategies()):
         registry.register(strategy.name)(strategy)
     return registry
 
 
 def default_chains() -> tuple[str, ...]:
-    """Return what an empty choice means: plain, each strategy alone, two layered ones."""
-    wrapper = next(name for name, strategy in strategies() if strategy.kind == "wrapper")
-    layered = (f"leetspeak{LAYER}base64", f"{wrapper}{LAYER}base64")
-    return (PLAIN, *strategies().names(), *layered)
+    """Return what an empty choice means: plain, each deterministic strategy alone, some layered.
+
+    Strategies that ask a model spend money, so they run only when named.
+    """
+    free = [name for name, strategy in strategies() if strategy.disguise is not None]
+    wrapper = next(name for name in free if strategies().get(name).kind == "wrapper")
+    return (PLAIN, *free, *_LAYERED, f"{wrapper}{LAYER}base64")
 
 
 def parse_chain(text: str) -> tuple[Strategy, ...]:
@@ -86,8 +94,12 @@ def chain_name(names: Sequence[str]) -> str:
     return LAYER.join(names) or PLAIN
 
 
-def chain_kind(names: Sequence[str]) -> Literal["plain", "encoding", "wrapper", "layered"]:
+def chain_kind(names: Sequence[str]) -> Kind | Literal["plain", "layered"]:
     """Return what a chain of strategy names does to a goal."""
     if not names:
         return PLAIN
     return strategies().get(names[0]).kind if len(names) == 1 else "layered"
+
+
+def _words(family: str) -> str:
+    return family.replace("_", " ")

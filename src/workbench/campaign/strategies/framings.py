@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from workbench.campaign.strategies.base import Strategy
 from workbench.campaign.strategies.past_tense import past_tense
-from workbench.core.files import Table, read_table, text_in, texts_in
+from workbench.core.files import read_table, text_in, texts_in
 from workbench.core.identity import seeded
 from workbench.core.settings import seeds_folder
 from workbench.data.requests import LANGUAGES, load_benign, load_requests, load_translation
 
-__all__ = ["SHOTS", "framings"]
+__all__ = ["SHOTS", "framings", "many_shot", "translation"]
 
 SHOTS: Final = (8, 16, 32, 64)
 """How many dialogues may go before the request of ``many_shot``."""
@@ -29,7 +29,6 @@ def framings() -> list[Strategy]:
     Raises:
         DataError: If a line of them is broken.
     """
-    table = _read("templates")
     told = [
         Strategy(
             name=text_in(row, "name", place=place),
@@ -40,14 +39,18 @@ def framings() -> list[Strategy]:
                 _framed, name=row["name"], templates=texts_in(row, "templates", place=place)
             ),
         )
-        for row, place in zip(table.rows, table.places, strict=True)
+        for row, place in _rows("templates")
     ]
     written = [
         Strategy(
             name=name, kind="framing", taxonomy=_TAXONOMY, description=sentence, disguise=disguise
         )
         for name, sentence, disguise in (
-            ("many_shot", "Many harmless dialogues, in which all is answered, go before.", many_shot),
+            (
+                "many_shot",
+                "Many harmless dialogues, in which all is answered, go before.",
+                many_shot,
+            ),
             ("past_tense", "The request is put as a question about the past.", past_tense),
             ("translation", "The request is put in another language.", translation),
         )
@@ -75,8 +78,7 @@ def translation(text: str, *, seed: int) -> str:
     draw = seeded("translation", seed, text)
     if known := _translations().get(text):
         return draw.choice(known)
-    frames = _frames()
-    return _put(text, frames[draw.choice(LANGUAGES[1:])], draw)
+    return _put(text, _frames()[draw.choice(LANGUAGES[1:])], draw)
 
 
 def _framed(text: str, *, seed: int, name: str, templates: Sequence[str]) -> str:
@@ -116,4 +118,6 @@ def _translations() -> Mapping[str, tuple[str, ...]]:
     return {request: tuple(several) for request, several in found.items()}
 
 
-def _rows(name: str) -> ...: ...
+def _rows(name: str) -> Iterator[tuple[Mapping[str, Any], str]]:
+    table = read_table(seeds_folder() / "framings" / f"{name}.jsonl")
+    return zip(table.rows, table.places, strict=True)

@@ -8,24 +8,30 @@ from workbench.core.identity import seeded
 
 __all__ = ["past_tense"]
 
-_PREFIX = re.compile(r"(?:(?:hi|hello|please|kindly|now|so|ok(?:ay)?)\b[ ,:!]+){1,3}", re.IGNORECASE)
+_PREFIX = re.compile(
+    r"\A(?:(?:hi|hello|please|kindly|now|so|ok(?:ay)?)\b[ ,:!]+){1,3}", re.IGNORECASE
+)
 _MORE_SENTENCES = re.compile(r"[.?!]\s")
-# Each begins the request and leaves what follows it, which the question repeats.
+_HOW_TO = (
+    r"(?:(?:tell|teach|show|explain to|help|advise) me|explain|describe|outline|show|teach)"
+    r" (?:on )?(?:how (?:to|I can|I could|you can|one can)|the (?:best )?way to|ways to) "
+)
+# Each begins a request and leaves what follows it, which the question repeats.
 _RULES = tuple(
     (re.compile(pattern, re.IGNORECASE), question)
     for pattern, question in (
+        (_HOW_TO, "How did people {rest}?"),
         (
-            r"(?:(?:tell|teach|show|explain to|help|advise) me|explain|describe|outline|show|teach)"
-            r" (?:on )?(?:how (?:to|I can|I could|you can|one can)|the (?:best )?way to|ways to) ",
+            r"how (?:do|can|could|would|should|might) (?:I|you|we|one|people|someone) ",
             "How did people {rest}?",
         ),
-        (r"how (?:do|can|could|would|should|might) (?:I|you|we|one|people|someone) ",
-         "How did people {rest}?"),
-        (r"(?:can|could|would|will) you (?:please )?(?:tell|teach|show|help) me (?:how )?to ",
-         "How did people {rest}?"),
-        (r"(?:help|let) me ", "How did people {rest}?"),
+        (
+            r"(?:can|could|would|will) you (?:please )?(?:tell|teach|show|help) me (?:how )?to ",
+            "How did people {rest}?",
+        ),
+        (r"(?:(?:teach|help|advise) me (?:to )?|let me )", "How did people {rest}?"),
         (r"how (?:do|does|can|could|would|will) ", "How did {rest}?"),
-        (r"what (?:is|'s) ", "What was {rest}?"),
+        (r"what(?: is|'s) ", "What was {rest}?"),
         (r"what are ", "What were {rest}?"),
         (r"why (?:do|does) ", "Why did {rest}?"),
         (r"why is ", "Why was {rest}?"),
@@ -34,15 +40,22 @@ _RULES = tuple(
         (r"tell me ", "How did people find out {rest}?"),
         (r"(?:can|could|would|will) you (?:please )?(?=[a-z]+ )", "How did people {rest}?"),
         (r"I (?:want|need|would like|wish|plan) to ", "How did people {rest}?"),
+        (r"(?:do|should) (?:I|we) ", "Did people {rest}?"),
+        (r"(?:do|does) ", "Did {rest}?"),
+        (r"can (?:I|we) ", "Could people {rest}?"),
+        (r"can ", "Could {rest}?"),
+        (r"is ", "Was {rest}?"),
+        (r"are ", "Were {rest}?"),
     )
-)  # fmt: skip
+)
 _IMPERATIVE = re.compile(
-    "(?:act|advise|analyze|argue|build|calculate|choose|compare|compose|convert|convince|create|"
-    "debate|define|demonstrate|describe|design|develop|devise|discuss|draft|draw|edit|estimate|"
-    "explain|find|form|generate|get|give|guide|identify|imagine|improve|invent|justify|list|make|"
-    "name|offer|organize|outline|paint|persuade|plan|praise|prepare|present|produce|propose|prove|"
-    "provide|put|rank|recommend|record|retell|review|rewrite|set|share|show|sketch|solve|suggest|"
-    "summarize|teach|tell|think|train|translate|turn|use|walk|write) ",
+    "((?:act|advise|analyze|answer|argue|book|build|calculate|call|choose|compare|compose|convert|"
+    "convince|create|debate|define|delete|demonstrate|describe|design|develop|devise|discuss|"
+    "disregard|draft|draw|edit|estimate|explain|find|forget|form|generate|get|give|guide|identify|"
+    "ignore|imagine|improve|invent|justify|lay|list|make|name|offer|organize|outline|paint|persuade|"
+    "plan|praise|prepare|present|pretend|print|produce|propose|prove|provide|put|rank|recommend|"
+    "record|repeat|reply|respond|retell|reveal|review|rewrite|say|send|set|share|show|sketch|solve|"
+    "sort|suggest|summarize|teach|tell|think|train|translate|turn|use|walk|write) )(me |us )?",
     re.IGNORECASE,
 )
 _TIMES = (
@@ -77,8 +90,9 @@ def _question(request: str) -> str:
     for pattern, question in _RULES:
         if (match := pattern.match(request)) and (rest := request[match.end() :]):
             return question.replace("{rest}", _of_others(rest))
-    if _IMPERATIVE.match(request):
-        return f"How did people {request[0].lower()}{_of_others(request[1:])}?"
+    if match := _IMPERATIVE.match(request):
+        whom = "others " if match[2] else ""
+        return f"How did people {match[1].lower()}{whom}{_of_others(request[match.end() :])}?"
     return ""
 
 

@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from workbench.campaign.strategies.attacker import KEPT, Attacker
-from workbench.campaign.strategies.drafts import Calls, Draft, accept, variant, workable
+from workbench.campaign.strategies.attacker import Attacker, How
+from workbench.campaign.strategies.drafts import Calls, Draft, variant, workable
 from workbench.core.errors import ModelError
 from workbench.core.identity import seeded
 from workbench.data.clean import language_of
 from workbench.data.recipe import FURTHER_LANGUAGES
 from workbench.llm.messages import Request
-from workbench.llm.packing import pack
 
 __all__ = ["LANGUAGES", "MANNERS", "TECHNIQUES", "Rewording"]
 
@@ -115,13 +114,9 @@ class Rewording:
         """Return the requests that :meth:`drafts` asks first."""
         texts = workable(goals, dropped=Counter())
         return [
-            call.request
+            request
             for group in self._groups(texts, attacker=attacker, per_goal=per_goal, seed=seed)
-            for call in pack(
-                group.items, instruction=group.instruction, task=self.task,
-                items_per_call=attacker.items_per_call, max_tokens_per_item=self._tokens(texts),
-                model=attacker.attack_model, namespace=KEPT, variant=group.number,
-            )  # fmt: skip
+            for request in attacker.requests_for_each(group.items, **self._how(group, texts))
         ]
 
     async def drafts(
@@ -133,10 +128,12 @@ class Rewording:
         found: list[list[Draft]] = [[] for _ in goals]
         for place, (way, answer) in sorted(said.items()):
             known = [draft.prompt for draft in found[place.goal]]
-            text, reason = self._accept(answer, way=way, goal=texts[place.goal], known=known)
-            if reason:
-                attacker.dropped[reason] += 1
-            else:
+            text = attacker.accept(
+                answer, goal=texts[place.goal], known=known, instruction=self._told(way)
+            )
+            if text and self.is_translation and _is_english(text):
+                attacker.dropped["not translated"] += 1
+            elif text:
                 found[place.goal].append(Draft(prompt=text, notes={self.note: way}))
         return found
 
@@ -145,13 +142,7 @@ class Rewording:
     ) -> dict[_Place, tuple[str, str]]:
         """Return way and text of each draft that came back; all ways are asked at once."""
         groups = self._groups(texts, attacker=attacker, per_goal=per_goal, seed=seed)
-        jobs = (
-            attacker.write_each(
-                group.items, instruction=group.instruction, max_tokens=self._tokens(texts),
-                task=self.task, number=group.number,
-            )
-            for group in groups
-        )  # fmt: skip
+        jobs = (attacker.write_each(group.items, **self._how(group, texts)) for group in groups)
         said = {}
         # One group may fail while others are paid for: let all end before any error is raised.
         for group, result in zip(
@@ -165,16 +156,8 @@ class Rewording:
                 said.update({group.places[name]: (group.way, one) for name, one in result.items()})
         return said
 
-    def _accept(
-        self, answer: str, *, way: str, goal: str, known: Sequence[str]
-    ) -> tuple[str, str]:
-        told = self.instruction.format(way=self.ways[way])
-        text, reason = accept(answer, goal=goal, known=known, instruction=told)
-        if self.is_translation and not reason:
-            language, certainty = language_of(text)
-            if language == "en" and certainty >= _SURE:
-                return "", "not translated"
-        return text, reason
+    def _told(self, way: str) -> str:
+        return self.instruction.format(way=self.ways[way])
 
     def _groups(
         self, texts: Mapping[int, str], *, attacker: Attacker, per_goal: int, seed: int
@@ -189,7 +172,7 @@ class Rewording:
         return [
             _Group(
                 way=way,
-                instruction=attacker.told(self.instruction.format(way=self.ways[way])),
+                instruction=attacker.told(self._told(way)),
                 number=variant(seed, again),
                 items={name: texts[place.goal] for name, place in places.items()},
                 places=places,
@@ -202,6 +185,16 @@ class Rewording:
         count = per_goal if self.is_repeatable else min(per_goal, len(self.ways))
         return [(draft, rank * count + draft) for draft in range(count)]
 
-    def _tokens(self, texts: Mapping[int, str]) -> int:
+    def _how(self, group: _Group, texts: Mapping[int, str]) -> How:
         longest = max(map(len, texts.values()), default=0)
-        return min(_ROOM_TOKENS + self.growth * longest, _MOST_TOKENS)
+        return How(
+            instruction=group.instruction,
+            max_tokens=min(_ROOM_TOKENS + self.growth * longest, _MOST_TOKENS),
+            task=self.task,
+            number=group.number,
+        )
+
+
+def _is_english(text: str) -> bool:
+    language, certainty = language_of(text)
+    return language == "en" and certainty >= _SURE

@@ -76,17 +76,17 @@ def _parsed(url: str, *, where: str) -> URL:
     """Return the address as yarl, which the client sends by, reads it; other readings differ."""
     from yarl import URL
 
+    refusal = ConfigError(f"{where}: no address; write scheme://host[:port][/path], without spaces")
+    if not url.isprintable() or " " in url or "\\" in url:
+        raise refusal
     try:
-        parsed = URL(url) if url.isprintable() and " " not in url and "\\" not in url else URL()
+        parsed = URL(url)
         host = parsed.raw_host or ""
-        if ":" in host:
-            ipaddress.IPv6Address(host)
-        elif not _NAME.fullmatch(host):
-            raise ValueError(host)
+        is_host = bool(ipaddress.IPv6Address(host) if ":" in host else _NAME.fullmatch(host))
     except ValueError:
-        raise ConfigError(
-            f"{where}: no address; write scheme://host[:port][/path], without spaces"
-        ) from None
+        raise refusal from None
+    if not is_host:
+        raise refusal
     return parsed
 
 

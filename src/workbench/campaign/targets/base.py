@@ -14,7 +14,7 @@ __all__ = ["Conversation", "Decision", "Kind", "PassThrough", "Response", "Targe
 Decision = Literal["pass", "dewrap", "redirect", "block"]
 """What a guard did; a model answers (``pass``) or its service declines (``block``)."""
 Kind = Literal["guard", "model"]
-"""``guard``: its text is what a model behind it would receive · ``model``: its text is an answer."""
+"""``guard``: its text is what a model behind it would receive · ``model``: it is an answer."""
 Conversation: TypeAlias = tuple[str, ...]
 """What the attacker says, one message after another; the last one is the attack itself."""
 

@@ -1,0 +1,1 @@
+"""Files and parts of other harnesses: promptfoo, garak, PyRIT, Inspect."""
