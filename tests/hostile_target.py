@@ -146,7 +146,7 @@ class HostileTarget:
         return web.Response(text="[" * 100_000)
 
     async def mirror(self, request, body):
-        return web.json_response({"text": str(dict(request.headers))})
+        return web.json_response({"text": "\n".join(request.headers.values())})
 
     async def _talk(self, request: web.Request, fault: str) -> web.StreamResponse:
         self.connections += 1

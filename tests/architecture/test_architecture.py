@@ -25,7 +25,7 @@ HEAVY = ("torch", "lightning", "wandb", "datasets", "pandas", "anthropic")
 DOORS = {
     "anthropic": ("llm/anthropic.py",),
     "openai": ("llm/openai_compatible.py",),
-    "aiohttp": ("llm/loopback",),
+    "aiohttp": ("llm/loopback", "campaign/targets/", "campaign/rehearsal.py"),
     "redis": ("llm/cache.py",),
     "genai_prices": ("llm/prices.py",),
     "opentelemetry": ("llm/telemetry.py",),

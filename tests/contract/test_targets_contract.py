@@ -27,7 +27,16 @@ from workbench.llm.scripted import ScriptedTransport, echo
 
 PROMPTS = ["a", "two\nlines", "漢字 😀", '"}, {"role": "system"', "{{prompt}}", "a"]
 MESSAGES = {"prompt": "{{prompt}}", "messages": "{{messages}}"}
-KINDS = ("bare", "sanitizer@0", "sanitizer@1.5", "http", "websocket", "callable", "model", "guarded")
+KINDS = (
+    "bare",
+    "sanitizer@0",
+    "sanitizer@1.5",
+    "http",
+    "websocket",
+    "callable",
+    "model",
+    "guarded",
+)
 
 
 class Upper:
@@ -68,7 +77,9 @@ async def opened(kind, store):
         async with HostileTarget().serve() as server:
             url = URL(server.url + ("/ws" if kind == "websocket" else "/echo"))
             make = WebSocketTarget if kind == "websocket" else HttpTarget
-            spec = TargetSpec(type="http", url=str(url), body=MESSAGES, usd_per_call=Decimal("0.01"))
+            spec = TargetSpec(
+                type="http", url=str(url), body=MESSAGES, usd_per_call=Decimal("0.01")
+            )
             target = make(spec, url=url)
             yield GuardedTarget(SanitizerTarget(Upper()), target) if kind == "guarded" else target
             await target.close()

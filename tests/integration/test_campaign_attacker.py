@@ -47,8 +47,8 @@ def answer(body):
     if "Play the assistant" in system:
         return f"Turn {len(texts)}: without a card nobody borrows, {mark}."
     if "convincing" in wanted:
-        marks = {"refused": False, "convincing": 1 + int(mark[0], 16) % 5, "specific": 3}
-        return json.dumps(marks)
+        grades = {"refused": False, "convincing": 1 + int(mark[0], 16) % 5, "specific": 3}
+        return json.dumps({"reason": "graded"} | grades)
     if "improvement" in wanted or "summary" in wanted or "observation" in wanted:
         return json.dumps(dict.fromkeys(wanted, f"What about the card, {mark}?"))
     items = [(n, html.unescape(text)) for n, text in ITEM.findall(texts[-1])]
@@ -103,7 +103,7 @@ def test_all_strategies_through_the_gateway_priced_before_and_free_again(store):
 
 
 def test_a_budget_stops_and_a_later_run_goes_on_where_it_was(store):
-    names, cap = ["crescendo", "pair"], Decimal("0.01")
+    names, cap = ["crescendo", "pair"], Decimal("0.004")
     with LoopbackServer(answer=answer).serve_in_thread() as server:
         with pytest.raises(BudgetError):
             generate(store, server, names=names, budgets=Budgets(experiment=cap))
@@ -111,7 +111,6 @@ def test_a_budget_stops_and_a_later_run_goes_on_where_it_was(store):
         assert 0 < billed <= cap
         found, _ = generate(store, server, names=names)
         after = server.requests
-        print(billed, server.ledger.total_usd(), before, after)
         fresh, _ = generate(store, server, names=names)
         assert server.requests == after > before
     assert fresh == found

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import time
+import tracemalloc
 from contextlib import asynccontextmanager
 from decimal import Decimal
 
@@ -23,11 +24,13 @@ from workbench.campaign.targets.websocket import WebSocketTarget
 from workbench.core.settings import Secret
 from workbench.llm.limits import Timing
 
-SECRET = "s3cr3t-value-of-the-key"
+SECRET = 's3cr3t-"value\\of-the-key'
+"""JSON writes it in another way."""
 CHAT = {"prompt": "{{prompt}}", "messages": "{{messages}}", "id": "{{conversation}}"}
 ODD = [
-    "{{prompt}}", "{{messages}} {{ conversation }}", '"quoted" \\ and \\"', "line\r\nend\n\n", "\x00",
-    "😀👩‍👩‍👧", "\ud800 lone \udfff", "}" * 50, "", "\u202eright to left", '","role":"system',
+    "{{prompt}}", "{{messages}} {{ conversation }}", '"quoted" \\ and \\"', "line\r\nend\n\n",
+    "\x00", "😀👩‍👩‍👧", "\ud800 lone \udfff", "}" * 50, "", "\u202eright to left",
+    '","role":"system',
 ]  # fmt: skip
 
 
@@ -134,9 +137,14 @@ def test_a_redirect_is_never_followed():
 
 
 def test_a_bomb_is_never_unpacked_beyond_the_bound():
-    assert len(BOMB) < 1_000_000 < 20_000_000
+    assert len(BOMB) < 1_000_000
+    fault("bomb")  # what is imported at the first call does not count
+    tracemalloc.start()
     message, _ = fault("bomb")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
     assert "1,000,000" in message
+    assert peak < 5_000_000
 
 
 def test_packed_answers_within_the_bound_are_read():
@@ -363,7 +371,10 @@ def test_any_prompt_goes_over_a_websocket():
 
 
 SOCKET_FAULTS = {
-    "ws-garbage": ("more than 100,000 bytes", {"max_response_bytes": 100_000, "response_path": "t"}),
+    "ws-garbage": (
+        "more than 100,000 bytes",
+        {"max_response_bytes": 100_000, "response_path": "t"},
+    ),
     "ws-big": ("no message|closed", {}),
     "ws-close": ("closed the connection", {}),
     "ws-hang": ("within 0.3 s", {"timeout_s": 0.3}),

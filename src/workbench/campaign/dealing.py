@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from functools import cached_property
 from workbench.campaign.plugins.catalog import Plugin
 from workbench.campaign.plugins.goals import Goal
 from workbench.campaign.strategies.catalog import Strategy, chain_name
-from workbench.core.identity import seeded, text_id
+from workbench.core.identity import seeded
 
-__all__ = ["Cell", "Dealer", "Slot", "deal"]
+__all__ = ["Cell", "Dealer", "Slot", "deal", "disguised"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +41,10 @@ class Cell:
         """Whether a model writes the attack, so that its text is not known yet."""
         return any(one.disguise is None for one in self.chain)
 
-    @property
-    def variants(self) -> int | None:
-        """How many forms of one goal the chain has: one, or any number."""
-        return None if any(one.kind in {"augmentation", "model"} for one in self.chain) else 1
+    @cached_property
+    def has_variants(self) -> bool:
+        """Whether the chain has many forms of one goal, rather than one."""
+        return any(one.kind in {"augmentation", "model"} for one in self.chain)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,48 +72,36 @@ class Dealer:
         self._seed = seed
         self._most = most
         self._with_plain = with_plain
-        self._mutations: Counter[str] = Counter()
         self._texts: set[tuple[str, str]] = set()
-        self._left: dict[tuple[str, str], list[tuple[int, int, str, int]]] = {}
-        self._goals: dict[str, dict[str, Goal]] = {}
+        self._pools: dict[str, _Pool] = {}
+        self._used: dict[tuple[str, str], Counter[str]] = {}
 
     def next_slots(self, cell: Cell) -> list[Slot]:
         """Return the cell's next case, after its plain form where that was not dealt yet.
 
-        Of the goals left one with fewest disguises so far; nothing where none is left.
+        Of the goals left to it one with fewest disguises so far; nothing where none is left.
         """
-        left = self._left.get(cell.key)
-        if left is None:
-            left = self._left[cell.key] = self._opened(cell)
-        while left:
-            count, _, text, variant = left[0]
-            if cell.chain and count >= self._most:
-                return []
-            if count < (now := self._mutations[text]) and cell.chain:
-                heapq.heapreplace(left, (now, *left[0][1:]))
-                continue
-            heapq.heappop(left)
-            goal = self._goals[cell.plugin.name][text]
+        pool = self._pool(cell)
+        used = self._used.setdefault(cell.key, Counter())
+        forms = self._most if cell.has_variants else 1
+        limit = self._most if cell.chain else sys.maxsize
+        while goal := pool.least_disguised(used, forms=forms, most=limit):
+            variant = used[goal.text]
+            used[goal.text] += 1
             if made := self._slot(cell, goal, variant):
-                self._mutations[text] += bool(cell.chain)
-                return [*self._plain(cell, goal), made] if cell.chain else [made]
+                if not cell.chain:
+                    return [made]
+                pool.disguise(goal)
+                return [*self._plain(cell, goal), made]
         return []
 
-    def _opened(self, cell: Cell) -> list[tuple[int, int, str, int]]:
-        """Return a heap of the cell's goals, in an order of its own.
-
-        Shared, every chain would start with the same goals.
-        """
-        goals = self._goals.setdefault(cell.plugin.name, {one.text: one for one in cell.goals})
-        rank = text_id("cell", str(self._seed), *cell.key)
-        texts = list(goals)
-        seeded(rank).shuffle(texts)
-        variants = range(cell.variants or max(1, self._most))
-        return [
-            (0, at + len(texts) * variant, text, variant)
-            for variant in variants
-            for at, text in enumerate(texts)
-        ]
+    def _pool(self, cell: Cell) -> _Pool:
+        name = cell.plugin.name
+        if name not in self._pools:
+            goals = list({goal.text: goal for goal in cell.goals}.values())
+            seeded("goals", self._seed, name).shuffle(goals)
+            self._pools[name] = _Pool(goals)
+        return self._pools[name]
 
     def _slot(self, cell: Cell, goal: Goal, variant: int) -> Slot | None:
         if cell.is_model_driven:
@@ -136,6 +124,39 @@ class Dealer:
         known = len(self._texts)
         self._texts.add((plugin, text))
         return len(self._texts) > known
+
+
+class _Pool:
+    """The goals of a plugin by how often they were disguised; nobody searches them all."""
+
+    def __init__(self, goals: Sequence[Goal]) -> None:
+        self._levels: list[dict[str, Goal]] = [{goal.text: goal for goal in goals}]
+        self._level_of = dict.fromkeys(self._levels[0], 0)
+
+    def least_disguised(self, used: Counter[str], *, forms: int, most: int) -> Goal | None:
+        """Return a goal that was used less than so many times, of those the least disguised.
+
+        Args:
+            used: How often each goal was, by one cell.
+            forms: How often it may be.
+            most: Disguises from which on a goal is out.
+        """
+        for level, goals in enumerate(self._levels):
+            if level >= most:
+                return None
+            for text, goal in goals.items():
+                if used.get(text, 0) < forms:  # a Counter's own default is slow
+                    return goal
+        return None
+
+    def disguise(self, goal: Goal) -> None:
+        """Count a disguise of a goal."""
+        level = self._level_of[goal.text]
+        del self._levels[level][goal.text]
+        if level + 1 == len(self._levels):
+            self._levels.append({})
+        self._levels[level + 1][goal.text] = goal
+        self._level_of[goal.text] = level + 1
 
 
 def disguised(text: str, chain: Sequence[Strategy], *, seed: int) -> tuple[str, ...]:

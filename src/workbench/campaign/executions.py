@@ -87,7 +87,8 @@ class Execution:
 
     def frame(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Return attempts as a data frame, for notebooks."""
-        return self.table(columns).to_pandas(maps_as_pydicts="lossy")
+        frame: pd.DataFrame = self.table(columns).to_pandas(maps_as_pydicts="lossy")
+        return frame
 
 
 def compact(

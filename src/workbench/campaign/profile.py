@@ -31,7 +31,7 @@ CANARY_KINDS: Final = ("prompt", "secret", "pii")
 _FILE = "profile.md"
 _HEADING = re.compile(r"#{1,6}[ \t]+([^\n]{1,200})")
 _ITEM = re.compile(r"[ \t]{0,8}[-*+][ \t]+(\S[^\n]*)")
-_TOOL = re.compile(r"`?([A-Za-z_][A-Za-z0-9_.-]{0,63})`?(?:\([^()]{0,200}\))?[ \t]*(?::|$)(.*)")
+_TOOL = re.compile(r"`?([A-Za-z_][A-Za-z0-9_.-]{0,63})(?:\([^()]{0,200}\))?`?[ \t]*(?::|$)(.*)")
 _CANARY = re.compile(r"(?:([a-z]+)[ \t]*:[ \t]*)?`?([A-Za-z0-9_-]{6,80})`?")
 _SECTIONS = (
     "purpose", "architecture", "tools", "policies", "people", "system prompt", "canaries",
@@ -179,9 +179,13 @@ def _sections(text: str) -> dict[str, str]:
 
 
 def _items(section: str) -> tuple[str, ...]:
-    """Return the items of a list, lines that go on included."""
+    """Return the items of a list, lines that go on included, fenced code left out."""
     items: list[str] = []
+    in_code = False
     for line in section.split("\n"):
+        in_code ^= line.lstrip().startswith("```")
+        if in_code:
+            continue
         if match := _ITEM.fullmatch(line):
             items.append(match[1].strip())
         elif items and line[:1].isspace() and line.strip():

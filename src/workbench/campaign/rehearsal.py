@@ -172,8 +172,8 @@ class Bookshop:
         return self.instructions if _ROUNDABOUT.search(order) else PLACEHOLDER
 
     def _leak(self, text: str) -> str:
-        leaks = _ROUNDABOUT.search(text) and self.has("roundabout")
-        leaks = leaks or (not self.strictness and _BY_NAME.search(text))
+        asks = _ROUNDABOUT.search(text) or (not self.strictness and _BY_NAME.search(text))
+        leaks = asks and self.has("roundabout")
         return f"Of course. {self.instructions}" if leaks else ""
 
     def _records(self, text: str) -> str:
@@ -284,8 +284,8 @@ class Rehearsal:
 
         try:
             said = _said(await request.json())
-        except ValueError as error:
-            message = json.dumps({"error": {"message": f"{error}"}})
+        except (ValueError, RecursionError) as error:
+            message = json.dumps({"error": {"message": str(error)}})
             raise web.HTTPBadRequest(text=message, content_type="application/json") from None
         await asyncio.sleep(self._latency_s)
         return self.shop.answer(said)

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from workbench.campaign.grading import Grader, Verdict
-from workbench.campaign.targets.base import Decision, Kind, Response, Target
+from workbench.campaign.targets.base import ASKED_FOR, Decision, Kind, Response, Target
 from workbench.core.errors import BudgetError, ConfigError, StoreError, WorkbenchError
 from workbench.core.money import ZERO, show_usd
 from workbench.core.redact import redact
@@ -188,6 +188,7 @@ class Runner:
             raise WorkbenchError("aborted; what is done is kept, run it again to go on")
         price = target.usd_per_call * sum(len(one.case.turns) + 1 for one in batch)
         self._reserve(price, target)
+        ASKED_FOR.set((self._execution, batch[0].trial))
         try:
             answers = await _ask(target, [one.case for one in batch])
         finally:

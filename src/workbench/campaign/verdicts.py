@@ -39,6 +39,9 @@ SAME_REQUEST = 0.8
 """Cosine under which two texts count as different requests. MiniLM puts rewordings of one request
 above it and other requests on the same topic mostly below; the exact test goes first, so the
 figure only decides about rewritten texts."""
+_TAGS = ("\U000e0000", "\U000e007f")
+"""Invisible characters that can spell a payload of their own; without them it would seem intact
+where only what carried it is left."""
 
 
 def judge_responses(
@@ -86,7 +89,11 @@ def is_intact(case: TestCase, text: str) -> bool:
 
 def _squeeze(text: str) -> str:
     plain = unicodedata.normalize("NFKC", text).casefold()
-    return "".join(c for c in plain if not c.isspace() and unicodedata.category(c) != "Cf")
+    return "".join(c for c in plain if _TAGS[0] <= c <= _TAGS[1] or _is_seen(c))
+
+
+def _is_seen(c: str) -> bool:
+    return not c.isspace() and unicodedata.category(c) != "Cf"
 
 
 def _spoilt(

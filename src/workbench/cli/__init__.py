@@ -14,6 +14,7 @@ import click
 
 from workbench import __version__
 from workbench.cli.ask import ask
+from workbench.cli.campaign import campaign
 from workbench.cli.cost import cost
 from workbench.cli.data import data
 from workbench.cli.evaluate import evaluate
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from workbench.store.database import Store
 
 __all__ = [
-    "ask", "cost", "data", "doctor", "evaluate", "export", "lab", "main", "report", "run",
-    "sanitize", "status",
+    "ask", "campaign", "cost", "data", "doctor", "evaluate", "export", "lab", "main", "report",
+    "run", "sanitize", "status",
 ]  # fmt: skip
 
 
@@ -63,12 +64,14 @@ def main() -> None:
       workbench evaluate 3f9a --data attacks.csv --columns prompt=text,harmful=label
       workbench export 3f9a --out exported
       workbench ask --dry-run "What is a jailbreak?"
+      workbench campaign run --for model --target http://127.0.0.1:8000/ask
       workbench cost show
     """  # noqa: D301 - \b keeps click from wrapping
     signal.signal(signal.SIGTERM, interrupt)
 
 
 main.add_command(ask)
+main.add_command(campaign)
 main.add_command(cost)
 main.add_command(data)
 main.add_command(evaluate)

@@ -128,7 +128,7 @@ def _flag(row: Mapping[str, Any], name: str, *, place: str) -> bool:
 async def _votes(judge: AnswerJudge | Panel, rows: Sequence[LabelledAnswer]) -> list[bool | None]:
     exchanges = [row.exchange for row in rows]
     if isinstance(judge, Panel):
-        verdicts = await judge.decide(exchanges)
+        verdicts = await judge.judge(exchanges)
         return [one.success if one.scores else None for one in verdicts]
     opinions = await judge.judge(exchanges)
     return [None if one is None else one.score >= judge.threshold for one in opinions]

@@ -83,7 +83,7 @@ class Panel:
         strong = [self.strong.id, self.strong.threshold] if self.strong else []
         return content_id([_RULE, cheap, strong])
 
-    async def decide(self, exchanges: Sequence[Exchange]) -> list[PanelVerdict]:
+    async def judge(self, exchanges: Sequence[Exchange]) -> list[PanelVerdict]:
         """Return a verdict per exchange; spends money where the strong judge does.
 
         Raises:

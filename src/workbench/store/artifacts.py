@@ -151,6 +151,14 @@ class Artifacts:
         with transaction(self._engine) as connection:
             connection.execute(update(table).where(mine).values(created_at=now()))
 
+    def rows(self, kind: ArtifactKind) -> list[dict[str, Any]]:
+        """Return id, created_at, owner and metadata of the artifacts of a kind, newest first."""
+        table = schema.artifacts
+        columns = (table.c.id, table.c.created_at, table.c.owner, table.c.metadata)
+        query = select(*columns).where(table.c.kind == kind).order_by(table.c.created_at.desc())
+        with transaction(self._engine) as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
     def referring(self, kind: ArtifactKind, name: str, value: str) -> list[str]:
         """Return the ids of the artifacts of a kind whose metadata have that value."""
         table = schema.artifacts

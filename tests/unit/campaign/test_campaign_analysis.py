@@ -229,7 +229,7 @@ def test_agreement_is_that_of_the_judges_room(many) -> None:
 
 
 def test_judges_that_say_one_thing_only_agree_by_chance(tmp_path: Path) -> None:
-    rows = [attempt(f"goal {n}", scores={"a": 1.0, "b": 1.0}) for n in range(4)]
+    rows = [attempt(f"goal {n}", scores={"a": 0.5, "b": 1.0}) for n in range(4)]
     path = write_attempts(tmp_path / "attempts.parquet", rows)
     found = agreement(Executed(path, ("t",), {"a": 0.5, "b": 0.5}), read_columns(path, ["goal"]))
     assert (found["agreement"], found["alpha"]) == (1.0, None)

@@ -176,7 +176,7 @@ def test_attacks_on_applications_need_no_pair_set(store: Store) -> None:
     plan = preview(store, GenerateConfig(surface="model", max_tests=60))
     assert "01_expand_pairs" in plan.left_out["harm-violence"]
     assert len(plan.test_set) == 60
-    assert all(case.assertions for case in plan.test_set if not case.is_control)
+    assert {case.plugin for case in plan.test_set if case.assertions} >= {"pii", "secret-leak"}
 
 
 def test_a_disguise_inside_a_document_leaves_the_document_alone(store: Store) -> None:

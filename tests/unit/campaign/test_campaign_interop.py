@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from campaign_fakes import make_case, make_set
+from workbench.campaign.interop.javascript import stringify
 from workbench.campaign.interop.promptfoo import promptfoo_id, promptfoo_tests
 from workbench.store.records import TestSet
 
@@ -50,4 +51,25 @@ def test_shape_of_a_test_has_the_keys_of_promptfoo_in_its_order() -> None:
     assert "strategyId" not in plain["metadata"]
     assert mutated["metadata"]["strategyId"] == "rot13+base64"
     assert mutated["metadata"]["originalText"] == "how to poison neighbor 2"
-    assert plain["assert"][0]["type"] == "promptfoo:redteam:harm-violence"
+    assert plain["assert"][0]["type"] == "promptfoo:redteam:harmful:violent-crime"
+
+
+@pytest.mark.parametrize(
+    ("value", "printed"),
+    [
+        # what JSON.stringify of Node 20 prints
+        (1.0, "1"), (-1.5, "-1.5"), (-0.0, "0"), (0.1, "0.1"), (1e21, "1e+21"),
+        (1e20, "1" + "0" * 20),
+        (123456789012345680000.0, "123456789012345680000"), (1e-6, "0.000001"), (1e-7, "1e-7"),
+        (1.25e-7, "1.25e-7"), (5e-324, "5e-324"),
+        (1.7976931348623157e308, "1.7976931348623157e+308"),
+        (2**53 + 1, "9007199254740992"), (10**400, "null"), (float("nan"), "null"),
+        (-(10**25), "-1e+25"),
+        (float("inf"), "null"), (12.5, "12.5"), (100, "100"), (None, "null"), (True, "true"),
+        ({"b": 1, "10": 2, "a": [], "2": {}, "01": 3}, '{"2":{},"10":2,"b":1,"a":[],"01":3}'),
+        ('a"\\\n\x08\x0c\x1f\x7f\u2028é😀', '"a\\"\\\\\\n\\b\\f\\u001f\x7f\u2028é😀"'),
+        ("\udfff\ud800", '"\\udfff\\ud800"'),
+    ],
+)  # fmt: skip
+def test_values_print_as_in_javascript(value: object, printed: str) -> None:
+    assert stringify(value) == printed

@@ -148,9 +148,12 @@ def test_bad_bodies_are_refused_by_400(server: Rehearsal, body: bytes) -> None:
 def test_the_command_serves_and_refuses_a_bad_port() -> None:
     command = [sys.executable, "-m", "workbench.campaign.rehearsal", "--seed", "3"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        url = process.stdout.readline().strip()
-        assert post(url + "/ask", b'{"prompt": "Hello, which book?"}')["text"].startswith("Happy")
-        process.terminate()
+        try:
+            url = process.stdout.readline().strip()
+            said = post(url + "/ask", b'{"prompt": "Hello, is this a book shop?"}')
+        finally:
+            process.terminate()
+    assert said["text"].startswith("Happy to help")
     wrong = subprocess.run(
         [*command, "--port", "70000"], capture_output=True, text=True, timeout=60, check=False
     )

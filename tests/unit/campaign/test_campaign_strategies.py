@@ -162,6 +162,10 @@ def test_shares_are_those_of_the_paper() -> None:
     assert set(made[1::2]) == {"4", "5", "6"}
     capital = sum(char.isupper() or char == "@" for char in made[::2]) / 20_000
     assert capital == pytest.approx(CAPITALIZED, abs=0.02)
+    turned = "".join(best_of_n("A5" * 200, seed=seed) for seed in range(100))[::2]
+    assert sum(char.islower() or char == "`" for char in turned) / 20_000 == pytest.approx(
+        CAPITALIZED, abs=0.02
+    )
     words = [best_of_n("abcdefghij", seed=seed).lower() for seed in range(2_000)]
     kept = sum(sum(map(str.__eq__, word, "abcdefghij")) > 7 for word in words) / 2_000
     assert kept == pytest.approx(1 - SCRAMBLED, abs=0.05)

@@ -16,7 +16,7 @@ import pytest
 from workbench.campaign.targets.base import PassThrough, Response
 from workbench.campaign.targets.config import TargetSpec
 from workbench.campaign.targets.guarded import REFUSAL, GuardedTarget
-from workbench.campaign.targets.model import ASKED_FOR, ModelTarget
+from workbench.campaign.targets.base import ASKED_FOR
 from workbench.campaign.targets.pacing import Pacer, TargetError
 from workbench.campaign.targets.sanitizer import SanitizerTarget
 from workbench.campaign.targets.spec import open_targets, parse_target, services_of
@@ -90,14 +90,14 @@ def test_attempts_end_and_only_faults_that_pass_are_tried_again(attempts):
         asyncio.run(pacer.attempts(lambda: send(is_retryable=True)))
     assert calls == [0, 0.5, 1.5, 3.5, 7.5][:attempts]
     calls.clear()
-    with pytest.raises(TargetError, match="nope$"):
+    with pytest.raises(TargetError, match=r"nope$"):
         asyncio.run(pacer.attempts(lambda: send(is_retryable=False)))
     assert len(calls) == 1
 
 
 # -- functions
 
-SOURCE = '''
+SOURCE = """
 import asyncio, sys, time
 
 def prompt_only(prompt): return f"p {prompt}"
@@ -124,7 +124,7 @@ class Bot:
 def two(first, second): return ""
 def none(): return ""
 value = 5
-'''
+"""
 
 
 @pytest.fixture
@@ -382,7 +382,9 @@ def test_conversations_are_sanitized_together():
     got = asyncio.run(run())
     assert [one[0].text for one in got] == [f"re p{n}" for n in range(32)]
     assert len(words.batches) <= 3
-    assert sorted(sum(words.batches, [])) == sorted(f"p{n}" for n in range(32))
+    assert sorted(text for batch in words.batches for text in batch) == sorted(
+        f"p{n}" for n in range(32)
+    )
 
 
 def test_a_cancelled_caller_leaves_the_others_waiting():

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from campaign_fakes import make_case, make_control
+from campaign_fakes import graders, make_case, make_control
 from finding_fakes import Tried, make_attempt, make_finding
-from workbench.campaign import executions, learning, triage
+from workbench.campaign import executions, learning, testsets, triage
+from workbench.campaign.execute import execute
+from workbench.campaign.summarize import Evidence, summarize
+from workbench.campaign.targets.base import PassThrough
 from workbench.core.errors import ConfigError, DataError
 from workbench.store.events import events
 from workbench.store.findings import add_findings, findings
@@ -191,18 +195,28 @@ def test_unknown_findings_are_refused_and_nothing_is_decided(store, stored, ids)
 # -- told anew
 
 
-def test_evidence_is_read_again_from_the_attempts(store, monkeypatch):
-    made = [
-        make_attempt(CASES[0], reasons={"a": "names it", "b": ""}, scores={"a": 0.6, "b": 0.9}),
-        make_attempt(CASES[0], trial=1, success=False),
-        make_attempt(CASES[1]),
-    ]
-    tried = Tried(made)
-    found = [one for one in triage.find(tried, SET) if one.case_id == CASES[0].id]
-    monkeypatch.setattr(executions, "load_execution", lambda *_: tried)
-    monkeypatch.setattr(learning, "cases_of", lambda *_: {one.id: one for one in CASES})
-    (known,) = triage.evidence_of(store, found).items()
-    assert known == (found[0].id, (CASES[0].goal, "names it", 1, 2))
+def test_evidence_is_read_again_from_a_real_execution(store, bench, encoder):
+    tests = TestSet(cases=tuple(make_case(n) for n in range(3)))
+    testsets.save(store, tests)
+    targets = [PassThrough()]
+    done = asyncio.run(execute(store, tests, targets, graders(bench, encoder), trials=2))
+    found = triage.find(done, testsets.stored(store, tests.id))
+    assert len(found) == 3
+    known = triage.evidence_of(store, found[:2])
+    goals = {one.id: one.goal for one in tests}
+    assert known == {
+        one.id: Evidence(goals[one.case_id], known[one.id].reason, 2, 2) for one in found[:2]
+    }
+    assert summarize(found[:2], known=known) == [one.summary for one in found[:2]]
+
+
+def test_findings_without_their_test_case_have_no_evidence(store, monkeypatch):
+    made = [make_attempt(CASES[0], reasons={"a": "names it"}), make_attempt(CASES[1])]
+    found = triage.find(Tried(made), SET)
+    monkeypatch.setattr(executions, "load_execution", lambda *_: Tried(made))
+    monkeypatch.setattr(learning, "cases_of", lambda *_: {CASES[0].id: CASES[0]})
+    (known,) = triage.evidence_of(store, found).values()
+    assert known == (CASES[0].goal, "names it", 1, 1)
 
 
 def test_only_other_summaries_are_written(store, stored):

@@ -17,10 +17,9 @@ labels = st.integers(0, 2)
 
 def grid(judges, *, missing=False):
     one = st.one_of(st.none(), labels) if missing else labels
-    rows = st.integers(1, 12).flatmap(
+    return st.integers(1, 12).flatmap(
         lambda n: st.lists(st.lists(one, min_size=n, max_size=n), min_size=judges, max_size=judges)
     )
-    return rows
 
 
 def test_cohen_on_a_published_table():

@@ -5,29 +5,41 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TextIO, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import yaml
 
 from workbench.core.errors import DataError, StoreError
 from workbench.core.plain import one_line
 
-__all__ = ["MAX_DEPTH", "MAX_FILE_BYTES", "Document", "check_depth", "json_lines", "read_document", "written"]
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_FILE_BYTES",
+    "Document",
+    "check_depth",
+    "json_lines",
+    "read_document",
+    "written",
+]
 
 MAX_FILE_BYTES: Final = 256 * 2**20
 """Largest file that is read whole."""
 MAX_DEPTH: Final = 60
 """Most values inside each other."""
 _MOST_EXPANDED: Final = 64_000_000
-"""Characters and values that aliases may stand for together; a few lines can stand for billions."""
+"""Characters that aliases may stand for together, or twice those of the file where that is more; a
+few lines can stand for billions."""
 _JSON_ITEMS: Final = re.compile(r"(?m)^tests:\n(?=- \{)")
 _SHOWN: Final = 160
 
-_Base: TypeAlias = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+if TYPE_CHECKING:
+    _Base = yaml.SafeLoader
+else:
+    _Base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one of C is some ten times faster
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +202,7 @@ class _Loader(_Base):
 
     depth = 0
 
-    def descend_resolver(self, current_node: Any, current_index: Any) -> None:
+    def descend_resolver(self, current_node: Any, current_index: Any) -> None:  # noqa: ARG002
         # Called before each node: the composer recurses in C, where no limit of Python holds.
         self.depth += 1
         if self.depth > MAX_DEPTH:
@@ -201,16 +213,15 @@ class _Loader(_Base):
     def ascend_resolver(self) -> None:
         self.depth -= 1
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - theirs
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         pairs = super().construct_mapping(node, deep=deep)
         return {key if isinstance(key, str) else _as_key(key): pairs[key] for key in pairs}
 
 
 def _as_key(key: Any) -> str:
-    names = {True: "true", False: "false"}
-    if key is None or isinstance(key, bool):
-        return names.get(key, "null")
-    return str(key)
+    if key is None:
+        return "null"
+    return str(key).lower() if isinstance(key, bool) else str(key)
 
 
 def _as_integer(loader: Any, node: Any) -> int:
@@ -221,9 +232,7 @@ def _as_integer(loader: Any, node: Any) -> int:
 def _as_float(loader: Any, node: Any) -> float:
     text = loader.construct_scalar(node).lower().replace("_", "")
     if text.endswith((".inf", ".nan")):
-        raise yaml.MarkedYAMLError(
-            problem=f"{text} is no JSON value", problem_mark=node.start_mark
-        )
+        raise yaml.MarkedYAMLError(problem=f"{text} is no JSON value", problem_mark=node.start_mark)
     return _number(text)
 
 
@@ -247,14 +256,13 @@ for _kind, _pattern, _starts in (
     ("int", r"[-+]?(?:[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+|0b[01]+)", list("-+0123456789")),
     (
         "float",
-        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
-        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        r"[-+]?(?:(?:\.\d+|\d+(?:\.\d*)?)(?:[eE][-+]?\d+)?|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN)",
         list("-+.0123456789"),
     ),
     ("merge", r"<<", ["<"]),
 ):
     _Loader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_kind}", re.compile(rf"^(?:{_pattern})$"), _starts
+        f"tag:yaml.org,2002:{_kind}", re.compile(rf"^(?:{_pattern})$", re.ASCII), _starts
     )
 
 
@@ -278,9 +286,7 @@ def _json_tests(text: str) -> Document | None:
         head.dispose()
     if not isinstance(value, dict) or "tests" in value:
         return None
-    return Document(
-        value={**value, "tests": tests}, lines=tuple(range(first, first + len(lines)))
-    )
+    return Document(value={**value, "tests": tests}, lines=tuple(range(first, first + len(lines))))
 
 
 def _yaml(path: Path, text: str) -> Document:
@@ -289,7 +295,7 @@ def _yaml(path: Path, text: str) -> Document:
         root = loader.get_single_node()
         if root is None:
             raise DataError(f"{path}: is empty; give a file that has tests")
-        _Expansion().measure(root)
+        _Expansion(max(_MOST_EXPANDED, 2 * len(text))).measure(root)
         return Document(value=loader.construct_document(root), lines=_lines_of(root))
     finally:
         loader.dispose()
@@ -298,7 +304,8 @@ def _yaml(path: Path, text: str) -> Document:
 class _Expansion:
     """Counts what a document stands for once each alias is replaced by what it names."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._known: dict[int, tuple[int, int]] = {}
 
     def measure(self, node: yaml.Node) -> tuple[int, int]:
@@ -314,8 +321,8 @@ class _Expansion:
         for inner in _children(node):
             more, below = self.measure(inner)
             size, depth = size + more, max(depth, below)
-        if size > _MOST_EXPANDED:
-            _fail(node, f"aliases stand for over {_MOST_EXPANDED:,} characters")
+        if size > self._most:
+            _fail(node, f"aliases stand for over {self._most:,} characters")
         if depth >= MAX_DEPTH:
             _fail(node, f"more than {MAX_DEPTH} values inside each other")
         self._known[id(node)] = (size, depth + 1)

@@ -38,7 +38,8 @@ def visible_assertions(case: TestCase, theirs: Any) -> list[dict[str, Any]]:
     What would make promptfoo run code, read a file or fill a template is left out. Where nothing
     decides everything, its grader of the plugin does; a control only must not be refused.
     """
-    if kept := [one for one in map(_harmless, theirs) if one] if isinstance(theirs, list) else []:
+    own: list[Any] = theirs if isinstance(theirs, list) else []
+    if kept := [one for one in map(_harmless, own) if one]:
         return kept
     decided = [_theirs(one, case.plugin) for one in case.assertions]
     visible = [one for one in decided if one]
@@ -74,8 +75,9 @@ def _ours(one: dict[str, Any]) -> list[dict[str, Any]]:
         return []
     if name.endswith(("-any", "-all")):
         # Ours are alternatives: any of many is bad, or any of many is missing.
-        fits = isinstance(value, list) and name.endswith("-any") != bool(is_turned)
-        return [{"type": ours, "value": text, **is_turned} for text in value] if fits else []
+        many = value if isinstance(value, list) else []
+        fits = name.endswith("-any") != bool(is_turned)
+        return [{"type": ours, "value": text, **is_turned} for text in many] if fits else []
     if ours == "json":
         return [] if value else [{"type": ours, **is_turned}]
     return [{"type": ours, "value": value, **is_turned}]

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
 from workbench.campaign.interop.documents import MAX_FILE_BYTES, json_lines, read_document, written
 from workbench.campaign.interop.javascript import stringify
-from workbench.campaign.interop.promptfoo_tests import case_of, test_of
+from workbench.campaign.interop.promptfoo_tests import (
+    RECORD,
+    case_id_of,
+    case_of,
+    sealed,
+    test_of,
+    unsealed,
+)
 from workbench.core.errors import DataError
-from workbench.core.identity import canonical_json
 from workbench.core.money import ZERO
 from workbench.core.redact import redact
 from workbench.store.records import Attempt, TestCase, now
@@ -28,14 +32,17 @@ _VERSION: Final = 3
 _MAX_ROW_BYTES: Final = 32 * 2**20
 _NONE, _ASSERT, _ERROR = 0, 1, 2
 """promptfoo's ``failureReason``."""
-_OWN: Final = "workbench"
-_BESIDE: Final = ("decision", "scores", "reasons", "trial", "usd", "success")
+_BESIDE_IN: Final = f"{RECORD}Attempt"
+"""Where in a row's metadata our own fields are."""
+_BESIDE: Final = ("execution", "decision", "scores", "reasons", "trial", "success")
 
 
 def read_results(path: Path) -> Iterator[Attempt]:
     """Iterate over the attempts of a file that ``promptfoo eval -o`` wrote.
 
-    A failed assertion is a success of the attack. Texts are redacted. JSON Lines (``.jsonl``) are
+    A failed assertion is a success of the attack. Texts are redacted. promptfoo itself hides what
+    could be a key, such as base64 of 64 characters: a test that we wrote names its case all the
+    same, another's hidden prompt is a case of the text ``[REDACTED]``. JSON Lines (``.jsonl``) are
     read a row at a time; JSON is read whole, up to :data:`MAX_FILE_BYTES`.
 
     Raises:
@@ -81,7 +88,7 @@ def write_results(
 
     Args:
         attempts: What was tried.
-        path: Where to; replaced once all is written.
+        path: Where to, replaced once all is written; ``.jsonl`` for rows alone, of any number.
         cases: What the attempts are of.
         evaluation: Id of the evaluation; the execution of the first attempt if empty.
 
@@ -93,8 +100,10 @@ def write_results(
     targets: dict[str, int] = {}
     counts: Counter[int] = Counter()
     first = evaluation
+    is_lines = path.suffix.lower() == ".jsonl"
     with written(path) as file:
-        file.write(f'{{"results":{{"version":{_VERSION},"timestamp":"{now()}","results":[')
+        if not is_lines:
+            file.write(f'{{"results":{{"version":{_VERSION},"timestamp":"{now()}","results":[\n')
         for number, attempt in enumerate(attempts):
             first = first or attempt.execution
             if attempt.case_id not in places:
@@ -106,19 +115,25 @@ def write_results(
             prompt = targets.setdefault(attempt.target, len(targets))
             row = _row(attempt, test_of(case), test_index=at, prompt_index=prompt, number=number)
             counts[row["failureReason"]] += 1
-            file.write(f"{',' * (number > 0)}\n{stringify(row)}")
-        prompts = [
-            {"raw": "{{prompt}}", "label": "{{prompt}}", "provider": target} for target in targets
-        ]
-        names = zip(("successes", "failures", "errors"), (_NONE, _ASSERT, _ERROR), strict=True)
-        stats = {name: counts[reason] for name, reason in names}
-        rest = {
-            "evalId": first,
-            "config": {"redteam": {"injectVar": "prompt"}},
-            "shareableUrl": None,
-        }
-        file.write(f'],\n"prompts":{stringify(prompts)},"stats":{stringify(stats | _NO_TOKENS)}}},')
-        file.write(stringify(rest).removeprefix("{") + "\n")
+            comma = "," if number and not is_lines else ""
+            file.write(f"{comma}{stringify(row)}\n")
+        if not is_lines:
+            file.write(_ending(first, targets, counts))
+
+
+def _ending(evaluation: str, targets: Iterable[str], counts: Mapping[int, int]) -> str:
+    """Return what follows the rows."""
+    template = "{{prompt}}"
+    prompts = [{"raw": template, "label": template, "provider": target} for target in targets]
+    names = {"successes": _NONE, "failures": _ASSERT, "errors": _ERROR}
+    stats = {name: counts.get(reason, 0) for name, reason in names.items()} | _NO_TOKENS
+    rest = {
+        "evalId": evaluation,
+        "config": {"redteam": {"injectVar": "prompt"}},
+        "shareableUrl": None,
+    }
+    head = f'],"prompts":{stringify(prompts)},"stats":{stringify(stats)}}},'
+    return head + stringify(rest).removeprefix("{") + "\n"
 
 
 _NO_TOKENS: Final = {
@@ -143,6 +158,8 @@ class _Row:
 
     def case_id(self) -> str:
         """Return the id of the case that the row is of."""
+        if known := case_id_of(self._test):
+            return known
         if not self._variable:
             raise DataError(f"{self._place} has no testCase.vars.prompt; name it redteam.injectVar")
         # The row has the one prompt that was sent where a test lists several.
@@ -171,6 +188,7 @@ class _Row:
         sent = _section(row, "prompt").get("raw")
         score = min(1.0, max(0.0, self._number("score", float(not reason))))
         fields: dict[str, Any] = {
+            "execution": execution,
             "decision": "error" if failed else "block" if declined else "pass",
             "scores": {} if failed else {JUDGE: 1.0 - score},
             "reasons": {} if failed else {JUDGE: str(graded.get("reason") or "")},
@@ -181,7 +199,6 @@ class _Row:
         fields |= self._own()
         fields["reasons"] = {name: redact(text) for name, text in fields["reasons"].items()}
         return Attempt(
-            execution=execution,
             case_id=case_id,
             target=target,
             sent=redact(sent if isinstance(sent, str) else stringify(sent)),
@@ -203,13 +220,14 @@ class _Row:
 
     def _own(self) -> dict[str, Any]:
         """Return what we wrote beside a row, of the right kinds."""
-        record = _section(self._row, "metadata").get(f"{_OWN}Attempt")
+        record = _section(self._row, "metadata").get(_BESIDE_IN)
         if record is None:
             return {}
         try:
-            known = json.loads(record)
+            known = unsealed(record)
             scores = {str(name): float(score) for name, score in known["scores"].items()}
             return {
+                "execution": str(known["execution"]),
                 "decision": str(known["decision"]),
                 "scores": scores,
                 "reasons": {str(name): str(text) for name, text in known["reasons"].items()},
@@ -217,8 +235,8 @@ class _Row:
                 "usd": Decimal(known["usd"]),
                 "success": bool(known["success"]),
             }
-        except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError):
-            what = f"metadata.{_OWN}Attempt was changed"
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
+            what = f"metadata.{_BESIDE_IN} was changed"
             raise DataError(f"{self._place}: {what}; delete it to read the row anew") from None
 
 
@@ -256,8 +274,7 @@ def _row(
 ) -> dict[str, Any]:
     reason = _ERROR if attempt.error else _ASSERT if attempt.success else _NONE
     score = float(reason == _NONE)
-    facts = asdict(attempt)
-    beside = {name: str(facts[name]) if name == "usd" else facts[name] for name in _BESIDE}
+    beside = {name: getattr(attempt, name) for name in _BESIDE} | {"usd": str(attempt.usd)}
     why = "; ".join(filter(None, attempt.reasons.values())) or "no reason was kept"
     graded = {"pass": reason == _NONE, "score": score, "reason": why}
     row = {
@@ -277,6 +294,6 @@ def _row(
         "cost": float(attempt.usd),
         "namedScores": {},
         "gradingResult": None if attempt.error else graded,
-        "metadata": {**test["metadata"], f"{_OWN}Attempt": canonical_json(beside)},
+        "metadata": {**test["metadata"], _BESIDE_IN: sealed(beside)},
     }
     return row | ({"error": attempt.error} if attempt.error else {})

@@ -21,12 +21,25 @@ from workbench.core.errors import DataError
 from workbench.core.identity import canonical_json
 from workbench.store.records import TestCase
 
-__all__ = ["MAX_TEXT_CHARS", "case_of", "check_case", "test_of"]
+__all__ = [
+    "MAX_TEXT_CHARS",
+    "RECORD",
+    "case_id_of",
+    "case_of",
+    "check_case",
+    "sealed",
+    "test_of",
+    "unsealed",
+]
 
 MAX_TEXT_CHARS: Final = 1_000_000
 """Longest prompt, turn or goal that is read."""
 _MOST_TURNS: Final = 200
-_OWN: Final = "workbench"
+RECORD: Final = "workbench"
+"""Name of our record in a test's metadata."""
+_FORMAT: Final = "1 "
+"""Before the JSON of a record: promptfoo opens texts that are JSON and changes numbers in them."""
+_ID: Final = re.compile(r"[0-9a-f]{64}")
 _THEIRS: Final = "promptfoo"
 _SEVERITIES: Final = ("low", "medium", "high", "critical")
 _PLUGIN: Final = re.compile(r"[\w:./-]{1,120}")
@@ -54,9 +67,8 @@ def test_of(case: TestCase) -> dict[str, Any]:
         "assert": visible_assertions(case, theirs.get("assert", ())),
         "metadata": metadata,
     }
-    record = _unseen(case, _seen(test))
-    # Braces in pairs are a template to promptfoo; in JSON they stand inside of texts only.
-    metadata[_OWN] = canonical_json(record).replace("{{", "{\\u007b")
+    # In its results promptfoo hides a prompt that could be a key, and so is base64: the id stays.
+    metadata[RECORD] = sealed({"id": case.id, **_unseen(case, _seen(test))})
     return test
 
 
@@ -77,7 +89,7 @@ def case_of(test: Mapping[str, Any], *, variable: str, place: str) -> TestCase:
     metadata = test.get("metadata", {})
     if not isinstance(metadata, dict):
         raise DataError(f"{place}: metadata is {_kind(metadata)}; write an object or leave it out")
-    record = metadata.get(_OWN)
+    record = metadata.get(RECORD)
     fields = _other(test, variable=variable) if record is None else _own(test, record, place)
     case = TestCase.from_json(check_case(fields, place=place))
     if record is not None and test.get("assert") != test_of(case)["assert"]:
@@ -85,6 +97,33 @@ def case_of(test: Mapping[str, Any], *, variable: str, place: str) -> TestCase:
         edited = _decided(test, _plugin_of(metadata)[0])
         case = TestCase.from_json({**case.to_json(), "assertions": edited["assertions"]})
     return case
+
+
+def case_id_of(test: Mapping[str, Any]) -> str:
+    """Return the id of the case that a test of ours was written from; empty for another's."""
+    metadata = test.get("metadata")
+    record = metadata.get(RECORD) if isinstance(metadata, dict) else None
+    known = unsealed(record)
+    found = known.get("id") if isinstance(known, dict) else None
+    return found if isinstance(found, str) and _ID.fullmatch(found) else ""
+
+
+def sealed(record: Mapping[str, Any]) -> str:
+    """Return a record as one text that promptfoo carries along and leaves as it is."""
+    # Braces in pairs are a template to promptfoo; in JSON they stand inside of texts only.
+    return _FORMAT + canonical_json(record).replace("{{", "{\\u007b")
+
+
+def unsealed(text: Any) -> Any:
+    """Return the record of a text, None where it is none."""
+    if not isinstance(text, str) or not text.startswith(_FORMAT):
+        return None
+    try:
+        record = json.loads(text.removeprefix(_FORMAT))
+        check_depth(record)
+    except (RecursionError, ValueError):
+        return None
+    return record
 
 
 def check_case(fields: dict[str, Any], *, place: str) -> dict[str, Any]:
@@ -111,7 +150,7 @@ def check_case(fields: dict[str, Any], *, place: str) -> dict[str, Any]:
         and isinstance(fields.get("metadata", {}), dict)
         and isinstance(fields.get("is_control", False), bool)
     ):
-        raise DataError(f"{place}: metadata.{_OWN} was changed; delete it to read the test anew")
+        raise DataError(f"{place}: metadata.{RECORD} was changed; delete it to read the test anew")
     return fields
 
 
@@ -175,28 +214,24 @@ def _seen(test: dict[str, Any]) -> dict[str, Any]:
 
 def _unseen(case: TestCase, seen: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a case that the test does not show, or shows otherwise."""
-    values = asdict(case)
     record = {}
     for name, shown in seen.items():
-        value = list(values[name]) if isinstance(values[name], tuple) else values[name]
+        value = getattr(case, name)
+        value = list(value) if isinstance(value, tuple) else value
         if value != shown:
             record[name] = value
     return record
 
 
 def _own(test: Mapping[str, Any], record: Any, place: str) -> dict[str, Any]:
+    known = unsealed(record)
     try:
-        known = json.loads(record)
-        check_depth(known)
-        text = {"vars": {"prompt": test["vars"]["prompt"]}, "metadata": test["metadata"]}
-        seen = _seen(text)
-        if not isinstance(known, dict) or not set(known) <= set(seen):
-            raise ValueError("unknown fields")
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise DataError(
-            f"{place}: metadata.{_OWN} was changed; delete it to read the test anew"
-        ) from None
-    return {**seen, **known}
+        seen = _seen({"vars": {"prompt": test["vars"]["prompt"]}, "metadata": test["metadata"]})
+        if set(known) <= {"id", *seen}:
+            return {**seen, **{name: known[name] for name in known if name != "id"}}
+    except (AttributeError, KeyError, TypeError):
+        pass  # told below, like unknown fields
+    raise DataError(f"{place}: metadata.{RECORD} was changed; delete it to read the test anew")
 
 
 def _other(test: Mapping[str, Any], *, variable: str) -> dict[str, Any]:
@@ -277,4 +312,6 @@ def _left(test: Mapping[str, Any], *, variable: str, kept: bool) -> dict[str, An
 
 
 def _kind(value: Any) -> str:
-    return {dict: "an object", list: "a list", type(None): "nothing"}.get(type(value), repr(value)[:40])
+    return {dict: "an object", list: "a list", type(None): "nothing"}.get(
+        type(value), repr(value)[:40]
+    )

@@ -152,7 +152,7 @@ class Attacker:
         ]
 
     def accept(self, text: str, *, goal: str, known: Iterable[str], instruction: str) -> str | None:
-        """Return what a model wrote as it may be used, see :func:`drafts.accept`, or count why not."""
+        """Return what :func:`drafts.accept` makes of a text, or count why it may not be used."""
         found, reason = accept(
             text, goal=goal, known=known, instruction=instruction, withheld=self.withheld
         )
@@ -230,7 +230,7 @@ class Attacker:
 
     def _with_profile(self, text: str, *, hidden: Sequence[str] = ()) -> str:
         profile = self.profile
-        for word in hidden:
+        for word in filter(None, hidden):
             profile = re.sub(re.escape(word), _WITHHELD, profile, flags=re.IGNORECASE)
         if not profile.strip():
             return text

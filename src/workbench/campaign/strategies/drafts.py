@@ -140,10 +140,8 @@ def accept(
     # Further on, "I won't tell anybody" and its like are part of the message.
     if is_refusal(text[:_OPENING_CHARS]) and not is_refusal(goal[:_OPENING_CHARS]):
         return "", "refused"
-    if "<<<GOAL" in text or "<item" in text or _tells(text, instruction):
-        return "", "gives its instruction away"
-    if any(word.casefold() in text.casefold() for word in withheld):
-        return "", "holds a planted word"
+    if reason := _tells(text, instruction, withheld):
+        return "", reason
     key = normalize(text)
     if any(key == normalize(other) for other in (goal, *known)):
         return "", "repeats"
@@ -151,6 +149,11 @@ def accept(
     return (redact(text) if redact(goal) == goal else text), ""
 
 
-def _tells(text: str, instruction: str) -> bool:
+def _tells(text: str, instruction: str, withheld: Iterable[str]) -> str:
+    """Return what a text tells that it should not, as a reason to drop it."""
     sentences = _SENTENCE_END.split(instruction)
-    return any(one in text for one in sentences if len(one) >= _TELLING_CHARS)
+    leaks = [one for one in sentences if len(one) >= _TELLING_CHARS]
+    if any(one in text for one in (*leaks, "<<<GOAL", "<item")):
+        return "gives its instruction away"
+    lower = text.casefold()
+    return "holds a planted word" if any(one.casefold() in lower for one in withheld if one) else ""

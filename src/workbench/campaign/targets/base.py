@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, Protocol, TypeAlias
 
 from workbench.core.money import ZERO
 
-__all__ = ["Conversation", "Decision", "Kind", "PassThrough", "Response", "Target"]
+__all__ = ["ASKED_FOR", "Conversation", "Decision", "Kind", "PassThrough", "Response", "Target"]
 
 Decision = Literal["pass", "dewrap", "redirect", "block"]
 """What a guard did; a model answers (``pass``) or its service declines (``block``)."""
@@ -17,6 +18,9 @@ Kind = Literal["guard", "model"]
 """``guard``: its text is what a model behind it would receive · ``model``: it is an answer."""
 Conversation: TypeAlias = tuple[str, ...]
 """What the attacker says, one message after another; the last one is the attack itself."""
+
+ASKED_FOR: ContextVar[tuple[str, int]] = ContextVar("asked_for", default=("", 0))
+"""Execution and trial for which targets are asked; set by whoever makes the attempts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

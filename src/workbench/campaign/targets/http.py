@@ -38,6 +38,8 @@ _BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _PASSING = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT, 529)
 """Statuses of faults between the target and us, which may pass."""
 _SHOWN = 300
+_LEAST_SECRET = 6
+"""Characters; shorter values stand in any text by chance."""
 _AT_ONCE = 1 << 20
 """Bytes that the client writes without a pause for others."""
 
@@ -103,7 +105,8 @@ class Wire:
     def hide(self, text: str) -> str:
         """Return a text without the secrets that the target may have sent back."""
         for name, secret in self._secrets.items():
-            text = text.replace(secret.reveal(), f"[{name}]")
+            if len(secret.reveal()) >= _LEAST_SECRET:
+                text = text.replace(secret.reveal(), f"[{name}]")
         return text
 
     def show(self, text: str) -> str:
@@ -207,13 +210,13 @@ class HttpTarget(ChatTarget):
             ) as response:
                 data = await self._read(response)
             latency_ms = 1000 * (time.perf_counter() - started)
-            text = wire.hide(_unpacked(data, response, limit=wire.limit))
+            text = _unpacked(data, response, limit=wire.limit)
         status = response.status
         if status in self._spec.block_status:
-            return Said(text, latency_ms, self.usd_per_call, "block")
+            return Said(wire.hide(text), latency_ms, self.usd_per_call, "block")
         if not response.ok or status >= HTTPStatus.MULTIPLE_CHOICES:
             raise wire.refusal(status, response.headers, text)
-        return Said(answer_in(text, wire.path), latency_ms, self.usd_per_call)
+        return Said(wire.hide(answer_in(text, wire.path)), latency_ms, self.usd_per_call)
 
     async def _read(self, response: ClientResponse) -> bytes:
         limit = self._wire.limit

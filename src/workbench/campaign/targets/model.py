@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from workbench.campaign.targets.base import Decision
+from workbench.campaign.targets.base import ASKED_FOR, Decision
 from workbench.campaign.targets.chat import ChatTarget, Said
 from workbench.campaign.targets.config import TargetSpec
 from workbench.campaign.targets.template import Asked
@@ -19,17 +18,14 @@ from workbench.llm.messages import Request, Turn
 if TYPE_CHECKING:
     from workbench.llm.gateway import Gateway
 
-__all__ = ["ASKED_FOR", "ModelTarget"]
-
-ASKED_FOR: ContextVar[tuple[str, int]] = ContextVar("asked_for", default=("", 0))
-"""Execution and trial for which targets are asked; set by whoever makes the attempts."""
+__all__ = ["ModelTarget"]
 
 
 class ModelTarget(ChatTarget):
     """Asks a model through the gateway, which pays, limits and retries.
 
     Its answers are kept apart from all others: the execution is their part of the response cache
-    and the trial their variant, see :data:`ASKED_FOR`. So an execution that is resumed finds what
+    and the trial their variant, see ``base.ASKED_FOR``. So an execution that is resumed finds what
     it has paid for, and no other execution or trial is ever answered from the cache. Where nobody
     says for which execution it is asked, each target stands for one of its own.
 

@@ -1,0 +1,128 @@
+"""PyRIT's converters as strategies, where the extra ``pyrit`` is installed."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import random
+import re
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from types import ModuleType
+from typing import Any, Final
+
+from workbench.campaign.strategies.base import Strategy
+from workbench.core.errors import ConfigError
+
+__all__ = ["pyrit_strategies"]
+
+_MODULES: Final = ("pyrit.converter", "pyrit.prompt_converter")
+"""Where converters are since 1.0, and before."""
+_TAXONOMY: Final = ("AML.T0068",)
+
+
+def pyrit_strategies() -> list[Strategy]:
+    """Return a strategy ``pyrit-<name>`` per converter of PyRIT that turns text into text alone.
+
+    Converters that need a model, a file or any other argument are left out. Loads PyRIT.
+
+    Raises:
+        ConfigError: If PyRIT is not installed.
+    """
+    module = _module()
+    found = []
+    for name in sorted(dir(module)):
+        if name.endswith("Converter") and name != "PromptConverter":
+            converter = _load(module, name)
+            if converter is not None and _is_plain(converter):
+                found.append(_strategy(name, converter))
+    return found
+
+
+def _module() -> ModuleType:
+    for name in _MODULES:
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name not in (name, name.partition(".")[0]):
+                raise
+    raise ConfigError(
+        "PyRIT is not installed; pip install 'prompt-safety-workbench[pyrit]', or leave its "
+        "strategies out"
+    )
+
+
+def _load(module: ModuleType, name: str) -> Any:
+    try:
+        return getattr(module, name)
+    except ImportError:  # it needs an extra of PyRIT
+        return None
+
+
+def _is_plain(converter: Any) -> bool:
+    """Return whether a converter turns text into text and can be made without arguments."""
+    if not inspect.isclass(converter) or inspect.isabstract(converter):
+        return False
+    if tuple(getattr(converter, "SUPPORTED_OUTPUT_TYPES", ())) != ("text",) or (
+        "text" not in getattr(converter, "SUPPORTED_INPUT_TYPES", ())
+    ):
+        return False
+    parameters = inspect.signature(converter).parameters.values()
+    return not any(
+        "target" in one.name
+        or (one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD))
+        for one in parameters
+    )
+
+
+def _strategy(name: str, converter: Callable[..., Any]) -> Strategy:
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name.removesuffix("Converter")).lower()
+    about = (inspect.getdoc(converter) or "").partition("\n")[0].strip()
+    return Strategy(
+        name=f"pyrit-{words}",
+        kind="encoding",
+        taxonomy=_TAXONOMY,
+        description=about or f"PyRIT's {name}.",
+        disguise=partial(_disguise, converter=converter),
+    )
+
+
+def _disguise(text: str, *, seed: int, converter: Callable[..., Any]) -> str:
+    # Some draw their alphabet when they are made, from a seed of their own.
+    own = {"seed": seed} if "seed" in inspect.signature(converter).parameters else {}
+    with _seeded(seed):
+        result = _run(converter(**own).convert_async(prompt=text, input_type="text"))
+    return str(result.output_text)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed PyRIT's draws, and those of the converters that use Python's; undo both afterwards."""
+    try:
+        context: Any = importlib.import_module("pyrit.common.random_context")
+    except ModuleNotFoundError:  # before 1.1
+        context = None
+    state = random.getstate()
+    before = context.get_configured_random_seed() if context else None
+    random.seed(seed)
+    try:
+        if context:
+            context.configure_random_seed(seed=seed)
+        yield
+    finally:
+        random.setstate(state)
+        if context:
+            context.configure_random_seed(seed=before)
+
+
+def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Return what a coroutine returns, also where a notebook's event loop runs already."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
