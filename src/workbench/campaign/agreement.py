@@ -9,7 +9,7 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from workbench.campaign.columns import Columns
+from workbench.campaign.columns import Columns, as_numpy
 from workbench.campaign.executions import Execution
 from workbench.campaign.statistics import Floats, Ints, bootstrap
 from workbench.store.results import AgreementRow, Interval
@@ -58,18 +58,24 @@ def agreement(execution: Execution, columns: Columns) -> Agreement:
 
 
 def _verdicts(execution: Execution, *, rows: int) -> Mapping[str, Verdicts]:
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     said = {judge: np.full(rows, _NONE, np.int8) for judge in sorted(execution.thresholds)}
     at = 0
     with pq.ParquetFile(execution.path) as file:
         for batch in file.iter_batches(_BATCH, columns=["scores"]):
-            for judge, verdicts in said.items():
-                scores = pc.map_lookup(batch.column("scores"), judge, "first")
-                flagged = pc.greater_equal(scores, execution.thresholds[judge])
-                codes = pc.fill_null(pc.cast(flagged, "int8"), _NONE)
-                verdicts[at : at + batch.num_rows] = codes.to_numpy(zero_copy_only=False)
+            # Maps taken apart by hand: a look-up by a text would import pandas.
+            scores = batch.column("scores")
+            starts = as_numpy(scores.offsets)
+            judges = scores.keys.dictionary_encode()
+            codes, values = as_numpy(judges.indices), as_numpy(scores.items)
+            entries = slice(int(starts[0]), int(starts[-1]))
+            attempt = at + np.repeat(np.arange(batch.num_rows), np.diff(starts))
+            for code, judge in enumerate(judges.dictionary.to_pylist()):
+                if judge in said:
+                    mine = codes[entries] == code
+                    flags = values[entries][mine] >= execution.thresholds[judge]
+                    said[judge][attempt[mine]] = flags
             at += batch.num_rows
     return said
 

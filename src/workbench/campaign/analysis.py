@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress
 
 import numpy as np
 
@@ -123,8 +124,8 @@ def failing_cases(source: Source, *, target: str = "") -> list[str]:
     won = columns["success"]
     if target:
         won = won & _of(columns, target)
-    ids = columns.distinct["case_id"]
-    return sorted(ids[code].as_py() for code in np.unique(columns["case_id"][won]).tolist())
+    ids = columns.labels("case_id")
+    return sorted(ids[code] for code in np.unique(columns["case_id"][won]).tolist())
 
 
 def _delivered(execution: Execution, columns: Columns, test_set: Iterable[TestCase]) -> Columns:
@@ -144,17 +145,15 @@ def _delivered(execution: Execution, columns: Columns, test_set: Iterable[TestCa
 
 def _received(execution: Execution, asked: Flags) -> Iterator[tuple[str, str]]:
     """Give case id and text of some attempts, some thousands in memory at a time."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    at = 0
+    if not asked.any():
+        return
+    flags = iter(asked.tolist())
     with pq.ParquetFile(execution.path) as file:
         for batch in file.iter_batches(_BATCH, columns=["case_id", "received"]):
-            some = batch.filter(pa.array(asked[at : at + batch.num_rows]))
-            at += batch.num_rows
-            yield from zip(
-                some.column("case_id").to_pylist(), some.column("received").to_pylist(), strict=True
-            )
+            columns = (batch.column(name).to_pylist() for name in ("case_id", "received"))
+            yield from compress(zip(*columns, strict=True), flags)
 
 
 def _latencies(columns: Columns, *, targets: Sequence[str]) -> dict[str, Interval]:

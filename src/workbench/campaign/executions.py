@@ -46,6 +46,16 @@ _OTHER_TYPES: Mapping[str, pa.DataType] = {
 }
 _PARQUET = pa.schema([(name, _OTHER_TYPES.get(name, pa.string())) for name in (*_ATTEMPT, *_FACTS)])
 
+_JSON = pa.schema(
+    [
+        (one.name, pa.list_(pa.struct([("key", one.type.key_type), ("value", one.type.item_type)])))
+        if pa.types.is_map(one.type)
+        else (one.name, one.type)
+        for one in _PARQUET
+    ]
+)
+"""The same as Arrow reads it from JSON, which knows no maps."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
@@ -126,7 +136,7 @@ def compact(
                     counts["errors"] += bool(row["error"])
                     usd += Decimal(row["usd"])
                     _count_outcome(outcomes, row)
-                writer.write_table(pa.Table.from_pylist(page, schema=_PARQUET))
+                writer.write_table(_as_table(page))
         write_json_atomic(folder / _MANIFEST_FILE, {**manifest, **counts, "usd": str(usd)})
     add_outcomes(
         store.engine,
@@ -208,17 +218,42 @@ def _pages(store: Store, execution: str, *, before: Path | None) -> Iterator[lis
         if before:
             written.update((row["target"], row["case_id"], row["trial"]) for row in page)
         for row in page:
-            row.update(scores=sorted(row["scores"].items()), reasons=sorted(row["reasons"].items()))
+            row.update(scores=_entries(row["scores"]), reasons=_entries(row["reasons"]))
         yield page
     if before:
         with pq.ParquetFile(before) as file:
             for batch in file.iter_batches(_ROWS_PER_GROUP, columns=list(_ATTEMPT)):
-                rows = batch.to_pylist()
-                yield [
-                    row
-                    for row in rows
+                rows = [
+                    row | {"scores": _entries(row["scores"]), "reasons": _entries(row["reasons"])}
+                    for row in batch.to_pylist(maps_as_pydicts="lossy")
                     if (row["target"], row["case_id"], row["trial"]) not in written
                 ]
+                if rows:
+                    yield rows
+
+
+def _entries(by_judge: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"key": judge, "value": value} for judge, value in sorted(by_judge.items())]
+
+
+def _as_table(page: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Return rows as a table; ``Table.from_pylist`` would import pandas, which takes 40 MB."""
+    import pyarrow.json as pj
+
+    text = "".join(json.dumps(row) + "\n" for row in page).encode()
+    table = pj.read_json(
+        pa.BufferReader(text),
+        read_options=pj.ReadOptions(use_threads=False, block_size=len(text) + 1),
+        parse_options=pj.ParseOptions(explicit_schema=_JSON),
+    )
+    for name in ("scores", "reasons"):
+        pairs = table.column(name).combine_chunks()
+        entries = pairs.values
+        by_judge = pa.MapArray.from_arrays(
+            pairs.offsets, entries.field("key"), entries.field("value")
+        )
+        table = table.set_column(table.schema.get_field_index(name), name, by_judge)
+    return table.select(_PARQUET.names)
 
 
 def _rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -26,6 +26,7 @@ import base64
 import codecs
 import json
 import re
+import struct
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -222,7 +223,11 @@ def _search(pattern: str, text: str) -> int:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    return int(pc.find_substring_regex(pa.array([text]), pattern)[0].as_py())
+    data = text.encode()
+    # pa.array would import pandas, which takes 40 MB
+    offsets = struct.pack("<ii", 0, len(data))
+    column = pa.StringArray.from_buffers(1, pa.py_buffer(offsets), pa.py_buffer(data))
+    return int(pc.find_substring_regex(column, pattern)[0].as_py())
 
 
 def _json(_one: Mapping[str, Any], text: str, _: str) -> str | None:
