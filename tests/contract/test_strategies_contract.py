@@ -10,13 +10,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from workbench.campaign.plugins.catalog import TAXONOMY
+from workbench.campaign.strategies.base import LAYER, PLAIN, Strategy, chain_name
 from workbench.campaign.strategies.base import Strategy as BaseStrategy
 from workbench.campaign.strategies.catalog import (
-    LAYER,
-    PLAIN,
-    Strategy,
     chain_kind,
-    chain_name,
     default_chains,
     parse_chain,
     strategies,

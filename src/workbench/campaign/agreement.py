@@ -12,7 +12,7 @@ import numpy.typing as npt
 from workbench.campaign.columns import Columns, as_numpy
 from workbench.campaign.executions import Execution
 from workbench.campaign.statistics import Floats, Ints, bootstrap
-from workbench.store.results import AgreementRow, Interval
+from workbench.store.results import AgreementRow, Interval, OpinionsRow
 
 __all__ = ["Agreement", "agreement"]
 
@@ -30,6 +30,7 @@ class Agreement(TypedDict):
     agreed_on: int
     alpha: float | None
     judge_agreement: list[AgreementRow]
+    opinions: list[OpinionsRow]
 
 
 def agreement(execution: Execution, columns: Columns) -> Agreement:
@@ -37,7 +38,7 @@ def agreement(execution: Execution, columns: Columns) -> Agreement:
 
     Args:
         execution: Whose attempts; scores are read some thousands at a time.
-        columns: ``goal`` of all its attempts.
+        columns: ``goal`` and ``is_control`` of all its attempts.
     """
     said = _verdicts(execution, rows=columns.rows)
     together = np.stack(list(said.values())) if said else np.zeros((0, columns.rows), np.int8)
@@ -53,6 +54,15 @@ def agreement(execution: Execution, columns: Columns) -> Agreement:
             _row(pair, said[pair[0]], said[pair[1]], goals=columns["goal"])
             for pair in combinations(sorted(said), 2)
             if np.any((said[pair[0]] != _NONE) & (said[pair[1]] != _NONE))
+        ],
+        opinions=[
+            OpinionsRow(
+                judge=judge,
+                attempts=int(np.sum(mine != _NONE)),
+                attacks=int(np.sum((mine == 1) & ~columns["is_control"])),
+                controls=int(np.sum((mine == 1) & columns["is_control"])),
+            )
+            for judge, mine in said.items()
         ],
     )
 

@@ -17,11 +17,13 @@ from workbench.campaign.comparisons import (
     flaky_rates,
 )
 from workbench.campaign.executions import Execution, load_execution
+from workbench.campaign.prefill import DECIDED, prefill_quality
 from workbench.campaign.rates import ALL, attacks, controls, rate_rows, rates_by
 from workbench.campaign.statistics import METHOD
 from workbench.campaign.verdicts import is_intact
 from workbench.store.database import Store
-from workbench.store.findings import add_findings
+from workbench.store.findings import add_findings, count_findings
+from workbench.store.findings import findings as stored_findings
 from workbench.store.records import Finding, TestCase
 from workbench.store.results import AnalysisResult, Interval, RateRow, TargetErrors
 
@@ -92,7 +94,10 @@ def analyze(store: Store, execution_id: str = "") -> AnalysisResult:
         latency_ms=_latencies(tried, targets=targets),
         judges=list(execution.judges),
         judge_accuracy=[dict(row) for row in execution.accuracy],
+        kinds=dict(execution.kinds),
         findings=len(findings),
+        states=count_findings(store.engine, execution.id),
+        prefill=_prefill(store, execution),
         examples=[_example(one) for one in _varied(findings)[:_EXAMPLES]],
         attempts=columns.rows,
         usd={name: float(dollars(columns.where(_of(columns, name)))) for name in targets},
@@ -187,6 +192,15 @@ def _error_reasons(columns: Columns) -> list[TargetErrors]:
     return rows
 
 
+def _prefill(store: Store, execution: Execution) -> dict[str, object]:
+    decided = [
+        one
+        for state in DECIDED
+        for one in stored_findings(store.engine, execution.id, status=state)
+    ]
+    return dict(prefill_quality(decided))
+
+
 def _varied(findings: Sequence[Finding]) -> list[Finding]:
     """Return the findings, worst of each (target, strategy) first, so that examples differ."""
     first = {(one.target, one.strategy): one for one in reversed(findings)}
@@ -194,5 +208,8 @@ def _varied(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def _example(finding: Finding) -> dict[str, str]:
-    told = ("target", "strategy", "category", "severity", "suggested_label", "sent", "received")
+    told = (
+        "target", "plugin", "strategy", "category", "severity", "suggested_label", "summary",
+        "sent", "received",
+    )  # fmt: skip
     return {name: str(getattr(finding, name))[:_SHOWN_CHARS] for name in told}

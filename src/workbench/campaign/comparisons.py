@@ -17,6 +17,7 @@ from workbench.campaign.statistics import (
     paired_difference,
     paired_test,
 )
+from workbench.campaign.strategies.base import PLAIN
 from workbench.store.results import ComparisonRow, FlakyCase, RateRow
 
 __all__ = ["compare_mutations", "compare_targets", "flaky_cases", "flaky_rates", "repeated_cases"]
@@ -62,8 +63,6 @@ def compare_mutations(columns: Columns) -> list[ComparisonRow]:
         columns: Answered attacks: ``target``, ``plugin``, ``goal``, ``trial``, ``strategy``,
             ``success``.
     """
-    from workbench.campaign.strategies.catalog import PLAIN  # all strategies, for a word
-
     keys = columns.combined(("target", "plugin", "goal"))
     trials = int(columns["trial"].max(initial=0)) + 1
     keys = keys * trials + columns["trial"]

@@ -10,10 +10,13 @@ from functools import cached_property
 
 from workbench.campaign.plugins.catalog import Plugin
 from workbench.campaign.plugins.goals import Goal
-from workbench.campaign.strategies.catalog import Strategy, chain_name
+from workbench.campaign.strategies.base import Strategy, chain_name
 from workbench.core.identity import seeded
 
 __all__ = ["Cell", "Dealer", "Slot", "deal", "disguised"]
+
+_MISSES = 20
+"""Forms of a goal in a row that gave nothing new, after which it has no more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +88,7 @@ class Dealer:
         used = self._used.setdefault(cell.key, Counter())
         forms = self._most if cell.has_variants else 1
         limit = self._most if cell.chain else sys.maxsize
+        missed: Counter[str] = Counter()
         while goal := pool.least_disguised(used, forms=forms, most=limit):
             variant = used[goal.text]
             used[goal.text] += 1
@@ -93,6 +97,9 @@ class Dealer:
                     return [made]
                 pool.disguise(goal)
                 return [*self._plain(cell, goal), made]
+            missed[goal.text] += 1
+            if missed[goal.text] == _MISSES:
+                used[goal.text] = forms
         return []
 
     def _pool(self, cell: Cell) -> _Pool:
@@ -219,7 +226,7 @@ def _deal_by_success(
     shapes = {}
     for cell in cells:
         successes, attempts = worked.get(cell.key, (0, 0))
-        shapes[cell.key] = (cell, 1 + successes, 1 + attempts - successes)
+        shapes[cell.key] = (cell, 1 + max(0, successes), 1 + max(0, attempts - successes))
     waiting: dict[tuple[str, str], tuple[Cell, int, int]] = {}
     while shapes and len(table.slots) < most:
         rates = {key: draw.betavariate(won, lost) for key, (_, won, lost) in shapes.items()}

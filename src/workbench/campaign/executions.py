@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from workbench.campaign.strategies.catalog import chain_name
+from workbench.campaign.strategies.base import chain_name
 from workbench.campaign.targets.base import Kind
 from workbench.core.errors import StoreError
 from workbench.store.artifacts import write_json_atomic
@@ -30,6 +30,8 @@ __all__ = ["Execution", "compact", "finished", "load_execution"]
 _ATTEMPTS_FILE = "attempts.parquet"
 _MANIFEST_FILE = "manifest.json"
 _ROWS_PER_GROUP = 10_000
+_ROWS_AT_ONCE = 500
+"""Held as Python objects at a time while rows become an artifact."""
 _ATTEMPT = (
     "execution", "case_id", "target", "trial", "sent", "received", "decision", "scores", "reasons",
     "success", "latency_ms", "usd", "error",
@@ -129,6 +131,7 @@ def compact(
     outcomes: dict[tuple[str, str, str], list[int]] = {}
     with store.artifacts.create("execution", execution, metadata, mend=bool(before)) as folder:
         with pq.ParquetWriter(folder / _ATTEMPTS_FILE, _PARQUET, compression="zstd") as writer:
+            waiting: list[pa.Table] = []
             for page in _pages(store, execution, before=before):
                 for row in page:
                     row.update(zip(_FACTS, facts[row["case_id"]], strict=True))
@@ -136,7 +139,12 @@ def compact(
                     counts["errors"] += bool(row["error"])
                     usd += Decimal(row["usd"])
                     _count_outcome(outcomes, row)
-                writer.write_table(_as_table(page))
+                waiting.append(_as_table(page))
+                if len(waiting) * _ROWS_AT_ONCE >= _ROWS_PER_GROUP:
+                    writer.write_table(pa.concat_tables(waiting))
+                    waiting.clear()
+            if waiting:
+                writer.write_table(pa.concat_tables(waiting))
         write_json_atomic(folder / _MANIFEST_FILE, {**manifest, **counts, "usd": str(usd)})
     add_outcomes(
         store.engine,
@@ -214,7 +222,7 @@ def _count_outcome(outcomes: dict[tuple[str, str, str], list[int]], row: Mapping
 def _pages(store: Store, execution: str, *, before: Path | None) -> Iterator[list[dict[str, Any]]]:
     """Give the rows of an execution, then what an earlier artifact has beside them."""
     written: set[tuple[str, str, int]] = set()
-    for page in attempt_pages(store.engine, execution, rows=_ROWS_PER_GROUP):
+    for page in attempt_pages(store.engine, execution, rows=_ROWS_AT_ONCE):
         if before:
             written.update((row["target"], row["case_id"], row["trial"]) for row in page)
         for row in page:
@@ -222,7 +230,7 @@ def _pages(store: Store, execution: str, *, before: Path | None) -> Iterator[lis
         yield page
     if before:
         with pq.ParquetFile(before) as file:
-            for batch in file.iter_batches(_ROWS_PER_GROUP, columns=list(_ATTEMPT)):
+            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(_ATTEMPT)):
                 rows = [
                     row | {"scores": _entries(row["scores"]), "reasons": _entries(row["reasons"])}
                     for row in batch.to_pylist(maps_as_pydicts="lossy")

@@ -13,7 +13,8 @@ from workbench.campaign.dealing import Cell, Dealer, Slot, deal, disguised
 from workbench.campaign.interop.promptfoo import promptfoo_id, promptfoo_tests
 from workbench.campaign.plugins.catalog import PLUGINS
 from workbench.campaign.plugins.goals import GoalSource, goal_source
-from workbench.campaign.strategies.catalog import PLAIN, chain_name, default_chains, parse_chain
+from workbench.campaign.strategies.base import PLAIN, chain_name
+from workbench.campaign.strategies.catalog import default_chains, parse_chain
 from workbench.core.errors import ConfigError, DataError
 from workbench.core.identity import canonical_json, content_id
 from workbench.store.campaigns import outcomes

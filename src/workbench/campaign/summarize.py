@@ -129,7 +129,8 @@ def requests_for(findings: Sequence[Finding], *, known: Mapping[str, Evidence]) 
 
 def technique(strategy: str) -> str:
     """Return what a chain of strategies does, as their descriptions say, else its name."""
-    from workbench.campaign.strategies.catalog import LAYER, PLAIN, strategies
+    from workbench.campaign.strategies.base import LAYER, PLAIN
+    from workbench.campaign.strategies.catalog import strategies
     from workbench.core.errors import ConfigError
 
     if strategy == PLAIN:

@@ -12,7 +12,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from workbench.campaign.interop.promptfoo import promptfoo_id, promptfoo_tests
 from workbench.core.errors import ConfigError, DataError, StoreError
 from workbench.core.identity import text_id
 from workbench.store import test_sets as rows
@@ -97,6 +96,8 @@ def save(store: Store, test_set: TestSet, *, cost_usd: str = "0", parent: str = 
         DataError: If there are no cases, or one occurs twice.
         StoreError: If the disk is full or read-only.
     """
+    from workbench.campaign.interop.promptfoo import promptfoo_id, promptfoo_tests
+
     lines = [case.line for case in test_set]
     if not lines:
         raise DataError("the test set has no cases; choose more plugins or strategies")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from workbench.campaign import prefill
 from workbench.campaign.clusters import representatives
-from workbench.campaign.strategies.catalog import chain_kind, chain_name, strategies
+from workbench.campaign.strategies.base import chain_name
+from workbench.campaign.strategies.catalog import chain_kind, strategies
 from workbench.campaign.summarize import Evidence, evidence, summarize
 from workbench.campaign.tallies import Key, Tally, tally
 from workbench.core.errors import ConfigError, DataError

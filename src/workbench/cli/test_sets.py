@@ -213,7 +213,7 @@ def profile(file: Path | None) -> None:
 
 
 def _keeps(wanted: dict[str, tuple[str, ...]]) -> Callable[[TestCase], bool]:
-    from workbench.campaign.strategies.catalog import chain_name
+    from workbench.campaign.strategies.base import chain_name
 
     def keep(case: TestCase) -> bool:
         told = {

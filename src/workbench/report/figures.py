@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from workbench.report.tables import Rows, cell, dollars, estimate, percent, words
+from workbench.report.tables import Rows, cell, dollars, estimate, percent, points, words
 from workbench.store.results import Interval
 
 __all__ = [
@@ -87,21 +87,36 @@ def key_of(name: str, position: int) -> tuple[str, str]:
     return f"{name} {_METHODS.get(name, _UNKNOWN)[2]}", color_of(name, position)
 
 
-def dots(rows: Sequence[str], series: Mapping[str, Mapping[str, Interval]]) -> Spec:
-    """Return a dot plot of the rates, target → row → rate, with their intervals."""
+def dots(
+    rows: Sequence[str],
+    series: Mapping[str, Mapping[str, Interval]],
+    *,
+    is_signed: bool = False,
+) -> Spec:
+    """Return a dot plot of the rates, target → row → rate, with their intervals.
+
+    Args:
+        rows: From top to bottom.
+        series: A dot of each in every row that it knows.
+        is_signed: Whether they are differences of rates, around zero.
+    """
     traces = []
+    show = points if is_signed else percent
     step = 0.54 / max(len(series), 1)
-    for position, (name, points) in enumerate(series.items()):
-        known = [(at, points[row]) for at, row in enumerate(rows) if row in points]
+    for position, (name, rates_of) in enumerate(series.items()):
+        known = [(at, rates_of[row]) for at, row in enumerate(rows) if row in rates_of]
         offset = (position - (len(series) - 1) / 2) * step
         rates = [rate for _, rate in known]
         color = color_of(name, position)
         trace = _marks([rate["value"] for rate in rates], [at + offset for at, _ in known], color)
         trace["hovertext"] = [
-            f"{plain(name)}, {plain(rows[at])}: {estimate(rate, percent)}" for at, rate in known
+            f"{plain(name)}, {plain(rows[at])}: {estimate(rate, show)}" for at, rate in known
         ]
         traces.append(trace | {"error_x": _whiskers(rates, color)})
-    x = {"range": [-0.02, 1.02], "tickformat": ".0%"}
+    x: Spec = {"range": [-0.02, 1.02], "tickformat": ".0%"}
+    if is_signed:
+        x = {"range": [-1.02, 1.02], "tickformat": "+.0%", "zeroline": True}
+        x |= {"zerolinecolor": COLORS["muted"]}
     return _rows(traces, [(row, "") for row in rows], each=max(34, 13 * len(series)), x=x)
 
 

@@ -10,8 +10,8 @@ from workbench.core.money import show_usd, usd
 
 __all__ = [
     "Cell", "Column", "Estimate", "Heads", "Number", "Rows", "Table", "cell", "counted", "counts",
-    "dollars", "duration", "energy", "estimate", "number", "percent", "records", "short", "size",
-    "table", "words",
+    "dollars", "duration", "energy", "estimate", "number", "percent", "points", "probability",
+    "records", "short", "size", "table", "words",
 ]  # fmt: skip
 
 _MAX_ROWS = 300
@@ -146,6 +146,16 @@ def counted(count: int, noun: str) -> str:
 def percent(value: float) -> Number:
     """Return a fraction as a percentage with one decimal."""
     return Number(f"{round(100 * value, 1) + 0.0:.1f}\u00a0%".replace("-", "−"))
+
+
+def points(difference: float) -> Number:
+    """Return a difference of fractions in percentage points, with its sign."""
+    return Number(f"{round(100 * difference, 1) + 0.0:+.1f}".replace("-", "−").replace("+0.0", "0.0"))
+
+
+def probability(p: float) -> Number:
+    """Return a p-value; below a thousandth its size says nothing more."""
+    return Number("< 0.001" if p < 0.001 else f"{p:.3f}")  # noqa: PLR2004
 
 
 def dollars(value: Any) -> Number:

@@ -10,8 +10,8 @@ from typing import Literal, NotRequired, TypedDict
 __all__ = [
     "AblationResult", "AblationRow", "AgreementRow", "AnalysisResult", "CallsResult", "CallsRow",
     "ComparisonRow", "CostResult", "CurvePoint", "EstimateRow", "ExecutionResult", "FlakyCase",
-    "FrontierRow", "Interval", "JudgeReport", "LawPoint", "LawsResult", "PairsResult", "RateRow",
-    "SourceRow", "SpendRow", "TargetErrors", "TestSetResult", "TrainingResult",
+    "FrontierRow", "Interval", "JudgeReport", "LawPoint", "LawsResult", "OpinionsRow",
+    "PairsResult", "RateRow", "SourceRow", "SpendRow", "TargetErrors", "TestSetResult", "TrainingResult",
 ]  # fmt: skip
 
 
@@ -267,6 +267,18 @@ class AgreementRow(TypedDict):
     """Cohen's: agreement beyond chance; 0 where both say nothing but the same one thing."""
 
 
+class OpinionsRow(TypedDict):
+    """What a judge had to say of an execution."""
+
+    judge: str
+    attempts: int
+    """On which it has an opinion."""
+    attacks: int
+    """Of which it says that they succeeded."""
+    controls: int
+    """Of which it says that they were spoilt."""
+
+
 class FlakyCase(TypedDict):
     """A case that the same target answered differently."""
 
@@ -335,8 +347,12 @@ class AnalysisResult(TypedDict):
     """Krippendorff's, of all judges: agreement beyond chance; None where it is undefined."""
     judge_agreement: NotRequired[list[AgreementRow]]
     """Each two judges."""
+    opinions: NotRequired[list[OpinionsRow]]
+    """Each judge."""
     judge_accuracy: NotRequired[list[dict[str, object]]]
     """Of judges of answers, on labelled cases."""
+    kinds: NotRequired[dict[str, str]]
+    """Target → ``guard``, which lets texts through, or ``model``, which answers."""
     usd: NotRequired[dict[str, float]]
     """Target → dollars that its attempts cost."""
     errors: NotRequired[dict[str, int]]
@@ -353,6 +369,10 @@ class AnalysisResult(TypedDict):
     """Each strategy against the plain form of the same requests on the same target."""
     failing_cases: NotRequired[int]
     """Attacks that succeeded, and controls that were spoilt, at least once on any target."""
+    states: NotRequired[dict[str, int]]
+    """State → findings in it when this was made."""
+    prefill: NotRequired[dict[str, object]]
+    """How well suggested states foretold what people decided: precision, recall, n, intervals."""
 
 
 class SpendRow(TypedDict):

@@ -216,7 +216,7 @@ def test_agreement_is_that_of_the_judges_room(many) -> None:
     rows, path = many
     thresholds = {"a": 0.5, "b": 0.3, "unheard": 0.5}
     votes = votes_of([row["scores"] for row in rows], thresholds=thresholds)
-    found = agreement(Executed(path, ("x", "y"), thresholds), read_columns(path, ["goal"]))
+    found = agreement(Executed(path, ("x", "y"), thresholds), read_columns(path, ["goal", "is_control"]))
     expected = cohen_kappa(votes["a"], votes["b"])
     (row,) = found["judge_agreement"]
     assert found["agreed_on"] == row["attempts"] == sum("b" in one["scores"] for one in rows)
@@ -226,12 +226,17 @@ def test_agreement_is_that_of_the_judges_room(many) -> None:
     assert row["kappa"]["low"] < row["kappa"]["value"] < row["kappa"]["high"]
     alpha = krippendorff_alpha(list(votes.values())).beyond_chance
     assert found["alpha"] == pytest.approx(alpha)
+    for said in found["opinions"]:
+        flags = votes[said["judge"]]
+        assert said["attempts"] == sum(flag is not None for flag in flags)
+        assert said["attacks"] + said["controls"] == sum(map(bool, flags))
+    assert [said["judge"] for said in found["opinions"]] == sorted(thresholds)
 
 
 def test_judges_that_say_one_thing_only_agree_by_chance(tmp_path: Path) -> None:
     rows = [attempt(f"goal {n}", scores={"a": 0.5, "b": 1.0}) for n in range(4)]
     path = write_attempts(tmp_path / "attempts.parquet", rows)
-    found = agreement(Executed(path, ("t",), {"a": 0.5, "b": 0.5}), read_columns(path, ["goal"]))
+    found = agreement(Executed(path, ("t",), {"a": 0.5, "b": 0.5}), read_columns(path, ["goal", "is_control"]))
     assert (found["agreement"], found["alpha"]) == (1.0, None)
     assert found["judge_agreement"][0]["kappa"] == {"value": 0.0, "low": 0.0, "high": 0.0}
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from workbench.core.errors import ConfigError
 
-__all__ = ["Kind", "Strategy"]
+__all__ = ["LAYER", "PLAIN", "Kind", "Strategy", "chain_name"]
+
+PLAIN: Final = "plain"
+"""Name of the empty chain: the goal as it is."""
+LAYER: Final = "+"
+"""Between the strategies of a chain; the first is applied first."""
 
 Kind: TypeAlias = Literal["encoding", "wrapper", "framing", "augmentation", "model"]
 """The letters change; a story that training never saw goes around the request; it is put in another
@@ -36,3 +41,8 @@ class Strategy:
             raise ConfigError(
                 f"strategy {self.name!r} is of kind {self.kind!r} without a disguise; give it one"
             )
+
+
+def chain_name(names: Sequence[str]) -> str:
+    """Return what ``catalog.parse_chain`` reads: ``a+b``, or ``plain`` for none."""
+    return LAYER.join(names) or PLAIN

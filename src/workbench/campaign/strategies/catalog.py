@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache, partial
-from typing import Final, Literal
+from typing import Literal
 
-from workbench.campaign.strategies.base import Kind, Strategy
+from workbench.campaign.strategies.base import LAYER, PLAIN, Kind, Strategy
 from workbench.campaign.strategies.best_of_n import best_of_n
 from workbench.campaign.strategies.framings import framings
 from workbench.campaign.strategies.model_driven import model_strategies
@@ -16,14 +16,8 @@ from workbench.data.transforms import TRANSFORMS
 from workbench.data.wrappers import family_split, load_wrappers, wrap
 
 __all__ = [
-    "LAYER", "PLAIN", "Strategy", "chain_kind", "chain_name", "default_chains", "parse_chain",
-    "strategies",
+    "chain_kind", "default_chains", "parse_chain", "strategies"
 ]  # fmt: skip
-
-PLAIN: Final = "plain"
-"""Name of the empty chain: the goal as it is."""
-LAYER: Final = "+"
-"""Between the strategies of a chain; the first is applied first."""
 
 _LAYERED = ("leetspeak+base64", "past_tense+refusal_suppression", "homoglyph+role_play")
 
@@ -87,11 +81,6 @@ def parse_chain(text: str) -> tuple[Strategy, ...]:
     if PLAIN in names or "" in names:
         raise ConfigError(f"chain {text!r} has an empty or plain layer; write names like a+b")
     return tuple(strategies().get(name) for name in names)
-
-
-def chain_name(names: Sequence[str]) -> str:
-    """Return what :func:`parse_chain` reads: ``a+b``, or ``plain`` for none."""
-    return LAYER.join(names) or PLAIN
 
 
 def chain_kind(names: Sequence[str]) -> Kind | Literal["plain", "layered"]:
