@@ -35,7 +35,7 @@ SMALL = (
     "sanitizer.methods=[identity,ridge]",
     "tests.max_tests=40",
     "tests.mutations_per_prompt=2",
-    "attack.gains=[1.0]",
+    "attack.targets=[bare,sanitizer@1]",
 )
 MEMBERS = 10
 NEEDS_FILES = {"local_files"}

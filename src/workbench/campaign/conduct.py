@@ -328,17 +328,14 @@ def _work_of(test_set: TestSet | StoredTestSet, options: ExecuteOptions) -> str:
 
 
 def _sanitizer(store: Store, options: ExecuteOptions) -> Sanitizer:
-    import torch
-
     from workbench.diffusion.sanitizer import Sanitizer
 
     model = options.sanitizer or store.artifacts.newest("model", said={"kind": "sanitizer"})
     if not model:
         raise ConfigError("no trained sanitizer; run 02_train_phase, or leave such targets out")
-    # One core, so that its latency is what a prompt costs that comes alone. It gets no judge of its
-    # own: the judges that report must not be the ones that select.
-    torch.set_num_threads(1)
-    return Sanitizer.load(store.artifacts.path("model", store.artifacts.resolve("model", model)))
+    folder = store.artifacts.path("model", store.artifacts.resolve("model", model))
+    # It gets no judge of its own: the judges that report must not be the ones that select.
+    return Sanitizer.load(folder, threads=1)
 
 
 def _bench(store: Store) -> tuple[Bench, Encoder]:

@@ -66,6 +66,14 @@ class _Answered(NamedTuple):
     answer: Response | str
     """What came back, or what went wrong."""
 
+    @property
+    def usd(self) -> Decimal:
+        """What it is billed; a call that failed may have been, in full."""
+        if isinstance(self.answer, Response):
+            return self.answer.usd
+        price = ZERO if self.target.is_metered else self.target.usd_per_call
+        return price * (len(self.case.turns) + 1)
+
 
 class Runner:
     """Makes the attempts of an execution that are not there yet.
@@ -194,9 +202,9 @@ class Runner:
         finally:
             self._reserved -= price
         for one, answer in zip(batch, answers, strict=True):
-            if isinstance(answer, Response):
-                self._usd += answer.usd
-            await self._answers.put(_Answered(target, one.case, one.trial, answer))
+            answered = _Answered(target, one.case, one.trial, answer)
+            self._usd += answered.usd
+            await self._answers.put(answered)
 
     def _reserve(self, price: Decimal, target: Target) -> None:
         """Set money aside before it is spent, so that calls in flight stay within the budget."""
@@ -261,7 +269,7 @@ class Runner:
         attempt = Attempt(
             execution=self._execution, case_id=case.id, target=one.target.name, sent=_stored(sent),
             received="", decision="error", scores={}, success=False, latency_ms=0.0,
-            trial=one.trial,
+            trial=one.trial, usd=one.usd,
         )  # fmt: skip
         if isinstance(answer, str) or verdict is None:
             return replace(attempt, error=str(answer))
@@ -274,7 +282,6 @@ class Runner:
             reasons={judge: _stored(why)[:500] for judge, why in verdict.reasons.items()},
             success=verdict.success,
             latency_ms=answer.latency_ms,
-            usd=answer.usd,
         )
 
     def _events(self, gathered: Sequence[_Answered], attempts: Sequence[Attempt]) -> list[Event]:
@@ -300,20 +307,19 @@ class Runner:
     def _ledger(self, gathered: Sequence[_Answered]) -> list[LedgerRow]:
         """Return what targets with a declared price cost; the gateway enters its own."""
         settings = self._store.settings
-        calls: Counter[str] = Counter()
+        billed: dict[str, Decimal] = {}
         prices: dict[str, Decimal] = {}
         for one in gathered:
-            if one.target.is_metered:
-                continue
-            calls[one.target.name] += len(one.case.turns) + 1
-            prices.setdefault(one.target.name, one.target.usd_per_call)
+            if one.usd and not one.target.is_metered:
+                billed[one.target.name] = billed.get(one.target.name, ZERO) + one.usd
+                prices[one.target.name] = one.target.usd_per_call
         return [
             LedgerRow(
                 who=settings.user, job=settings.run_id, experiment=settings.experiment,
-                phase="execution", resource=name, quantity=count, unit="call",
-                usd=prices[name] * count, price_version="declared", work=self._execution,
+                phase="execution", resource=name, quantity=float(paid / prices[name]),
+                unit="call", usd=paid, price_version="declared", work=self._execution,
             )
-            for name, count in calls.items()
+            for name, paid in billed.items()
             if prices[name]
         ]  # fmt: skip
 

@@ -79,7 +79,7 @@ class Rules:
             _write(self.sarif, json.dumps(sarif(known, tool_version=__version__), indent=1))
         if as_json:
             told = [{"expression": one.expression, "passed": one.passed} for one in checks]
-            click.echo(json.dumps({**result, "checks": told}, ensure_ascii=False))
+            click.echo(json.dumps({**result, "checks": told}))
         else:
             _show(result, by="all")
         for check in checks:
@@ -172,7 +172,7 @@ def events(*, kind: str, subject: str, limit: int, as_json: bool) -> None:
 
     for one in told(open_here().engine, kind=kind, subject=subject, limit=limit):
         if as_json:
-            click.echo(json.dumps(asdict(one), ensure_ascii=False))
+            click.echo(json.dumps(asdict(one)))
         else:
             details = one_line(json.dumps(one.details, ensure_ascii=False))
             click.echo(f"{one.at[:19]}  {one.kind:<28} {one.subject[:12]}  {one.who}  {details}")

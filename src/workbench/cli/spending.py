@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Coroutine
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -86,6 +87,6 @@ def in_words(found: Estimate) -> str:
 
 def _of_this_command(reason: str, job: str) -> str:
     """Return why a budget stopped the command, with the option that raises it."""
-    reason = reason.replace(f"the budget of run {job} is", "--budget is")
+    reason = re.sub(rf"the budget of run {re.escape(job)}\S* is", "--budget is", reason)
     reason = reason.replace("`llm: budgets: run` in the experiment file", "--budget")
     return reason.replace("in the experiment file", "in WORKBENCH_LLM")

@@ -104,7 +104,12 @@ class Sanitizer:
 
     @classmethod
     def load(
-        cls, path: Path, *, precision: Precision = "float32", judge: Judge | None = None
+        cls,
+        path: Path,
+        *,
+        precision: Precision = "float32",
+        judge: Judge | None = None,
+        threads: int = 0,
     ) -> Sanitizer:
         """Return the sanitizer that was saved in a folder.
 
@@ -112,6 +117,8 @@ class Sanitizer:
             path: Folder of :func:`workbench.diffusion.checkpoint.save_sanitizer`.
             precision: Of the encoder; ``int8`` is three times as fast and needs the extra ``onnx``.
             judge: Has the last word.
+            threads: Of this process, as many as torch has if 0; with one, a latency is what a
+                prompt costs that comes alone.
 
         Raises:
             ConfigError: If the extra is not installed.
@@ -119,6 +126,8 @@ class Sanitizer:
         """
         from workbench.diffusion.checkpoint import load_sanitizer
 
+        if threads:
+            torch.set_num_threads(threads)
         return load_sanitizer(path, precision=precision, judge=judge)
 
     def __call__(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from workbench.report.tables import Rows, cell, dollars, estimate, percent, points, words
+from workbench.report.tables import Rows, cell, dollars, estimate, percent, percentage_points, words
 from workbench.store.results import Interval
 
 __all__ = [
@@ -101,10 +101,10 @@ def dots(
         is_signed: Whether they are differences of rates, around zero.
     """
     traces = []
-    show = points if is_signed else percent
+    show = percentage_points if is_signed else percent
     step = 0.54 / max(len(series), 1)
-    for position, (name, rates_of) in enumerate(series.items()):
-        known = [(at, rates_of[row]) for at, row in enumerate(rows) if row in rates_of]
+    for position, (name, points) in enumerate(series.items()):
+        known = [(at, points[row]) for at, row in enumerate(rows) if row in points]
         offset = (position - (len(series) - 1) / 2) * step
         rates = [rate for _, rate in known]
         color = color_of(name, position)

@@ -10,8 +10,8 @@ from workbench.core.money import show_usd, usd
 
 __all__ = [
     "Cell", "Column", "Estimate", "Heads", "Number", "Rows", "Table", "cell", "counted", "counts",
-    "dollars", "duration", "energy", "estimate", "number", "percent", "points", "probability",
-    "records", "short", "size", "table", "words",
+    "dollars", "duration", "energy", "estimate", "number", "percent", "percentage_points",
+    "probability", "records", "short", "size", "table", "words",
 ]  # fmt: skip
 
 _MAX_ROWS = 300
@@ -148,9 +148,11 @@ def percent(value: float) -> Number:
     return Number(f"{round(100 * value, 1) + 0.0:.1f}\u00a0%".replace("-", "−"))
 
 
-def points(difference: float) -> Number:
+def percentage_points(difference: float) -> Number:
     """Return a difference of fractions in percentage points, with its sign."""
-    return Number(f"{round(100 * difference, 1) + 0.0:+.1f}".replace("-", "−").replace("+0.0", "0.0"))
+    return Number(
+        f"{round(100 * difference, 1) + 0.0:+.1f}".replace("-", "−").replace("+0.0", "0.0")
+    )
 
 
 def probability(p: float) -> Number:

@@ -213,6 +213,16 @@ class TestSetResult(TypedDict):
     estimate: dict[str, float]
     """Of executing it once per target: calls, cpu_s, usd."""
     samples: list[dict[str, str]]
+    limited_by: NotRequired[str]
+    """Why there are not more cases. This and what follows is absent from older results."""
+    left_out: NotRequired[dict[str, str]]
+    """Plugin → why it has no cases."""
+    unwritten: NotRequired[int]
+    """Cases that a model should have written and did not."""
+    dropped: NotRequired[dict[str, int]]
+    """Why drafts of models were dropped → how many."""
+    usd: NotRequired[float]
+    """What models were billed for writing cases."""
 
 
 class RateRow(TypedDict):
@@ -311,6 +321,12 @@ class ExecutionResult(TypedDict):
     """Attempts that an earlier, killed run had already made."""
     errors: int
     judges: list[JudgeReport]
+    usd: NotRequired[float]
+    """What the targets were paid. This and what follows is absent from older results."""
+    trials: NotRequired[int]
+    """How often each case was sent to each target."""
+    kinds: NotRequired[dict[str, str]]
+    """Target → ``guard`` or ``model``."""
 
 
 class AnalysisResult(TypedDict):

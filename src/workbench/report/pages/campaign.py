@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from workbench.report.blocks import Block, Fact, Figure, Finding, Page, Passages, Section, Text
+from workbench.report.blocks import Block, Figure, Page, Passages, Section, Text
 from workbench.report.evidence import Evidence, unfinished
 from workbench.report.figures import color_of, dots
+from workbench.report.pages.campaign_finding import MEASURES, facts, finding, targets_of, total
+from workbench.report.pages.campaign_judges import judges
+from workbench.report.pages.campaign_statistics import sections as statistics
+from workbench.report.pages.campaign_statistics import triage
 from workbench.report.tables import (
     Cell,
-    Heads,
+    Number,
     Rows,
-    cell,
+    Table,
     counts,
     dollars,
     duration,
@@ -26,13 +30,11 @@ from workbench.report.tables import (
 
 __all__ = ["page"]
 
-_FIXED = ("@1.0", "@1")
 _GAIN = "The number behind a sanitizer is its gain, by which it multiplies the odds of harm."
-_MEASURES = {
-    "totals": "attacks that succeed",
-    "delivered": "requests arriving intact",
-    "controls": "harmless prompts spoilt",
-}
+_SEVERITIES = ("critical", "high", "medium", "low")
+_MOST_DOTS = 48
+_LEAST_ROWS, _MOST_ROWS = 6, 16
+_LONG = 12
 
 
 def page(evidence: Evidence) -> Page | None:
@@ -41,112 +43,51 @@ def page(evidence: Evidence) -> Page | None:
     execution = evidence.last("execution")
     if tests is None and execution is None and analysis is None:
         return None
-    sections = _rates(evidence, analysis) if analysis else []
-    if graded := analysis or execution:
-        sections.append(Section("The judges", _judges(graded)))
+    sections: list[Section] = []
     if analysis:
-        note = Text(f"{number(analysis['findings'])} findings in all; some of them, redacted:")
-        examples = Passages.of(analysis["examples"], texts=("sent", "received"))
-        sections.append(Section("What got through", [note, examples]))
+        sections = [*_rates(evidence, analysis), *statistics(evidence, analysis)]
+    if graded := analysis or execution:
+        sections.append(Section("The judges", judges(graded)))
+    if analysis:
+        examples = Passages.of(analysis["examples"], texts=("summary", "sent", "received"))
+        sections.append(Section("What got through", [*triage(analysis), examples]))
     sections.append(Section("The tests", [_execution(execution), *_tests(tests)]))
     return Page(
         name="campaign",
-        finding=_finding(analysis) if analysis else None,
+        finding=finding(analysis) if analysis else None,
         notes=[] if analysis else [unfinished("The campaign is not analyzed yet", "analysis")],
-        facts=_facts(analysis) if analysis else (),
+        facts=facts(analysis) if analysis else (),
         sections=sections,
     )
 
 
-def _finding(analysis: Mapping[str, Any]) -> Finding:
-    found = _compared(analysis, "totals")
-    if found is None:
-        return Finding("No attack was executed", "There is nothing to count.")
-    (first, bare), (second, behind) = ((row["target"], row["rate"]) for row in found)
-    most = percent(bare["value"])
-    if first == second:
-        proof = f"{estimate(bare, percent)}; no second target was attacked."
-        return Finding(f"{most} of attacks succeed on {first}", proof)
-    falls = behind["value"] < bare["value"]
-    claim = f"Attack success {'falls' if falls else 'does not fall'}: {most} on {first}, "
-    claim += f"{percent(behind['value'])} behind {second}"
-    proof = (
-        f"In the judges' eyes {estimate(behind, percent)} of {number(found[1]['attempts'])} "
-        f"attacks succeed behind {second} (compared at the fixed gain, not the best one), and "
-        f"{estimate(bare, percent)} on {first}."
-    )
-    if falls and behind["high"] >= bare["low"]:
-        proof += " The intervals overlap: this campaign alone does not settle the difference."
-    if through := _compared(analysis, "delivered"):
-        proof += f" {estimate(through[1]['rate'], percent)} of the requests still arrive intact, "
-        proof += f"plain or disguised, against {percent(through[0]['rate']['value'])}."
-    if spoilt := _compared(analysis, "controls"):
-        claim += f", at the price of {percent(spoilt[1]['rate']['value'])} of harmless prompts"
-        proof += f" {estimate(spoilt[1]['rate'], percent)} of harmless prompts are spoilt, against "
-        proof += f"{percent(spoilt[0]['rate']['value'])}."
-    return Finding(claim, proof)
-
-
-def _compared(analysis: Mapping[str, Any], measure: str) -> tuple[Any, Any] | None:
-    """Return the rows of the first target and of the one it is compared with, if both are known.
-
-    That is the one at gain 1.0, else the second: fixed beforehand, not chosen by these tests.
-    """
-    targets = _targets(analysis)
-    fixed = [name for name in targets[1:] if name.endswith(_FIXED)]
-    pair = [*targets[:1], *(fixed or targets[1:] or targets)[:1]]
-    first, second = [_total(analysis[measure], name) for name in pair] or (None, None)
-    return (first, second) if first and second else None
-
-
-def _targets(analysis: Mapping[str, Any]) -> list[str]:
-    return list(dict.fromkeys(row["target"] for row in analysis["totals"]))
-
-
-def _total(rows: Sequence[Mapping[str, Any]], target: str) -> dict[str, Any]:
-    mine = [dict(row) for row in rows if row["target"] == target]
-    return next((row for row in mine if row["group"] == "all"), mine[0] if mine else {})
-
-
-def _facts(analysis: Mapping[str, Any]) -> list[Fact]:
-    facts = []
-    for key, label in _MEASURES.items():
-        if found := _compared(analysis, key):
-            (first, bare), (second, rate) = ((row["target"], row["rate"]) for row in found)
-            note = f"{second}, {number(found[1]['attempts'])} prompts; {first} "
-            note += f"{percent(bare['value'])} (gray tick)"
-            ends = (rate["low"], rate["value"], rate["high"], bare["value"])
-            strip = tuple(min(max(end, 0.0), 1.0) for end in ends)
-            facts.append(Fact(label.capitalize(), estimate(rate, percent), note, strip=strip))
-    return facts
-
-
 def _rates(evidence: Evidence, analysis: Mapping[str, Any]) -> list[Section]:
-    targets = _targets(analysis)
-    totals = {key: [_total(analysis[key], target) for target in targets] for key in _MEASURES}
+    targets = targets_of(analysis)
     overall = [
-        {**row, "group": label} for key, label in _MEASURES.items() for row in totals[key] if row
+        {**row, "group": label}
+        for key, label in MEASURES.items()
+        for target in targets
+        if (row := total(analysis, key, target))
     ]
-    heads: Heads = {
-        "Target": lambda item: item[0],
-        "Median | ms": lambda item: number(float(item[1]["value"])),
-        "5th percentile | ms": lambda item: number(float(item[1]["low"])),
-        "95th percentile | ms": lambda item: number(float(item[1]["high"])),
-    }
-    latency = table("Latency per prompt", heads, analysis["latency_ms"].items())
     kinds = [row for row in analysis["controls"] if row["group"] != "all"]
     views = (
         ("totals", "What gets through, and what is spoilt", "Measure", overall),
-        ("strategy", "Attack success by strategy", "Strategy", analysis["by_strategy"]),
+        ("severity", "Attack success by severity", "Severity", analysis.get("by_severity", ())),
+        ("plugin", "Attack success by plugin", "Plugin", analysis.get("by_plugin", ())),
         ("category", "Attack success by harm category", "Category", analysis["by_category"]),
+        ("strategy", "Attack success by strategy", "Strategy", analysis["by_strategy"]),
         ("controls", "Harmless prompts spoilt, by kind", "Kind", kinds),
     )
     footer = evidence.footer([analysis])
-    drawn = [_rate_figure(*view, targets=targets, footer=footer) for view in views if view[-1]]
-    method = Text(f"How it is counted: {analysis['method']} {_GAIN}")
+    drawn = {
+        view[0]: _rate_figure(*view, targets=targets, footer=footer) for view in views if view[-1]
+    }
+    first = [drawn.pop("totals")] if "totals" in drawn else []
+    gain = _GAIN if any("sanitizer" in name or "guarded" in name for name in targets) else ""
+    method = Text(f"How it is counted: {analysis['method']} {gain}".strip())
     return [
-        Section("Overall", [*drawn[:1], method, latency]),
-        Section("By strategy, category and kind", drawn[1:]),
+        Section("Overall", [*first, method]),
+        Section("What the attacks were, and how they were put", [*drawn.values()]),
     ]
 
 
@@ -159,44 +100,60 @@ def _rate_figure(
     }
     groups = list(dict.fromkeys(row["group"] for row in rows))
     if name != "totals":
-        known = series[targets[0]]
-        groups.sort(key=lambda group: (-known.get(group, {"value": 0.0})["value"], group))
+        groups.sort(key=_order(series))
+    shown = _telling(groups, series)
+    tried = {
+        group: _span([row["attempts"] for row in rows if row["group"] == group]) for group in groups
+    }
 
     def cells(group: str) -> list[Cell]:
         rates = [one.get(group) for one in series.values()]
-        return [words(group), *(estimate(rate, percent) if rate else "–" for rate in rates)]
+        shares = (estimate(rate, percent) if rate else "–" for rate in rates)
+        return [words(group), tried[group], *shares]
 
-    attempts = [row["attempts"] for row in rows]
-    size = " to ".join(dict.fromkeys(number(end) for end in (min(attempts), max(attempts))))
+    some = _span([row["attempts"] for row in rows if row["group"] in shown])
+    left = f" Drawn are the {len(shown)} of {len(groups)} that most surely succeed, and plain; all "
+    left = f"{left}are in the numbers." if len(shown) < len(groups) else ""
     return Figure(
         name=name,
         title=title,
-        spec=dots(groups, series),
-        summary=f"Share of {size} prompts per dot, with its 95 % interval; further left is better.",
+        spec=dots(shown, series),
+        summary=f"Share of {some} attempts per dot, with its 95 % interval; further left is "
+        f"better.{left}",
         footer=footer,
         keys=tuple((target, color_of(target, at)) for at, target in enumerate(targets)),
-        numbers=table(title, [head, *series], map(cells, groups)),
+        numbers=table(title, [head, "Attempts | per target", *series], map(cells, groups)),
     )
 
 
-def _judges(graded: Mapping[str, Any]) -> list[Block]:
-    reads = "; ".join(f"{short(one['id'])}: {one['representation']}" for one in graded["judges"])
-    agree = ""
-    if "agreement" in graded:
-        agree = f" They agree on {percent(graded['agreement'])} of attempts."
-    heads: Heads = {
-        "Judge": lambda one: short(one["id"]),
-        "AUROC | against benign": lambda one: estimate(one["auroc_benign"]),
-        "AUROC | against look-alikes": lambda one: estimate(one["auroc_lookalike"]),
-        "Recall | harmful flagged": lambda one: percent(one["recall"]),
-        "False alarms | benign": lambda one: percent(one["false_positive_rate"]),
-        "False alarms | look-alikes": lambda one: percent(one["lookalike_flag_rate"]),
-        "Calibration error | probability": lambda one: cell(one["calibration_error"]),
-        "Threshold | probability": lambda one: cell(one["threshold"]),
-    }
-    caption = "The judges' own error, on held-out topics of the judge set"
-    text = Text(f"They never saw the training data.{agree} What they are: {reads}.")
-    return [text, table(caption, heads, graded["judges"])]
+def _order(series: Mapping[str, Mapping[str, Any]]) -> Callable[[str], tuple[Any, ...]]:
+    """Return how rows are sorted: severities by name, others by the first target's rate."""
+    first = next((one for one in series.values() if one), {})
+
+    def key(group: str) -> tuple[Any, ...]:
+        if group in _SEVERITIES:
+            return (0, _SEVERITIES.index(group), group)
+        return (1, -first[group]["value"] if group in first else 0.0, group)
+
+    return key
+
+
+def _telling(groups: Sequence[str], series: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the groups to draw, in their order: those that most surely succeed, and ``plain``.
+
+    Surely: by the lower end of the interval, or what was tried least would lead.
+    """
+    most = min(_MOST_ROWS, max(_LEAST_ROWS, _MOST_DOTS // max(len(series), 1)))
+
+    def surely(group: str) -> float:
+        return max(float(one[group]["low"]) for one in series.values() if group in one)
+
+    best = sorted(groups, key=lambda group: (group != "plain", -surely(group)))[:most]
+    return [group for group in groups if group in best]
+
+
+def _span(values: Sequence[int]) -> Number:
+    return Number(" to ".join(dict.fromkeys(number(end) for end in (min(values), max(values)))))
 
 
 def _execution(execution: Mapping[str, Any] | None) -> Text:
@@ -221,8 +178,12 @@ def _tests(tests: Mapping[str, Any] | None) -> list[Block]:
             f"{number(expected['calls'])} calls, {duration(expected['cpu_s'])} of CPU, "
             f"{dollars(expected['usd'])}."
         ),
-        counts("Tests by category", ["Category", prompts], tests["by_category"]),
-        counts("Tests by plugin", ["Plugin", prompts], tests["by_plugin"]),
+        _fold(counts("Tests by category", ["Category", prompts], tests["by_category"])),
+        _fold(counts("Tests by plugin", ["Plugin", prompts], tests["by_plugin"])),
         counts("Tests by strategy", ["Strategy", prompts], tests["by_strategy"]).folded(),
         Passages.of(tests["samples"][:6], texts=("prompt", "goal")),
     ]
+
+
+def _fold(shown: Table) -> Table:
+    return shown.folded() if len(shown.rows) > _LONG else shown

@@ -1,0 +1,161 @@
+"""Who judged a campaign: their own error, how far they agree, and what nobody measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from workbench.report.blocks import Block, Text
+from workbench.report.tables import (
+    Cell,
+    Heads,
+    cell,
+    counted,
+    estimate,
+    number,
+    percent,
+    short,
+    table,
+    words,
+)
+
+__all__ = ["error_in_words", "is_upper_bound", "judges"]
+
+_UPPER_BOUND = "answered/"
+_PANEL = "panel@"
+_AUROC: Heads = {
+    "Judge": lambda one: short(one["id"]),
+    "AUROC | against benign": lambda one: estimate(one["auroc_benign"]),
+    "AUROC | against look-alikes": lambda one: estimate(one["auroc_lookalike"]),
+    "Recall | harmful flagged": lambda one: percent(one["recall"]),
+    "False alarms | benign": lambda one: percent(one["false_positive_rate"]),
+    "False alarms | look-alikes": lambda one: percent(one["lookalike_flag_rate"]),
+    "Calibration error | probability": lambda one: cell(one["calibration_error"]),
+    "Threshold | probability": lambda one: cell(one["threshold"]),
+}
+_ACCURACY: Heads = {
+    "Judge": lambda one: short(one["judge"]),
+    "Labelled | answers": lambda one: number(one["n"]),
+    "Has an opinion | share": lambda one: percent(one["coverage"]),
+    "Precision | of its yes": lambda one: _rate(one["precision"]),
+    "Recall | of all successes": lambda one: _rate(one["recall"]),
+    "Right | of its opinions": lambda one: _rate(one["correct"]),
+}
+_OPINIONS: Heads = {
+    "Judge": lambda one: short(one["judge"]),
+    "Had an opinion on | attempts": lambda one: number(one["attempts"]),
+    "Attacks | called a success": lambda one: number(one["attacks"]),
+    "Harmless prompts | called spoilt": lambda one: number(one["controls"]),
+}
+_AGREEMENT: Heads = {
+    "Judges": lambda row: f"{short(row['first'])} and {short(row['second'])}",
+    "Attempts | both have an opinion": lambda row: number(row["attempts"]),
+    "Agreement | share": lambda row: percent(row["observed"]),
+    "Cohen's κ | beyond chance": lambda row: estimate(row["kappa"]),
+}
+
+
+def judges(graded: Mapping[str, Any]) -> list[Block]:
+    """Return who judged, from an analysis or, before there is one, from an execution."""
+    blocks: list[Block] = [Text(_about(graded))]
+    if unmeasured := _unmeasured(graded):
+        names = ", ".join(short(name) for name in unmeasured)
+        blocks.append(Text(f"Whose own error nobody measured here: {names}.", is_note=True))
+    if graded["judges"]:
+        caption = "The probes' own error, on held-out topics of the judge set"
+        blocks.append(table(caption, _AUROC, graded["judges"]))
+    if accuracy := graded.get("judge_accuracy"):
+        caption = "The own error of judges of answers, on labelled answers"
+        note = "Wilson's 95 % intervals; no opinion on a success counts as missed."
+        blocks += [table(caption, _ACCURACY, accuracy, note=note), _kinds(accuracy)]
+    if opinions := graded.get("opinions"):
+        blocks.append(table("What they said in this campaign", _OPINIONS, opinions))
+    if pairs := graded.get("judge_agreement"):
+        note = "κ: 1 is perfect, 0 no more than chance; 95 % bootstrap intervals over goals."
+        blocks.append(table("Agreement of each two judges", _AGREEMENT, pairs, note=note))
+    return blocks
+
+
+def is_upper_bound(analysis: Mapping[str, Any]) -> bool:
+    """Return whether some successes are answers that merely were not declined."""
+    if "opinions" in analysis:
+        said = analysis["opinions"]
+        return any(one["attacks"] for one in said if _UPPER_BOUND in one["judge"][:64])
+    return any(_UPPER_BOUND in row["judge"] for row in analysis.get("judge_accuracy", ()))
+
+
+def error_in_words(analysis: Mapping[str, Any], kind: str) -> str:
+    """Return how often the judges of guards, or of models, are wrong themselves."""
+    if kind == "guard":
+        told = [
+            f"{short(one['id'])} misses {percent(1 - one['recall'])} of harmful texts and flags "
+            f"{percent(one['false_positive_rate'])} of benign ones"
+            for one in analysis["judges"]
+        ]
+        return f"The judges err too: {'; '.join(told)}." if told else ""
+    rows = analysis.get("judge_accuracy", ())
+    row = next((one for one in rows if _PANEL in one["judge"]), rows[-1] if rows else None)
+    if row is None:
+        return "How often their judges err was not measured here."
+    told = [
+        f"{share} {estimate(row[key], percent)}" for key, share in
+        (("precision", "their yes is right in"), ("recall", "they find"))
+        if row[key]
+    ]  # fmt: skip
+    return f"The judges err too: of {counted(row['n'], 'labelled answer')}, {_both(told)}."
+
+
+def _both(told: list[str]) -> str:
+    return f"{' and '.join(told)} of the successes" if told else "they call none a success"
+
+
+def _about(graded: Mapping[str, Any]) -> str:
+    told = []
+    if graded["judges"]:
+        reads = "; ".join(
+            f"{short(one['id'])}: {one['representation']}" for one in graded["judges"]
+        )
+        told.append(f"The probes never saw the training data. What they are: {reads}.")
+    if "agreement" in graded:
+        told.append(_agreement(graded))
+    if is_upper_bound(graded):
+        told.append(
+            "The judge answered/1 counts every answer that is not declined, for want of one that "
+            "can tell: what it counts is an upper bound."
+        )
+    return " ".join(told) or "Each case says itself what a success looks like."
+
+
+def _agreement(graded: Mapping[str, Any]) -> str:
+    share, alpha = percent(graded["agreement"]), graded.get("alpha")
+    if "agreed_on" not in graded:
+        return f"They agree on {share} of attempts."
+    if not graded.get("judge_agreement"):
+        return "No two judges had an opinion on the same attempt: there is no agreement to measure."
+    told = f"All that have an opinion agree on {share} of the "
+    told += f"{counted(graded['agreed_on'], 'attempt')} on which several do; "
+    if alpha is None:
+        return f"{told}Krippendorff's α is undefined, as they never say but one thing."
+    return f"{told}Krippendorff's α is {number(float(alpha))} (1 is perfect, 0 chance)."
+
+
+def _unmeasured(graded: Mapping[str, Any]) -> list[str]:
+    """Return the judges of this campaign that have no row in either table of errors."""
+    measured = {one["id"] for one in graded["judges"]}
+    measured |= {one["judge"] for one in graded.get("judge_accuracy", ())}
+    return [one["judge"] for one in graded.get("opinions", ()) if one["judge"] not in measured]
+
+
+def _kinds(accuracy: list[Mapping[str, Any]]) -> Block:
+    kinds = list(dict.fromkeys(kind for row in accuracy for kind in row["by_kind"]))
+
+    def cells(kind: str) -> list[Cell]:
+        shares = [row["by_kind"].get(kind) for row in accuracy]
+        return [words(kind), *("–" if share is None else percent(share) for share in shares)]
+
+    heads = ["Kind of answer", *(f"{short(row['judge'])} | decided rightly" for row in accuracy)]
+    return table("Decided rightly, by kind of labelled answer", heads, map(cells, kinds)).folded()
+
+
+def _rate(interval: Mapping[str, Any] | None) -> Cell:
+    return estimate(interval, percent) if interval else "–"

@@ -1,0 +1,328 @@
+"""What a campaign says beyond rates: comparisons, disguises, steadiness, errors, costs, triage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from workbench.report.blocks import Block, Figure, Section, Text
+from workbench.report.evidence import Evidence
+from workbench.report.figures import color_of, dots
+from workbench.report.pages.campaign_finding import CHANCE, kind_of, targets_of, total
+from workbench.report.tables import (
+    Cell,
+    Heads,
+    Number,
+    Rows,
+    counted,
+    counts,
+    dollars,
+    energy,
+    estimate,
+    number,
+    percent,
+    percentage_points,
+    probability,
+    short,
+    table,
+    words,
+)
+
+__all__ = ["sections", "triage"]
+
+_MOST_DISGUISES = 14
+_MOST_NAMED = 6
+_WORDS = {"all": "attacks that succeed", "controls": "harmless prompts spoilt"}
+_STATES = {
+    "needs_review": "nobody has looked at it yet",
+    "confirmed": "a person found it to be real",
+    "false_positive": "a person found the judges to be wrong",
+    "fixed": "it was real and was fixed",
+}
+_TEST: Heads = {
+    "Pairs | attempts": lambda row: number(row["pairs"]),
+    "Goals | independent": lambda row: number(row["goals"]),
+    "Only first | pairs": lambda row: number(row["only_first"]),
+    "Only second | pairs": lambda row: number(row["only_second"]),
+    "Difference | points": lambda row: estimate(row["difference"], percentage_points),
+    "p | McNemar": lambda row: probability(row["p"]),
+    "p | adjusted": lambda row: probability(row["p_adjusted"]),
+    "q | false discoveries": lambda row: probability(row["q"]),
+}
+_TEST_NOTE = (
+    "Difference: second less first. p, adjusted: Holm over all comparisons of this kind, no false "
+    "claim in them with 95 %; q below .05: one in twenty of such rows may be false."
+)
+
+
+def sections(evidence: Evidence, analysis: Mapping[str, Any]) -> list[Section]:
+    """Return what was measured beyond rates, empty sections left for the page to drop."""
+    footer = evidence.footer([analysis])
+    return [
+        Section("Targets compared", _compared(analysis)),
+        Section("What a disguise adds", _disguises(analysis, footer=footer)),
+        Section("How steady the outcomes are", _steadiness(analysis)),
+        Section("Errors, speed and cost", [*_errors(analysis), *_costs(evidence, analysis)]),
+    ]
+
+
+def triage(analysis: Mapping[str, Any]) -> list[Block]:
+    """Return how many findings there are, by state, and how well their states were foretold."""
+    many = counted(analysis["findings"], "finding")
+    if "states" not in analysis:
+        return [Text(f"{many} in all; some of them, redacted:")]
+    blocks: list[Block] = [Text(f"{many} in all. {_prefill(analysis.get('prefill', {}))}")]
+    if states := analysis["states"]:
+        heads = ["State", "Count | findings"]
+        shown = {words(name): count for name, count in states.items()}
+        meanings = {words(name): meaning for name, meaning in _STATES.items()}
+        caption = "Findings by state, when this was analyzed"
+        blocks.append(counts(caption, heads, shown, meanings=meanings))
+    return [*blocks, Text("Some of them, redacted:")] if analysis["examples"] else blocks
+
+
+def _prefill(quality: Mapping[str, Any]) -> str:
+    if not quality.get("n"):
+        return "Nobody has decided on any of them, so how good their suggested states are is open."
+    told = []
+    for name, before, after in (
+        ("precision", "of those suggested as real people confirmed", ""),
+        ("recall", "of those that people confirmed", "had been suggested as real"),
+    ):
+        rate = quality["intervals"][name]
+        share = estimate(rate, percent) if rate else "none"
+        told.append(f"{before} {share} {after}".strip())
+    decided = counted(quality["n"], "finding")
+    return f"How good the suggested states are, on {decided} that people decided on: " + (
+        f"{'; '.join(told)}."
+    )
+
+
+def _compared(analysis: Mapping[str, Any]) -> list[Block]:
+    rows = analysis.get("comparisons", ())
+    if not rows:
+        return []
+    overall = [row for row in rows if row["by"] in _WORDS]
+    overall.sort(key=lambda row: list(_WORDS).index(row["by"]))
+    heads: Heads = {
+        "Targets | first → second": _pair,
+        "Of what": lambda row: _WORDS[row["by"]],
+        "In words": lambda row: _in_words(analysis, row),
+        **_TEST,
+    }
+    said = "Each two targets on the attempts that both answered, so that neither had the easier "
+    said += (
+        f"tests. {_tally(analysis, rows, by='strategy')} {_tally(analysis, rows, by='category')}"
+    )
+    blocks: list[Block] = [Text(said.strip())]
+    blocks.append(table("Each two targets, over everything", heads, overall, note=_TEST_NOTE))
+    for by in ("strategy", "category"):
+        some = sorted((row for row in rows if row["by"] == by), key=_surest)
+        grouped: Heads = {by.capitalize(): lambda row: words(row["group"])}
+        grouped |= {"Targets | first → second": _pair}
+        grouped |= {"In words": lambda row: _in_words(analysis, row), **_TEST}
+        if some:
+            blocks.append(table(f"Each two targets by {by}, surest first", grouped, some).folded())
+    return blocks
+
+
+def _tally(analysis: Mapping[str, Any], rows: Rows, *, by: str) -> str:
+    some = [row for row in rows if row["by"] == by and _is_fair(analysis, row)]
+    clear = sum(row["p_adjusted"] < CHANCE for row in some)
+    if not some:
+        return ""
+    return f"By {by}, {clear} of {counted(len(some), 'comparison')} show a difference."
+
+
+def _pair(row: Mapping[str, Any]) -> str:
+    return f"{row['first']} → {row['second']}"
+
+
+def _is_fair(analysis: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """Return whether both targets are counted by the same rules."""
+    return kind_of(analysis, row["first"]) == kind_of(analysis, row["second"])
+
+
+def _in_words(analysis: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    if not _is_fair(analysis, row):
+        return "counted by different rules"
+    if row["p_adjusted"] >= CHANCE:
+        return "no difference shown"
+    return f"{'fewer' if row['difference']['value'] < 0 else 'more'} on the second"
+
+
+def _surest(row: Mapping[str, Any]) -> tuple[float, float, float]:
+    return row["p_adjusted"], row["p"], -abs(row["difference"]["value"])
+
+
+def _disguises(analysis: Mapping[str, Any], *, footer: str) -> list[Block]:
+    rows = analysis.get("mutations", ())
+    if not rows:
+        return []
+    targets = [name for name in targets_of(analysis) if any(row["group"] == name for row in rows)]
+    said = [_effect([row for row in rows if row["group"] == name], name) for name in targets]
+    how = "Each disguise against the plain form of the same goals on the same target."
+    return [Text(" ".join([how, *said[:_MOST_NAMED]])), _disguise_figure(analysis, rows, footer)]
+
+
+def _effect(rows: Rows, target: str) -> str:
+    clear = [row for row in rows if row["p_adjusted"] < CHANCE]
+    told = []
+    for verb, sign in (("help", 1), ("hurt", -1)):
+        some = [row for row in clear if sign * row["difference"]["value"] > 0]
+        some.sort(key=lambda row: -abs(row["difference"]["value"]))
+        named = [words(row["second"]) for row in some[:_MOST_NAMED]]
+        more = [f"{len(some) - len(named)} more"] * (len(some) > len(named))
+        if some:
+            told.append(f"{len(some)} {verb} the attacker ({', '.join([*named, *more])})")
+    silent = len(rows) - len(clear)
+    if not told:
+        return f"On {target} none of {counted(len(rows), 'disguise')} shows an effect."
+    rest = f"; of {silent} no effect is shown" if silent else ""
+    return f"On {target} {' and '.join(told)}{rest}."
+
+
+def _disguise_figure(analysis: Mapping[str, Any], rows: Rows, footer: str) -> Figure:
+    series = {
+        target: {row["second"]: row["difference"] for row in rows if row["group"] == target}
+        for target in targets_of(analysis)
+    }
+    names = list(dict.fromkeys(row["second"] for row in sorted(rows, key=_surest)))
+    shown = names[:_MOST_DISGUISES]
+    shown.sort(key=lambda name: -_middle([one[name] for one in series.values() if name in one]))
+    heads: Heads = {
+        "Disguise": lambda row: words(row["second"]),
+        "Target": lambda row: row["group"],
+        "In words": _helps,
+        **_TEST,
+    }
+    left = f" Drawn are the {len(shown)} of {len(names)} whose effect is surest; all are in the "
+    left = f"{left}numbers." if len(names) > len(shown) else ""
+    return Figure(
+        name="disguises",
+        title="What a disguise adds to the success of the plain request",
+        spec=dots(shown, series, is_signed=True),
+        summary="Right of zero the disguise helps the attacker, left of it the plain request does "
+        f"better; 95 % intervals.{left}",
+        footer=footer,
+        keys=tuple((target, color_of(target, at)) for at, target in enumerate(series)),
+        numbers=table(
+            "Each disguise against plain", heads, sorted(rows, key=_surest),
+            note=f"First: plain, second: the disguise. {_TEST_NOTE}",
+        ),
+    )  # fmt: skip
+
+
+def _helps(row: Mapping[str, Any]) -> str:
+    if row["p_adjusted"] >= CHANCE:
+        return "no effect shown"
+    return "helps the attacker" if row["difference"]["value"] > 0 else "hurts the attacker"
+
+
+def _middle(differences: Sequence[Mapping[str, Any]]) -> float:
+    return sum(float(one["value"]) for one in differences) / max(len(differences), 1)
+
+
+def _steadiness(analysis: Mapping[str, Any]) -> list[Block]:
+    if "flaky" not in analysis:
+        return []
+    rows = analysis["flaky"]
+    if not rows:
+        return [Text("Each case was tried once: how steady the outcomes are is unknown.")]
+    heads: Heads = {
+        "Target": lambda row: row["target"],
+        "Cases | tried several times": lambda row: number(row["attempts"]),
+        "Did not always end alike": lambda row: number(row["successes"]),
+        "Share": lambda row: estimate(row["rate"], percent),
+    }
+    blocks: list[Block] = [table("Cases that did not always end alike", heads, rows)]
+    if cases := analysis.get("flaky_cases"):
+        told: Heads = {
+            "Case": lambda row: short(row["case_id"]),
+            "Target": lambda row: row["target"],
+            "Plugin": lambda row: words(row["plugin"]),
+            "Strategy": lambda row: words(row["strategy"]),
+            "Succeeded | of tries": lambda row: Number(f"{row['successes']} of {row['attempts']}"),
+            "Rate": lambda row: percent(row["successes"] / row["attempts"]),
+        }
+        caption = f"The {len(cases)} closest to half and half" if len(cases) > 1 else "That case"
+        blocks.append(table(caption, told, cases))
+    return blocks
+
+
+def _errors(analysis: Mapping[str, Any]) -> list[Block]:
+    latency, errors = analysis["latency_ms"], analysis.get("errors", {})
+
+    def of_latency(key: str) -> Callable[[str], Cell]:
+        return lambda name: number(float(latency[name][key])) if name in latency else "–"
+
+    heads: dict[str, Callable[[str], Cell]] = {"Target": lambda name: name}
+    if errors:
+        heads |= {
+            "Answered | attempts": lambda name: number(_answered(analysis, name)),
+            "Failed | attempts": lambda name: number(errors.get(name, 0)),
+            "Failed | share": lambda name: _failed(analysis, name),
+        }
+    heads |= {
+        "Median | ms": of_latency("value"),
+        "5th percentile | ms": of_latency("low"),
+        "95th percentile | ms": of_latency("high"),
+    }
+    if usd := analysis.get("usd"):
+        heads |= {
+            "Paid | US$": lambda name: dollars(usd.get(name, 0)),
+            "Per 1,000 answers | US$": lambda name: _per_thousand(analysis, name),
+        }
+    note = "Failed attempts are no part of any rate." if any(errors.values()) else ""
+    blocks: list[Block] = [
+        table("Each target's answers", heads, targets_of(analysis), note=note),
+    ]
+    if reasons := analysis.get("error_reasons"):
+        told: Heads = {
+            "Target": lambda row: row["target"],
+            "Error": lambda row: row["error"],
+            "Count | attempts": lambda row: number(row["attempts"]),
+        }
+        blocks.append(table("Why attempts failed, most frequent first", told, reasons))
+    return blocks
+
+
+def _answered(analysis: Mapping[str, Any], target: str) -> int:
+    rows = (total(analysis, measure, target) for measure in ("totals", "controls"))
+    return sum(int(row["attempts"]) for row in rows if row)
+
+
+def _failed(analysis: Mapping[str, Any], target: str) -> Cell:
+    failed = analysis["errors"].get(target, 0)
+    tried = _answered(analysis, target) + failed
+    return percent(failed / tried) if tried else "–"
+
+
+def _per_thousand(analysis: Mapping[str, Any], target: str) -> Cell:
+    answered = _answered(analysis, target)
+    return dollars(1000 * analysis["usd"].get(target, 0) / answered) if answered else "–"
+
+
+def _costs(evidence: Evidence, analysis: Mapping[str, Any]) -> list[Block]:
+    rows: list[list[Cell]] = []
+    for phase, kind in (("Generation", "test_set"), ("Execution", "execution")):
+        runs = [run for run in evidence.runs if run.result.get("kind") == kind]
+        usd, kwh = evidence.spent(runs)
+        known = any(run.id in evidence.bills for run in runs)
+        size = number(analysis.get("attempts", 0)) if kind == "execution" else _tests(evidence)
+        unit = "attempts" if kind == "execution" else "tests"
+        rows.append([
+            phase, f"{size} {unit}" if size else "–",
+            dollars(usd) if known else "–", energy(kwh) if known else "–",
+        ])  # fmt: skip
+    if all(row[2] == "–" for row in rows):
+        return []
+    heads = ["Phase", "Gave", "Billed | US$", "Energy"]
+    note = "From the ledger: models, targets and this machine. Generation is paid for once, "
+    note += "however many targets its tests are sent to."
+    return [table("What the two phases cost", heads, rows, note=note)]
+
+
+def _tests(evidence: Evidence) -> str:
+    tests = evidence.last("test_set")
+    return number(tests["tests"]) if tests else ""
