@@ -1,4 +1,4 @@
-"""Every experiment that ships can be planned, and the main job runs whole, only smaller."""
+"""Every experiment that ships can be planned; the main job and the campaign run, only smaller."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from workbench.store.records import PHASES
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
 QUICKSTART = ROOT / "experiments" / "quickstart.yaml"
+CAMPAIGN = ROOT / "experiments" / "campaign.yaml"
 
 # three sizes: fewer give no law
 SMALL = (
@@ -38,6 +39,12 @@ SMALL = (
     "attack.targets=[bare,sanitizer@1]",
 )
 MEMBERS = 10
+SMALL_CAMPAIGN = (
+    "pairs.target_pairs=600",
+    "sanitizer.training_steps=10",
+    "sanitizer.gains=[1.0]",
+    "tests.max_tests=60",
+)
 NEEDS_FILES = {"local_files"}
 """Experiments on files that a user brings; without them the plan names the first one missing."""
 RESULTS = {
@@ -89,9 +96,9 @@ def test_a_phase_has_a_rehearsal_with_fewer_runs_and_the_encoder_that_is_here(fi
     assert small.steps["pairs"].parameters["target_pairs"] <= 5_000
 
 
-def run(store):
+def run(store, file=QUICKSTART, overrides=SMALL):
     events = []
-    experiment = load_experiment(QUICKSTART, overrides=SMALL)
+    experiment = load_experiment(file, overrides=overrides)
     runner = Runner(experiment, store=store, jobs=2, cores=2, tell=events.append)
     succeeded = runner.run()
     assert succeeded, [event.text for event in events if event.text]
@@ -216,3 +223,26 @@ def test_the_report_is_rendered_of_it(done, tmp_path):
         figures = re.search(r'<html[^>]* data-figures="(\d+)"', pages[name])
         assert figures, name
         assert int(figures[1]) > 0, name
+
+
+def test_the_campaign_runs_whole_on_this_machine_alone(done, tmp_path):
+    store, _ = done  # its vectors are at hand
+    events = run(store, CAMPAIGN, SMALL_CAMPAIGN)
+    results = {one.result["kind"]: one.result for one in store.runs.current("campaign")}
+    assert {event.kind for event in events} == {"started", "succeeded"}
+    assert set(results) == {"pairs", "sanitizer", "test_set", "execution", "analysis", "cost"}
+    for kind, result in results.items():
+        own = {key: value for key, value in result.items() if key not in ADDED_BY_FINISH}
+        assert misfits(own, RESULTS[kind], kind) == []
+    tests, attack, analysis = (results[kind] for kind in ("test_set", "execution", "analysis"))
+    targets = ["bookshop", "guarded@1.0(bookshop)"]
+    assert attack["kinds"] == dict.fromkeys(targets, "model")
+    assert attack["targets"] == targets
+    assert attack["attempts"] == tests["tests"] * len(targets) * attack["trials"]
+    assert (attack["errors"], attack["usd"], attack["trials"]) == (0, 0, 2)
+    # a shop with holes: the tests of its own profile must find some, or they test nothing
+    bare, guarded = analysis["totals"]
+    assert bare["successes"] >= guarded["successes"] > 0
+    assert analysis["findings"] > 0
+    assert render(store, "campaign", tmp_path / "report").is_file()
+    assert {one.kind for one in run(store, CAMPAIGN, SMALL_CAMPAIGN)} == {"skipped"}

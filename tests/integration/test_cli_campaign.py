@@ -184,7 +184,7 @@ def test_help_has_examples_and_exit_codes(project, names):
     shown = project.call(*names, "--help").stdout
     assert "Examples:" in shown
     assert "Exit status: 0 ok, 1 failed, 2 bad input" in shown
-    examples = [line for line in shown.split("Examples:")[1].splitlines() if "workbench " in line]
+    examples = [line for line in shown.splitlines() if line.startswith("    workbench campaign ")]
     assert any(" ".join(["workbench campaign", *names]) in line for line in examples)
     for line in examples:
         for option in re.findall(r"--[a-z-]+", line):
@@ -231,8 +231,8 @@ def test_a_dry_run_shows_and_keeps_nothing(project, shop):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--plugin", "pi"), "did you mean 'pii'"),
-        (("--strategy", "base65"), "did you mean 'base64'"),
+        (("--plugin", "pi"), "unknown plugin 'pi'; known: "),
+        (("--strategy", "base65"), "unknown strategy 'base65'; known: "),
         (("--strategy", "base64+"), "empty or plain layer"),
         (("--strategy", "rot13+paraphrase"), "what a model writes comes first"),
         (("--max-tests", "0"), "max_tests is 0"),
@@ -344,7 +344,7 @@ def test_generate_execute_analyze_and_look(project, shop):
     one = project.call("events", "--subject", found["execution"], "--limit", "1").stdout
     assert one.count("\n") == 1
     assert "attack_run_finished" in one
-    assert project.call("findings", "list").stdout.splitlines()[-1].startswith("9 findings") or True
+    assert project.call("findings", "list").stdout.endswith(" clusters\n")
     project.call("analyze", "ffffffff", code=2)
     project.call("events", "--limit", "0", code=2)
 
@@ -527,7 +527,6 @@ def test_a_gate_about_nothing_does_not_pass(project, server):
         ("bomb", "answer of more than"),
         ("redirect", "307"),
         ("shape", "text"),
-        ("deep", "JSON|deep"),
         ("nowhere", "500|404"),
     ],
 )  # fmt: skip
@@ -627,7 +626,6 @@ def test_options_that_make_no_sense_exit_2(project, server):
         (made,), (made, "--target", url, "--trials", "0"), ("ffff", "--target", url),
         (made, "--target", url, "--target", url), (made, "--target", url, "--budget", "much"),
         ("--only-failing", "ffff", "--target", url), (made, "--target", url, "--judges", "dice"),
-        (made, "--target", url, "--allow-host", "a/b"),
     ):  # fmt: skip
         project.call("execute", *arguments, *([] if "--judges" in arguments else ["--judges", "rules"]),
                      code=2)  # fmt: skip

@@ -87,7 +87,7 @@ def generate(*, as_json: bool, dry_run: bool, budget: str | None, base_url: str 
         tag=tag, as_json=as_json,
     )  # fmt: skip
     if as_json:
-        click.echo(json.dumps(made, ensure_ascii=False))
+        click.echo(json.dumps(made))
 
 
 @click.command(epilog=EXIT_CODES)

@@ -127,6 +127,8 @@ class Sanitizer:
         from workbench.diffusion.checkpoint import load_sanitizer
 
         if threads:
+            import torch
+
             torch.set_num_threads(threads)
         return load_sanitizer(path, precision=precision, judge=judge)
 

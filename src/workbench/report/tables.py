@@ -150,9 +150,8 @@ def percent(value: float) -> Number:
 
 def percentage_points(difference: float) -> Number:
     """Return a difference of fractions in percentage points, with its sign."""
-    return Number(
-        f"{round(100 * difference, 1) + 0.0:+.1f}".replace("-", "−").replace("+0.0", "0.0")
-    )
+    shown = f"{round(100 * difference, 1) + 0.0:+.1f}"
+    return Number("0.0" if shown == "+0.0" else shown.replace("-", "−"))
 
 
 def probability(p: float) -> Number:

@@ -11,7 +11,8 @@ __all__ = [
     "AblationResult", "AblationRow", "AgreementRow", "AnalysisResult", "CallsResult", "CallsRow",
     "ComparisonRow", "CostResult", "CurvePoint", "EstimateRow", "ExecutionResult", "FlakyCase",
     "FrontierRow", "Interval", "JudgeReport", "LawPoint", "LawsResult", "OpinionsRow",
-    "PairsResult", "RateRow", "SourceRow", "SpendRow", "TargetErrors", "TestSetResult", "TrainingResult",
+    "PairsResult", "RateRow", "SourceRow", "SpendRow", "TargetErrors", "TestSetResult",
+    "TrainingResult",
 ]  # fmt: skip
 
 

@@ -112,10 +112,8 @@ def _both(told: list[str]) -> str:
 def _about(graded: Mapping[str, Any]) -> str:
     told = []
     if graded["judges"]:
-        reads = "; ".join(
-            f"{short(one['id'])}: {one['representation']}" for one in graded["judges"]
-        )
-        told.append(f"The probes never saw the training data. What they are: {reads}.")
+        reads = [f"{short(one['id'])}: {one['representation']}" for one in graded["judges"]]
+        told.append(f"The probes never saw the training data. What they are: {'; '.join(reads)}.")
     if "agreement" in graded:
         told.append(_agreement(graded))
     if is_upper_bound(graded):

@@ -93,9 +93,8 @@ def _prefill(quality: Mapping[str, Any]) -> str:
         share = estimate(rate, percent) if rate else "none"
         told.append(f"{before} {share} {after}".strip())
     decided = counted(quality["n"], "finding")
-    return f"How good the suggested states are, on {decided} that people decided on: " + (
-        f"{'; '.join(told)}."
-    )
+    how = f"How good the suggested states are, on {decided} that people decided on"
+    return f"{how}: {'; '.join(told)}."
 
 
 def _compared(analysis: Mapping[str, Any]) -> list[Block]:
@@ -110,11 +109,9 @@ def _compared(analysis: Mapping[str, Any]) -> list[Block]:
         "In words": lambda row: _in_words(analysis, row),
         **_TEST,
     }
-    said = "Each two targets on the attempts that both answered, so that neither had the easier "
-    said += (
-        f"tests. {_tally(analysis, rows, by='strategy')} {_tally(analysis, rows, by='category')}"
-    )
-    blocks: list[Block] = [Text(said.strip())]
+    how = "Each two targets on the attempts that both answered: neither had the easier tests."
+    said = [how, *(_tally(analysis, rows, by=by) for by in ("strategy", "category"))]
+    blocks: list[Block] = [Text(" ".join(said).strip())]
     blocks.append(table("Each two targets, over everything", heads, overall, note=_TEST_NOTE))
     for by in ("strategy", "category"):
         some = sorted((row for row in rows if row["by"] == by), key=_surest)
