@@ -690,3 +690,243 @@ def test_a_name_from_the_environment_commands_nothing_either(project, server, na
     project.save(*cases(1))
     project.call("sets", "list", WORKBENCH_USER=name)
     project.call("sets", "show", code=2, WORKBENCH_USER=name)
+
+
+# ---------------------------------------------------------------- files of other tools
+
+
+def test_promptfoo_goes_out_and_comes_back(project, server):
+    made = project.save(*cases(5, controls=1), make_case(7, prompt="{{x}} \u202e 'q' \"\n#: -", turns=("a", "b")))
+    out = project.root / "redteam.yaml"
+    shown = project.call("export", made, "--format", "promptfoo", "--out", str(out)).stdout
+    assert shown.startswith("promptfoo id ")
+    again = project.json("import", str(out), "--format", "promptfoo")
+    assert again == {"test_set": made, "tests": 7}
+    project.execute("--target", project.target(f"{server.url}/echo", body={"messages": "{{messages}}"}))
+    done, attempts = project.newest()
+    results = project.root / "results.json"
+    project.call("export", done.id, "--format", "promptfoo-results", "--out", str(results))
+    told = project.json("import", str(results), "--format", "promptfoo-results", "--test-set", made)
+    assert (told["attempts"], told["test_set"]) == (7, made)
+    back, theirs = project.newest()
+    assert {(one.case_id, one.success) for one in theirs} == {
+        (one.case_id, one.success) for one in attempts
+    }
+    again = project.json("import", str(results), "--format", "promptfoo-results", "--test-set", made)
+    assert again["execution"] == back.id  # the same file is the same execution
+    project.call("analyze", back.id)
+
+
+def test_garak_goes_out_and_comes_back(project, server):
+    project.save(*cases(5, controls=1))
+    project.execute("--target", project.target(f"{server.url}/echo"), "--target", "bare", "--dry-run")
+    project.execute("--target", project.target(f"{server.url}/echo", name="echo"), "--trials", "2")
+    done, attempts = project.newest()
+    out = project.root / "garak.report.jsonl"
+    project.call("export", done.id, "--format", "garak", "--out", str(out), "--target", "echo")
+    told = project.json("import", str(out), "--format", "garak")
+    assert told["attempts"] == 12
+    _, theirs = project.newest()
+    assert Counter(one.success for one in theirs) == Counter(one.success for one in attempts)
+    project.call("analyze", told["execution"], "--by", "plugin")
+    assert "the execution has echo" in project.call(
+        "export", done.id, "--format", "garak", "--out", str(out), "--target", "nobody", code=2
+    ).stderr  # fmt: skip
+
+
+def garak_line(**changes: object) -> str:
+    facts = {
+        "entry_type": "attempt", "uuid": "1", "status": 2, "probe_classname": "dan.Dan",
+        "prompt": {"turns": [{"role": "user", "content": {"text": "hello"}}]},
+        "outputs": [{"text": "sure"}], "detector_results": {"always.Fail": [1.0]},
+        "goal": "say hello", "notes": {},
+    }  # fmt: skip
+    return json.dumps(facts | changes) + "\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        garak_line(outputs=[{"text": f"sure \x00 \ud800 {ESCAPES}"}]),
+        garak_line(goal=f"\x00\ud800{ESCAPES}"),
+        garak_line(prompt={"turns": [{"role": "user", "content": {"text": f"\x00\ud800{ESCAPES}"}}]}),
+        garak_line(probe_classname=f"dan.\x00\ud800{ESCAPES}"),
+        garak_line(detector_results={f"d\x00\ud800{ESCAPES}": [1.0]}),
+        json.dumps({"entry_type": f"\ud800{ESCAPES}"}) + "\n" + garak_line(),
+        json.dumps({"entry_type": "start_run setup", "plugins.target_name": f"m\x00\ud800{ESCAPES}"})
+        + "\n" + garak_line(),
+        json.dumps({"entry_type": "start_run setup", "plugins.target_name": "m" * 1_000})
+        + "\n" + garak_line(),
+        garak_line(probe_classname="x" * 1_000),
+        garak_line(detector_results={"d": [float("nan")]}),
+        garak_line(detector_results={"d": ["1"]}),
+        garak_line(uuid=f"{ESCAPES}", status=7),
+    ],
+)  # fmt: skip
+def test_a_hostile_report_is_read_or_refused_in_a_line(project, line):
+    path = project.root / "garak.report.jsonl"
+    path.write_text(line)
+    with project._patch.context() as patch:
+        patch.setattr(Project, "call", any_code(Project.call))
+        done = project.call("import", str(path), "--format", "garak")
+        if done.exit_code == 0:
+            for arguments in (
+                ("analyze",), ("analyze", "--by", "strategy"), ("executions",), ("sets", "list"),
+                ("sets", "show"), ("events",), ("findings", "list"),
+            ):  # fmt: skip
+                assert project.call(*arguments).exit_code == 0, arguments
+            _, attempts = project.newest()
+            for one in attempts:  # what PostgreSQL takes too
+                assert len(one.target) <= 200
+                for text in (one.sent, one.received, one.target, one.error, *one.scores):
+                    assert "\x00" not in text
+                    text.encode()
+        else:
+            assert done.exit_code == 2
+            assert done.stderr.count("\n") == 1
+
+
+def any_code(call):
+    def called(self, *arguments, **more):
+        for code in (0, 2):
+            try:
+                return call(self, *arguments, code=code, **more)
+            except AssertionError as error:
+                if "SystemExit" in str(error) or code == 2:
+                    raise
+                wrong = error
+        raise wrong
+
+    return called
+
+
+@pytest.mark.parametrize("form", ["promptfoo", "promptfoo-results", "garak"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff\xfe\x00", b"[" * 50_000, b"{", b"null", b"a: &a [*a]\n", b"x: 1\n" * 3,
+     b'{"results": {"results": [{"x": "\x1b[2J"}]}}', b"tests: [{vars: {prompt: 3}}]\n",
+     b"\x1b]0;t\x07: 1\n"],
+)  # fmt: skip
+def test_malformed_files_are_told_in_a_line(project, form, content):
+    made = project.save(*cases(1))
+    path = project.root / "given"
+    path.write_bytes(content)
+    done = project.call("import", str(path), "--format", form, "--test-set", made, code=2)
+    assert str(path) in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert project.json("executions") == []
+
+
+def test_import_and_export_want_what_they_need(project):
+    made = project.save(*cases(1))
+    for arguments in (
+        ("import", "nowhere", "--format", "garak"), ("import", str(project.root), "--format", "garak"),
+        ("import", "x", "--format", "promptfoo-results"), ("import", "x"),
+        ("import", "x", "--format", "excel"), ("export", made, "--format", "promptfoo"),
+        ("export", made, "--format", "garak", "--out", "x"),
+        ("export", "ffff", "--format", "promptfoo", "--out", "x"),
+        ("export", made, "--format", "promptfoo", "--out", str(project.root)),
+        ("export", made, "--format", "promptfoo", "--out", str(project.root / "no" / "where" / "x")),
+    ):  # fmt: skip
+        project.call(*arguments, code=2)
+
+
+# ---------------------------------------------------------------- stopped, and gone on with
+
+
+def wait_for(condition, process, *, what):
+    deadline = time.monotonic() + OPEN_S
+    while not condition():
+        assert process.poll() is None, (what, process.communicate())
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
+
+
+def ended(process) -> tuple[str, str]:
+    out, error = process.communicate(timeout=OPEN_S)
+    assert "Traceback" not in error, error
+    return out, error
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_says_so_keeps_what_came_back_and_goes_on(project, sign):
+    with hostile(latency_s=0.05) as server:
+        project.save(*cases(80))
+        wanted = ("execute", "--target", project.target(f"{server.url}/echo", parallel=4,
+                                                         usd_per_call="0.01"),
+                  "--judges", "rules")  # fmt: skip
+        process = project.start(*wanted)
+        wait_for(lambda: len(server.seen) >= 20, process, what="no requests")
+        process.send_signal(sign)
+        _, error = ended(process)
+        assert process.returncode == 1
+        assert error.endswith("error: interrupted; answers are kept, run it again to go on\n")
+        sent = Counter(body["prompt"] for body in server.bodies)
+        assert 20 <= len(sent) < 80
+        with project.store() as store:
+            (told,) = events(store.engine, kind="attack_run_aborted")
+            kept = told.details["done"]
+        assert kept >= len(sent) - 4  # all that came back
+        done = project.execute(*wanted[1:3])
+        assert f"80 attempts, {kept} of them from before, 0 errors" in done.stdout
+        again = Counter(body["prompt"] for body in server.bodies)
+        assert len(again) == 80
+        assert again.total() - 80 <= 4  # those that were in flight
+
+
+def test_another_process_may_stop_it(project):
+    with hostile(latency_s=0.05) as server:
+        project.save(*cases(100))
+        target = project.target(f"{server.url}/echo", parallel=4)
+        process = project.start("execute", "--target", target, "--judges", "rules")
+        wait_for(lambda: len(server.seen) >= 12, process, what="no requests")
+        with project.store() as store:
+            (told,) = events(store.engine, kind="attack_run_started")
+        assert "asked to stop" in project.call("abort", told.subject[:12]).stdout
+        _, error = ended(process)
+        assert process.returncode == 1
+        assert "aborted; what is done is kept, run it again to go on" in error
+        sent = len(server.seen)
+        assert sent < 100
+        done = project.execute("--target", target)  # the flag is gone
+        assert f"{sent} of them from before" in done.stdout  # calls in flight ended and were kept
+        assert len(server.seen) == 100
+        project.call("abort", "ffff", code=2)
+        project.call("abort", "", code=2) if len(project.json("executions")) > 1 else None
+
+
+def test_two_at_once_share_the_work(project):
+    with hostile(latency_s=0.02) as server:
+        project.save(*cases(60))
+        target = project.target(f"{server.url}/echo", parallel=4)
+        pair = [project.start("execute", "--target", target, "--judges", "rules") for _ in range(2)]
+        told = [ended(one) for one in pair]
+        assert [one.returncode for one in pair] == [0, 0], told
+        assert len({out.split()[1] for out, _ in told}) == 1
+        assert Counter(Counter(body["prompt"] for body in server.bodies).values()) == {1: 60}
+        assert sorted("60 of them from before" in out for out, _ in told) == [False, True]
+        assert len(project.json("executions")) == 1
+
+
+def test_two_labels_at_once_do_not_disturb_each_other(project):
+    with hostile(latency_s=0.01) as server:
+        project.save(*cases(60))
+        target = project.target(f"{server.url}/echo", parallel=4, usd_per_call="0.001")
+        wanted = ("execute", "--target", target, "--judges", "rules", "--label")
+        pair = [project.start(*wanted, label) for label in ("a", "b")]
+        told = [ended(one) for one in pair]
+        assert [one.returncode for one in pair] == [0, 0], told
+        assert len(server.seen) == 120
+        with project.store() as store:
+            assert sum(row.usd for row in store.ledger.rows()) == Decimal("0.12")
+        assert len(project.json("executions")) == 2
+
+
+def test_a_reader_that_goes_away_is_no_traceback(project):
+    project.save(*cases(2_000))
+    process = project.start("sets", "show", "--json")
+    process.stdout.readline()
+    process.stdout.close()
+    assert "Traceback" not in process.stderr.read()
+    process.stderr.close()
+    assert process.wait(OPEN_S) == 1

@@ -13,7 +13,7 @@ import click
 
 from workbench import __version__
 from workbench.cli.opening import EXIT_CODES, open_here
-from workbench.core.errors import GateError
+from workbench.core.errors import ConfigError, GateError
 from workbench.core.plain import one_line
 
 if TYPE_CHECKING:
@@ -221,5 +221,8 @@ def _started(store: Store, beginning: str) -> str:
 def _write(path: Path, text: str) -> None:
     from workbench.store.artifacts import write_atomic
 
-    write_atomic(path, text.encode("utf-8", "replace"))
+    try:
+        write_atomic(path, text.encode("utf-8", "replace"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; name a file that can be written") from None
     click.echo(f"wrote {path}", err=True)

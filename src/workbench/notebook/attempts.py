@@ -36,7 +36,7 @@ def tell_attempts(
         began, before = first = first or (now, at.done)
         said = now
         line = f"{at.done:,} of {at.total:,} attempts, now on {at.target}: {at.errors:,} errors, "
-        line += f"{at.successes:,} attacks got through, {show_usd(at.usd)} spent"
+        line += f"{at.successes:,} attacks past a defense, {show_usd(at.usd)} spent"
         if before < at.done < at.total:
             left_s = (now - began) / (at.done - before) * (at.total - at.done)
             line += f", about {left_s:,.0f} s left"

@@ -115,8 +115,13 @@ def dots(
         traces.append(trace | {"error_x": _whiskers(rates, color)})
     x: Spec = {"range": [-0.02, 1.02], "tickformat": ".0%"}
     if is_signed:
-        x = {"range": [-1.02, 1.02], "tickformat": "+.0%", "zeroline": True}
-        x |= {"zerolinecolor": COLORS["muted"]}
+        ticks = [-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0]
+        drawn = [one[row] for one in series.values() for row in rows if row in one]
+        furthest = max((max(abs(rate["low"]), abs(rate["high"])) for rate in drawn), default=1.0)
+        reach = next((tick for tick in ticks[5:] if furthest <= tick + 0.01), 1.0)
+        x = {"range": [-reach - 0.02, reach + 0.02], "tickvals": ticks}
+        x |= {"ticktext": [percentage_points(tick).removesuffix(".0") for tick in ticks]}
+        x |= {"zeroline": True, "zerolinecolor": COLORS["muted"]} | _title("percentage points")
     return _rows(traces, [(row, "") for row in rows], each=max(34, 13 * len(series)), x=x)
 
 

@@ -22,7 +22,7 @@ def test_it_tells_the_first_the_last_and_one_in_ten_seconds_between():
     lines = told([(second, 10 * second) for second in range(1, 36)], total=350)
     assert [line.split(" of ")[0] for line in lines] == ["10", "110", "210", "310", "350"]
     assert lines[1] == (
-        "110 of 350 attempts, now on shop: 1 errors, 2 attacks got through, $0.50 spent, "
+        "110 of 350 attempts, now on shop: 1 errors, 2 attacks past a defense, $0.50 spent, "
         "about 24 s left"
     )
     assert "left" not in lines[0] + lines[-1]

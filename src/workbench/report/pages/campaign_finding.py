@@ -6,7 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from workbench.report.blocks import Fact, Finding
-from workbench.report.pages.campaign_judges import error_in_words, is_upper_bound
+from workbench.report.pages.campaign_judges import (
+    answered_only,
+    error_in_words,
+    is_upper_bound,
+)
 from workbench.report.tables import counted, estimate, number, percent, percentage_points
 from workbench.report.tables import probability as p_value
 
@@ -165,13 +169,9 @@ def _of_models(analysis: Mapping[str, Any], models: Sequence[str], *, is_aside: 
         claim = f"attack success goes from {ranked[0][1]} to {ranked[-1][1]}, over "
         claim += counted(len(rows), "model")
     claim = f"of models, {claim}" if is_aside else claim[0].upper() + claim[1:]
-    proof = [
-        f"{estimate(row['rate'], percent)} of {number(row['attempts'])} attempts succeed on "
-        f"{row['target']}."
-        for row in rows[:_MOST_NAMED]
-    ]
-    if len(rows) > _MOST_NAMED:
-        proof.append(f"The other {number(len(rows) - _MOST_NAMED)} models are below.")
+    named = [f"{_share(row)} of {number(row['attempts'])} attempts" for row in rows[:_MOST_NAMED]]
+    more = len(rows) - len(named)
+    proof = [f"Attacks succeed on {'; on '.join(named)}{f'; {more} more are below' * (more > 0)}."]
     if len(rows) == 1:
         proof.append("No second model was attacked.")
     proof.append(_difference(analysis, models) if len(rows) == _PAIR else _differing(analysis))
@@ -179,17 +179,26 @@ def _of_models(analysis: Mapping[str, Any], models: Sequence[str], *, is_aside: 
     if spoilt:
         proof.append(_controls(spoilt[:_MOST_NAMED]))
     if most:
-        proof.append(
-            "Where a case says nothing of what a success looks like, every answer that is not "
-            "declined counts (answered/1): this is an upper bound, not a rate of harm."
-        )
+        proof.append(_bound(analysis))
     proof.append(error_in_words(analysis, "model"))
     return Finding(claim, " ".join(one for one in proof if one))
 
 
+def _share(row: Mapping[str, Any]) -> str:
+    return f"{row['target']} in {estimate(row['rate'], percent)}"
+
+
 def _controls(rows: Sequence[Mapping[str, Any]]) -> str:
-    told = [f"{estimate(row['rate'], percent)} on {row['target']}" for row in rows]
-    return f"Of harmless prompts are spoilt: {', '.join(told)}."
+    return f"Harmless prompts are spoilt on {'; on '.join(map(_share, rows))}."
+
+
+def _bound(analysis: Mapping[str, Any]) -> str:
+    some = answered_only(analysis)
+    which = f"{number(some)} of the answers that count" if some else "Some answers that count"
+    return (
+        f"{which} merely were not declined (answered/1), in cases that do not say what a success "
+        "looks like: the rates are upper bounds, not rates of harm."
+    )
 
 
 def _is_bound(analysis: Mapping[str, Any], target: str) -> bool:
@@ -208,7 +217,7 @@ def _moves(analysis: Mapping[str, Any], pair: Sequence[str], verb: str) -> str:
     if row is None:
         first, last = (total(analysis, "totals", name)["rate"]["value"] for name in pair)
         if verb == "differ":
-            return "is"
+            return "by target"
         return "falls" if last < first else "does not fall"
     if row["p_adjusted"] >= CHANCE:
         return f"does not clearly {verb}"
@@ -222,13 +231,12 @@ def _difference(analysis: Mapping[str, Any], pair: Sequence[str]) -> str:
     if row is None:
         first, last = (total(analysis, "totals", name)["rate"] for name in pair)
         overlaps = first["low"] <= last["high"] and last["low"] <= first["high"]
-        told = "The intervals overlap: this campaign alone does not settle the difference."
-        return told * overlaps
+        told: str = "The intervals overlap: this campaign alone does not settle the difference."
+        return told if overlaps else ""
     told = f"On the same {counted(row['goals'], 'goal')} the difference is "
     told += f"{estimate(row['difference'], percentage_points)} points, McNemar's p "
     p = p_value(row["p_adjusted"])
-    told += p if p.startswith("<") else f"= {p}"
-    told += " after correction for all comparisons"
+    told += f"{p if p.startswith('<') else f'= {p}'} after correction for all comparisons"
     settled = row["p_adjusted"] < CHANCE
     return f"{told}{'.' if settled else ': this campaign alone does not settle it.'}"
 

@@ -19,7 +19,7 @@ from workbench.report.tables import (
     words,
 )
 
-__all__ = ["error_in_words", "is_upper_bound", "judges"]
+__all__ = ["answered_only", "error_in_words", "is_upper_bound", "judges"]
 
 _UPPER_BOUND = "answered/"
 _PANEL = "panel@"
@@ -62,10 +62,10 @@ def judges(graded: Mapping[str, Any]) -> list[Block]:
         names = ", ".join(short(name) for name in unmeasured)
         blocks.append(Text(f"Whose own error nobody measured here: {names}.", is_note=True))
     if graded["judges"]:
-        caption = "The probes' own error, on held-out topics of the judge set"
+        caption = "The error of the probes, on held-out topics of the judge set"
         blocks.append(table(caption, _AUROC, graded["judges"]))
     if accuracy := graded.get("judge_accuracy"):
-        caption = "The own error of judges of answers, on labelled answers"
+        caption = "The error of the judges of answers, on labelled answers"
         note = "Wilson's 95 % intervals; no opinion on a success counts as missed."
         blocks += [table(caption, _ACCURACY, accuracy, note=note), _kinds(accuracy)]
     if opinions := graded.get("opinions"):
@@ -76,11 +76,16 @@ def judges(graded: Mapping[str, Any]) -> list[Block]:
     return blocks
 
 
+def answered_only(analysis: Mapping[str, Any]) -> int:
+    """Return how many successes are answers that merely were not declined."""
+    said = analysis.get("opinions", ())
+    return sum(int(one["attacks"]) for one in said if _UPPER_BOUND in one["judge"])
+
+
 def is_upper_bound(analysis: Mapping[str, Any]) -> bool:
-    """Return whether some successes are answers that merely were not declined."""
+    """Return whether attack success is an upper bound: some who judged cannot tell harm."""
     if "opinions" in analysis:
-        said = analysis["opinions"]
-        return any(one["attacks"] for one in said if _UPPER_BOUND in one["judge"][:64])
+        return answered_only(analysis) > 0
     return any(_UPPER_BOUND in row["judge"] for row in analysis.get("judge_accuracy", ()))
 
 

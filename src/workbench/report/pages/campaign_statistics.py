@@ -32,7 +32,7 @@ __all__ = ["sections", "triage"]
 
 _MOST_DISGUISES = 14
 _MOST_NAMED = 6
-_WORDS = {"all": "attacks that succeed", "controls": "harmless prompts spoilt"}
+_WORDS = {"all": "attacks\u00a0that\u00a0succeed", "controls": "harmless\u00a0spoilt"}
 _STATES = {
     "needs_review": "nobody has looked at it yet",
     "confirmed": "a person found it to be real",
@@ -101,25 +101,22 @@ def _compared(analysis: Mapping[str, Any]) -> list[Block]:
     rows = analysis.get("comparisons", ())
     if not rows:
         return []
-    overall = [row for row in rows if row["by"] in _WORDS]
-    overall.sort(key=lambda row: list(_WORDS).index(row["by"]))
-    heads: Heads = {
-        "Targets | first → second": _pair,
-        "Of what": lambda row: _WORDS[row["by"]],
-        "In words": lambda row: _in_words(analysis, row),
-        **_TEST,
-    }
-    how = "Each two targets on the attempts that both answered: neither had the easier tests."
-    said = [how, *(_tally(analysis, rows, by=by) for by in ("strategy", "category"))]
+    pairs = list(dict.fromkeys((row["first"], row["second"]) for row in rows))
+    said = ["Each two targets on the attempts that both answered: neither had the easier tests."]
+    names: Heads = {"Targets | first → second": lambda row: f"{row['first']} → {row['second']}"}
+    if len(pairs) == 1:
+        names, (first, second) = {}, pairs[0]
+        said = [f"On the attempts that both answered. First: {first}; second: {second}."]
+    said += [_tally(analysis, rows, by=by) for by in ("strategy", "category")]
+    told: Heads = {**names, "In words": lambda row: _in_words(analysis, row), **_TEST}
+    overall: Heads = {"Of what": lambda row: _WORDS[row["by"]], **told}
+    main = [row for what in _WORDS for row in rows if row["by"] == what]
     blocks: list[Block] = [Text(" ".join(said).strip())]
-    blocks.append(table("Each two targets, over everything", heads, overall, note=_TEST_NOTE))
+    blocks.append(table("Two targets over everything", overall, main, note=_TEST_NOTE))
     for by in ("strategy", "category"):
-        some = sorted((row for row in rows if row["by"] == by), key=_surest)
-        grouped: Heads = {by.capitalize(): lambda row: words(row["group"])}
-        grouped |= {"Targets | first → second": _pair}
-        grouped |= {"In words": lambda row: _in_words(analysis, row), **_TEST}
-        if some:
-            blocks.append(table(f"Each two targets by {by}, surest first", grouped, some).folded())
+        heads: Heads = {by.capitalize(): lambda row: words(row["group"]), **told}
+        if some := sorted((row for row in rows if row["by"] == by), key=_surest):
+            blocks.append(table(f"Two targets by {by}, surest first", heads, some).folded())
     return blocks
 
 
@@ -128,11 +125,8 @@ def _tally(analysis: Mapping[str, Any], rows: Rows, *, by: str) -> str:
     clear = sum(row["p_adjusted"] < CHANCE for row in some)
     if not some:
         return ""
-    return f"By {by}, {clear} of {counted(len(some), 'comparison')} show a difference."
-
-
-def _pair(row: Mapping[str, Any]) -> str:
-    return f"{row['first']} → {row['second']}"
+    shows = "shows" if clear == 1 else "show"
+    return f"By {by}, {clear} of {counted(len(some), 'comparison')} {shows} a difference."
 
 
 def _is_fair(analysis: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
@@ -142,10 +136,14 @@ def _is_fair(analysis: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
 
 def _in_words(analysis: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     if not _is_fair(analysis, row):
-        return "counted by different rules"
+        return _unbroken("other rules")
     if row["p_adjusted"] >= CHANCE:
-        return "no difference shown"
-    return f"{'fewer' if row['difference']['value'] < 0 else 'more'} on the second"
+        return _unbroken("no difference shown")
+    return _unbroken(f"{'fewer' if row['difference']['value'] < 0 else 'more'} on the second")
+
+
+def _unbroken(text: str) -> str:
+    return text.replace(" ", "\u00a0")
 
 
 def _surest(row: Mapping[str, Any]) -> tuple[float, float, float]:
@@ -159,24 +157,30 @@ def _disguises(analysis: Mapping[str, Any], *, footer: str) -> list[Block]:
     targets = [name for name in targets_of(analysis) if any(row["group"] == name for row in rows)]
     said = [_effect([row for row in rows if row["group"] == name], name) for name in targets]
     how = "Each disguise against the plain form of the same goals on the same target."
+    if len(said) > _MOST_NAMED:
+        how += f" The first {_MOST_NAMED} targets in words:"
     return [Text(" ".join([how, *said[:_MOST_NAMED]])), _disguise_figure(analysis, rows, footer)]
 
 
 def _effect(rows: Rows, target: str) -> str:
+    """Return which disguises help and hurt on a target, and how many show nothing."""
     clear = [row for row in rows if row["p_adjusted"] < CHANCE]
+    likely = sum(row["q"] < CHANCE for row in rows)
     told = []
     for verb, sign in (("help", 1), ("hurt", -1)):
         some = [row for row in clear if sign * row["difference"]["value"] > 0]
         some.sort(key=lambda row: -abs(row["difference"]["value"]))
         named = [words(row["second"]) for row in some[:_MOST_NAMED]]
-        more = [f"{len(some) - len(named)} more"] * (len(some) > len(named))
+        named += [f"{len(some) - len(named)} more"] * (len(some) > len(named))
         if some:
-            told.append(f"{len(some)} {verb} the attacker ({', '.join([*named, *more])})")
-    silent = len(rows) - len(clear)
-    if not told:
-        return f"On {target} none of {counted(len(rows), 'disguise')} shows an effect."
-    rest = f"; of {silent} no effect is shown" if silent else ""
-    return f"On {target} {' and '.join(told)}{rest}."
+            does = f"{verb}s" if len(some) == 1 else verb
+            told.append(f"{len(some)} {does} the attacker ({', '.join(named)})")
+    told = told or ["none shows an effect"]
+    least, most = (end(row["goals"] for row in rows) for end in (min, max))
+    goals = counted(most, "goal") if least == most else f"{least} to {most} goals"
+    more = f"; with one false claim in twenty allowed, {likely} do" * (likely > len(clear))
+    many = counted(len(rows), "disguise")
+    return f"On {target}, of {many}, each on {goals}, {' and '.join(told)}{more}."
 
 
 def _disguise_figure(analysis: Mapping[str, Any], rows: Rows, footer: str) -> Figure:
@@ -212,8 +216,8 @@ def _disguise_figure(analysis: Mapping[str, Any], rows: Rows, footer: str) -> Fi
 
 def _helps(row: Mapping[str, Any]) -> str:
     if row["p_adjusted"] >= CHANCE:
-        return "no effect shown"
-    return "helps the attacker" if row["difference"]["value"] > 0 else "hurts the attacker"
+        return _unbroken("no effect shown")
+    return _unbroken(f"{'helps' if row['difference']['value'] > 0 else 'hurts'} the attacker")
 
 
 def _middle(differences: Sequence[Mapping[str, Any]]) -> float:
