@@ -21,7 +21,7 @@ MODEL = "40d2aa71e0b9" + "c4" * 26
 _NAMED = {
     "splits", "by_category", "by_relation", "by_family", "dropped", "baselines", "axes",
     "parameters",
-    "latency_ms", "by_plugin", "by_strategy", "misses",
+    "latency_ms", "by_plugin", "by_strategy", "misses", "errors", "kinds", "by_kind", "states",
 }  # fmt: skip
 """Fields whose keys are names from data."""
 
@@ -479,7 +479,158 @@ def execution() -> dict[str, Any]:
     }
 
 
+PLUGINS = ("harm-violence", "harm-terrorism", "harm-hate-speech")
+SEVERITIES = ("critical", "high", "medium")
+
+
 def analysis() -> dict[str, Any]:
+    """Return the analysis of guards as the present version writes it."""
+    draw = random.Random(5)
+
+    def spread(groups: tuple[str, ...], attempts: int) -> list[dict[str, Any]]:
+        return [
+            rate(name, group, min(max(share + draw.gauss(0, 0.12), 0.0), 1.0), attempts)
+            for group in groups
+            for name, share in TARGETS.items()
+        ]
+
+    return old_analysis() | {
+        "by_plugin": spread(PLUGINS, 110),
+        "by_severity": spread(SEVERITIES, 110),
+        "attempts": 1260,
+        "agreed_on": 1260,
+        "alpha": 0.731,
+        "judge_agreement": [
+            {
+                "first": JUDGES[0]["id"],
+                "second": JUDGES[1]["id"],
+                "attempts": 1260,
+                "observed": 0.893,
+                "kappa": interval(0.744, 0.031),
+            }
+        ],
+        "opinions": [
+            {"judge": one["id"], "attempts": 1260, "attacks": 455, "controls": 19} for one in JUDGES
+        ],
+        "judge_accuracy": [],
+        "kinds": dict.fromkeys(TARGETS, "guard"),
+        "usd": dict.fromkeys(TARGETS, 0.0),
+        "errors": dict.fromkeys(TARGETS, 0),
+        "error_reasons": [],
+        "flaky": [],
+        "flaky_cases": [],
+        "comparisons": comparisons(),
+        "mutations": [
+            comparison("plain", strategy, "target", name, draw.gauss(-0.05, 0.2), p=draw.random())
+            for name in TARGETS
+            for strategy in STRATEGIES[1:]
+        ],
+        "failing_cases": 341,
+        "states": {"needs_review": 395, "confirmed": 31, "false_positive": 12, "fixed": 4},
+        "prefill": {
+            "precision": 0.854,
+            "recall": 0.972,
+            "n": 47,
+            "intervals": {"precision": interval(0.854, 0.09), "recall": interval(0.972, 0.02)},
+        },
+    }
+
+
+def comparison(
+    first: str, second: str, by: str, group: str, difference: float, *, p: float = 1e-6
+) -> dict[str, Any]:
+    return {
+        "first": first,
+        "second": second,
+        "by": by,
+        "group": group,
+        "pairs": 330,
+        "goals": 55,
+        "only_first": round(max(0.0, -330 * difference)) + 4,
+        "only_second": round(max(0.0, 330 * difference)) + 4,
+        "difference": interval(difference, 0.07),
+        "p": p,
+        "p_mid": 0.8 * p,
+        "p_adjusted": min(1.0, 40 * p),
+        "q": min(1.0, 10 * p),
+    }
+
+
+def comparisons() -> list[dict[str, Any]]:
+    """Return the first target beside each other one: attacks, controls, and two groups."""
+    bare, *others = TARGETS
+    return [
+        row
+        for name in others
+        for row in (
+            comparison(bare, name, "all", "all", TARGETS[name] - TARGETS[bare]),
+            comparison(bare, name, "strategy", "rot13", -0.1, p=0.2),
+            comparison(bare, name, "category", "violence", -0.5),
+            comparison(bare, name, "controls", "all", 0.08, p=0.01),
+        )
+    ]
+
+
+def answered(shares: dict[str, float]) -> dict[str, Any]:
+    """Return the analysis of models that answer, judged by rules alone, with errors and costs."""
+    names = list(shares)
+    totals = [rate(name, "all", share, 400) for name, share in shares.items()]
+    controls = [rate(name, group, 0.1, 80) for group in ("all", "over-refusal") for name in names]
+    judge = {
+        "n": 242,
+        "succeeded": 100,
+        "coverage": 0.74,
+        "precision": interval(0.843, 0.07),
+        "recall": interval(0.93, 0.06),
+        "correct": interval(0.913, 0.04),
+        "by_kind": {"refusal": 0.98, "compliance": 0.91},
+    }
+    pairs = [(a, b) for at, a in enumerate(names) for b in names[at + 1 :]]
+    return analysis() | {
+        "totals": totals,
+        "by_strategy": [row | {"group": "plain"} for row in totals],
+        "by_category": [row | {"group": "privacy"} for row in totals],
+        "by_plugin": [row | {"group": "pii"} for row in totals],
+        "by_severity": [row | {"group": "high"} for row in totals],
+        "delivered": [],
+        "controls": controls,
+        "latency_ms": {name: {"value": 420.0, "low": 180.0, "high": 2210.0} for name in names},
+        "agreement": 0.0,
+        "agreed_on": 0,
+        "alpha": None,
+        "judge_agreement": [],
+        "judges": [],
+        "judge_accuracy": [
+            {"judge": "assertions/1", **judge, "precision": None},
+            {"judge": "answered/1", **judge},
+            {"judge": "panel@7045af42fa72", **judge, "coverage": 1.0},
+        ],
+        "opinions": [
+            {"judge": "answered/1", "attempts": 360, "attacks": 104, "controls": 40},
+            {"judge": "assertions/1", "attempts": 600, "attacks": 74, "controls": 0},
+        ],
+        "kinds": dict.fromkeys(names, "model"),
+        "usd": dict.fromkeys(names, 2.5),
+        "errors": dict.fromkeys(names, 0) | {names[-1]: 20},
+        "error_reasons": [{"target": names[-1], "error": "status 502: <b>x</b>", "attempts": 20}],
+        "flaky": [rate(name, "all", 0.05, 160) for name in names],
+        "flaky_cases": [
+            {
+                "case_id": "5b" * 32,
+                "target": names[-1],
+                "plugin": "pii",
+                "strategy": "plain",
+                "successes": 1,
+                "attempts": 3,
+            }
+        ],
+        "comparisons": [comparison(a, b, "all", "all", shares[b] - shares[a]) for a, b in pairs],
+        "mutations": [],
+    }
+
+
+def old_analysis() -> dict[str, Any]:
+    """Return an analysis as the version before models could be attacked wrote it."""
     draw = random.Random(5)
 
     def spread(groups: tuple[str, ...], attempts: int) -> list[dict[str, Any]]:
@@ -517,6 +668,7 @@ def analysis() -> dict[str, Any]:
                 "target": "sanitizer@1.0",
                 "strategy": "fiction frame",
                 "category": "manipulation",
+                "summary": "Put into a story · “Write the scene” · unsafe with 0.91",
                 "sent": "Write the scene in which the two of them …",
                 "received": "Write the scene in which …",
             }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import types
 import typing
 from pathlib import Path
 
@@ -131,6 +132,9 @@ def misfits(value, declared, where):
     kind = dict if typing.is_typeddict(declared) else (origin or declared)
     if kind is object:
         return []
+    if kind is types.UnionType:
+        tried = [misfits(value, one, where) for one in arguments]
+        return [] if [] in tried else tried[0]
     if kind is typing.Literal:
         return [] if value in arguments else [f"{where}: {value!r} is none of {arguments}"]
     # a float may be written as 1, but a bool is no number

@@ -99,7 +99,7 @@ def test_single_file_is_drawn_and_hostile_text_is_text(
     file = render(store, "quickstart", tmp_path, single_file=True)
     page, requests, errors = visit(browser, file)
     check(page, requests, errors, file)
-    assert page.get_attribute("html", "data-figures-drawn") == "14"
+    assert page.get_attribute("html", "data-figures-drawn") == "17"
     assert page.locator("main img, svg a").count() == 0
     links = page.eval_on_selector_all("main a", "all => all.map(one => one.getAttribute('href'))")
     assert set(links) <= {f"#{name}" for name in PAGES}

@@ -208,6 +208,8 @@ def deal(
     while before < len(table.slots) < even:
         before = len(table.slots)
         for cell in ranked:
+            if len(table.slots) >= even:  # there may be more cells than places
+                break
             table.serve(cell)
     if worked:
         _deal_by_success(ranked, table, worked, seed=seed, most=most)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from workbench.campaign.strategies.base import chain_name
 from workbench.campaign.targets.base import Kind
 from workbench.core.errors import StoreError
+from workbench.core.plain import storable
 from workbench.store.artifacts import write_json_atomic
 from workbench.store.campaigns import add_outcomes, attempt_pages, remove_attempts
 from workbench.store.database import Store
@@ -120,8 +121,8 @@ def compact(
     execution = manifest["execution"]
     facts = {
         case.id: (
-            case.plugin, chain_name(case.strategies), case.category, case.severity, case.goal,
-            case.is_control,
+            *map(storable, (case.plugin, chain_name(case.strategies), case.category)),
+            case.severity, storable(case.goal), case.is_control,
         )
         for case in cases
     }  # fmt: skip

@@ -10,6 +10,7 @@ from workbench.campaign import testsets
 from workbench.campaign.executions import Execution, compact, load_execution
 from workbench.core.errors import DataError
 from workbench.core.identity import content_id, file_sha256
+from workbench.core.plain import storable
 from workbench.store.campaigns import add_attempts, remove_attempts
 from workbench.store.database import Store
 from workbench.store.records import Attempt, TestSet
@@ -17,6 +18,8 @@ from workbench.store.records import Attempt, TestSet
 __all__ = ["keep_attempts"]
 
 _TOGETHER = 1_000
+_MOST_NAME = 200
+"""Characters of a target's name that every database takes."""
 
 
 def keep_attempts(
@@ -49,9 +52,10 @@ def keep_attempts(
                 f"{path}: attempt on case {one.case_id[:12]} is on none of test set"
                 f" {test_set.id[:12]}; give the set that was executed with --test-set"
             )
-        targets.add(one.target)
-        thresholds |= dict.fromkeys(one.scores, 0.5)
-        page.append(replace(one, execution=execution))
+        mine = _storable(one, execution=execution)
+        targets.add(mine.target)
+        thresholds |= dict.fromkeys(mine.scores, 0.5)
+        page.append(mine)
         if len(page) == _TOGETHER:
             add_attempts(store.engine, page)
             page.clear()
@@ -77,3 +81,15 @@ def keep_attempts(
     }
     compact(store, manifest, cases=test_set)
     return load_execution(store, execution)
+
+
+def _storable(one: Attempt, *, execution: str) -> Attempt:
+    texts = {name: storable(getattr(one, name)) for name in ("sent", "received", "error")}
+    return replace(
+        one,
+        execution=execution,
+        target=storable(one.target)[:_MOST_NAME],
+        scores={storable(judge): score for judge, score in one.scores.items()},
+        reasons={storable(judge): storable(why) for judge, why in one.reasons.items()},
+        **texts,
+    )

@@ -16,6 +16,7 @@ from workbench.campaign.grading import Grader, Verdict
 from workbench.campaign.targets.base import ASKED_FOR, Decision, Kind, Response, Target
 from workbench.core.errors import BudgetError, ConfigError, StoreError, WorkbenchError
 from workbench.core.money import ZERO, show_usd
+from workbench.core.plain import storable
 from workbench.core.redact import redact
 from workbench.store.campaigns import add_attempts, attempted, spent
 from workbench.store.database import Store
@@ -362,6 +363,4 @@ def _stored(text: str) -> str:
 
 
 def _clean(text: str) -> str:
-    # Lone surrogates and NUL are legal in Python, and in no database.
-    whole = text[:_KEPT_CHARS].encode("utf-8", "replace").decode("utf-8")
-    return whole.replace("\x00", "\ufffd")
+    return storable(text[:_KEPT_CHARS])

@@ -36,6 +36,7 @@ from workbench.cli.findings import findings
 from workbench.cli.opening import EXIT_CODES, open_here
 from workbench.cli.spending import in_words, refuse_if_exceeded, run_spending, spending_config
 from workbench.cli.test_sets import profile, sets
+from workbench.core.errors import ModelError
 from workbench.core.money import show_usd, usd
 
 if TYPE_CHECKING:
@@ -206,7 +207,10 @@ def _execute(
     click.echo(
         f"execution {done.id[:12]}: {told}, {show_usd(done.usd)} paid to targets", err=as_json
     )
-    sys.exit(rules.apply(store, done, as_json=as_json))
+    status = rules.apply(store, done, as_json=as_json)
+    if done.errors == done.count:
+        raise ModelError("every attempt failed; `workbench campaign events --kind target_failed`")
+    sys.exit(status)
 
 
 async def _conduct(

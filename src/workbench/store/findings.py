@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Engine, func, insert, select, update
 
 from workbench.core.errors import DataError
+from workbench.core.plain import storable
 from workbench.store import schema
 from workbench.store.records import Finding, now
 from workbench.store.transaction import transaction
@@ -32,8 +33,14 @@ def add_findings(engine: Engine, found: Iterable[Finding]) -> list[Finding]:
         for known in connection.execute(query).scalars().all():
             rows.pop(known, None)
         if rows:
-            connection.execute(insert(table), [asdict(one) for one in rows.values()])
+            connection.execute(insert(table), [_row(one) for one in rows.values()])
     return list(rows.values())
+
+
+def _row(finding: Finding) -> dict[str, Any]:
+    """Return a finding as a row; what it takes from test cases may hold what no database does."""
+    row = asdict(finding)
+    return row | {name: storable(value) for name, value in row.items() if isinstance(value, str)}
 
 
 def findings(

@@ -205,11 +205,20 @@ def test_what_worked_gets_more_and_what_did_not_gets_its_even_share():
     cells = cells_of({"p": (False, 400), "q": (False, 400)}, ["prefix", "layered"])
     worked = {cell.key: (0, 100) for cell in cells} | {("p", "prefix"): (95, 100)}
     shares = Counter(
-        one.cell.key
-        for one in dealt(cells, most=200, worked=worked, explore=0.4, with_plain=False)
+        one.cell.key for one in dealt(cells, most=200, worked=worked, explore=0.4, with_plain=False)
     )
     assert shares["p", "prefix"] >= 200 * 0.6
     assert min(shares.values()) >= 200 * 0.4 / 4 - 1
+
+
+def test_what_worked_counts_where_there_are_more_cells_than_places():
+    cells = cells_of({f"p{n}": (False, 50) for n in range(40)}, ["prefix", "layered"])
+    best = cells[0].key
+    worked = {cell.key: (0, 100) for cell in cells} | {best: (95, 100)}
+    shares = Counter(
+        one.cell.key for one in dealt(cells, most=40, mutations=50, worked=worked, with_plain=False)
+    )
+    assert shares[best] >= 20
 
 
 def test_a_disguise_of_few_forms_ends_however_many_are_allowed():

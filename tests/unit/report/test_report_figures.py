@@ -33,7 +33,7 @@ def test_every_figure_is_valid_plotly(store: Store, is_hostile: bool) -> None:
     if is_hostile:
         steps = {step: [made.hostile(one) for one in found] for step, found in steps.items()}
     found = figures_of(store, steps)
-    assert len(found) == 14
+    assert len(found) == 17
     for figure in found:
         assert go.Figure(dict(figure.spec)).data
         assert figure.summary

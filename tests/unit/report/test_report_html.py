@@ -353,7 +353,7 @@ def test_single_file_has_every_chapter_and_plotly_once(store: Store, tmp_path: P
     document = page(index.parent, "index")
     anchors = {one["id"] for tag, one in document.elements if one.get("class") == "page"}
     assert anchors == set(PAGES)
-    assert declared(document) == 14
+    assert declared(document) == 17
     assert sum(len(text) > 1_000_000 for _, text in document.scripts) == 1
     ids = [one["id"] for _, one in document.elements if "id" in one]
     assert len(ids) == len(set(ids))

@@ -54,18 +54,17 @@ def finding(analysis: Mapping[str, Any]) -> Finding:
     attacked = _attacked(analysis)
     if not attacked:
         return _no_attack(analysis)
-    told = []
-    if guards := attacked.get("guard"):
-        told.append(_of_guards(analysis, guards))
-    if models := attacked.get("model"):
-        told.append(_of_models(analysis, models, is_aside=bool(guards)))
-    proof = [one.proof for one in told] + [_RULES] * (len(told) > 1)
+    is_mixed = len(attacked) > 1
+    tell = {"guard": _of_guards, "model": _of_models}
+    told = [tell[kind](analysis, names, is_mixed=is_mixed) for kind, names in attacked.items()]
+    proof = [one.proof for one in told] + [_RULES] * is_mixed
+    proof += [error_in_words(analysis, kind) for kind in attacked]
     proof += [
         f"{name} answered nothing: {counted(failed, 'attempt')} failed."
         for name, failed in analysis.get("errors", {}).items()
         if failed and not total(analysis, "totals", name)
     ]
-    return Finding("; ".join(one.claim for one in told), " ".join(proof))
+    return Finding("; ".join(one.claim for one in told), " ".join(one for one in proof if one))
 
 
 def facts(analysis: Mapping[str, Any]) -> list[Fact]:
@@ -120,7 +119,7 @@ def _no_attack(analysis: Mapping[str, Any]) -> Finding:
     return Finding(claim, proof)
 
 
-def _of_guards(analysis: Mapping[str, Any], guards: Sequence[str]) -> Finding:
+def _of_guards(analysis: Mapping[str, Any], guards: Sequence[str], *, is_mixed: bool) -> Finding:
     pair = _compared(guards)
     first, last = (total(analysis, "totals", name) for name in (pair[0], pair[-1]))
     spoilt = [total(analysis, "controls", name) for name in pair]
@@ -138,7 +137,7 @@ def _of_guards(analysis: Mapping[str, Any], guards: Sequence[str]) -> Finding:
             f"attacks succeed behind {pair[1]} (compared at the fixed gain, not the best one), and "
             f"{estimate(first['rate'], percent)} on {pair[0]}. {_difference(analysis, pair)}"
         )
-    if all(spoilt):
+    if all(spoilt) and not is_mixed:
         share = percent(spoilt[-1]["rate"]["value"])
         claim += f", at the price of {share} of harmless prompts"
     if all(intact):
@@ -147,14 +146,14 @@ def _of_guards(analysis: Mapping[str, Any], guards: Sequence[str]) -> Finding:
     if all(spoilt):
         proof += f" {estimate(spoilt[-1]['rate'], percent)} of harmless prompts are spoilt"
         proof += f"{_against(spoilt)}."
-    return Finding(claim, f"{proof} {error_in_words(analysis, 'guard')}".strip())
+    return Finding(claim, proof)
 
 
 def _against(rows: Sequence[Mapping[str, Any]]) -> str:
     return f", against {percent(rows[0]['rate']['value'])}" if len(rows) > 1 else ""
 
 
-def _of_models(analysis: Mapping[str, Any], models: Sequence[str], *, is_aside: bool) -> Finding:
+def _of_models(analysis: Mapping[str, Any], models: Sequence[str], *, is_mixed: bool) -> Finding:
     rows = [total(analysis, "totals", name) for name in models]
     most = "at most " * is_upper_bound(analysis)
     shares = [f"{most}{percent(row['rate']['value'])} on {row['target']}" for row in rows]
@@ -168,7 +167,11 @@ def _of_models(analysis: Mapping[str, Any], models: Sequence[str], *, is_aside: 
         ranked = sorted(zip(rows, shares, strict=True), key=lambda one: one[0]["rate"]["value"])
         claim = f"attack success goes from {ranked[0][1]} to {ranked[-1][1]}, over "
         claim += counted(len(rows), "model")
-    claim = f"of models, {claim}" if is_aside else claim[0].upper() + claim[1:]
+    claim = claim[0].upper() + claim[1:]
+    if is_mixed:
+        rates = [row["rate"]["value"] for row in rows]
+        ends = dict.fromkeys(map(percent, (min(rates), max(rates))))
+        claim = f"on {counted(len(rows), 'model')} it is {most}{' to '.join(ends)}"
     named = [f"{_share(row)} of {number(row['attempts'])} attempts" for row in rows[:_MOST_NAMED]]
     more = len(rows) - len(named)
     proof = [f"Attacks succeed on {'; on '.join(named)}{f'; {more} more are below' * (more > 0)}."]
@@ -176,11 +179,10 @@ def _of_models(analysis: Mapping[str, Any], models: Sequence[str], *, is_aside: 
         proof.append("No second model was attacked.")
     proof.append(_difference(analysis, models) if len(rows) == _PAIR else _differing(analysis))
     spoilt = [row for name in models if (row := total(analysis, "controls", name))]
-    if spoilt:
+    if spoilt and not is_mixed:
         proof.append(_controls(spoilt[:_MOST_NAMED]))
     if most:
         proof.append(_bound(analysis))
-    proof.append(error_in_words(analysis, "model"))
     return Finding(claim, " ".join(one for one in proof if one))
 
 
@@ -249,4 +251,7 @@ def _differing(analysis: Mapping[str, Any]) -> str:
         if kind_of(analysis, row["second"]) == "model"
     ]
     clear = sum(row["p_adjusted"] < CHANCE for row in rows)
-    return f"{clear} of {counted(len(rows), 'pair')} of models differ clearly." if rows else ""
+    if not rows:
+        return ""
+    many = f"{clear} of {counted(len(rows), 'pair')} of models"
+    return f"{many} {'differs' if clear == 1 else 'differ'} by more than chance explains."

@@ -34,7 +34,7 @@ _AUROC: Heads = {
     "Threshold | probability": lambda one: cell(one["threshold"]),
 }
 _ACCURACY: Heads = {
-    "Judge": lambda one: short(one["judge"]),
+    "Judge": lambda one: _name(one["judge"]),
     "Labelled | answers": lambda one: number(one["n"]),
     "Has an opinion | share": lambda one: percent(one["coverage"]),
     "Precision | of its yes": lambda one: _rate(one["precision"]),
@@ -42,13 +42,13 @@ _ACCURACY: Heads = {
     "Right | of its opinions": lambda one: _rate(one["correct"]),
 }
 _OPINIONS: Heads = {
-    "Judge": lambda one: short(one["judge"]),
+    "Judge": lambda one: _name(one["judge"]),
     "Had an opinion on | attempts": lambda one: number(one["attempts"]),
     "Attacks | called a success": lambda one: number(one["attacks"]),
     "Harmless prompts | called spoilt": lambda one: number(one["controls"]),
 }
 _AGREEMENT: Heads = {
-    "Judges": lambda row: f"{short(row['first'])} and {short(row['second'])}",
+    "Judges": lambda row: f"{_name(row['first'])} and {_name(row['second'])}",
     "Attempts | both have an opinion": lambda row: number(row["attempts"]),
     "Agreement | share": lambda row: percent(row["observed"]),
     "Cohen's κ | beyond chance": lambda row: estimate(row["kappa"]),
@@ -59,7 +59,7 @@ def judges(graded: Mapping[str, Any]) -> list[Block]:
     """Return who judged, from an analysis or, before there is one, from an execution."""
     blocks: list[Block] = [Text(_about(graded))]
     if unmeasured := _unmeasured(graded):
-        names = ", ".join(short(name) for name in unmeasured)
+        names = ", ".join(map(_name, unmeasured))
         blocks.append(Text(f"Whose own error nobody measured here: {names}.", is_note=True))
     if graded["judges"]:
         caption = "The error of the probes, on held-out topics of the judge set"
@@ -71,7 +71,8 @@ def judges(graded: Mapping[str, Any]) -> list[Block]:
     if opinions := graded.get("opinions"):
         blocks.append(table("What they said in this campaign", _OPINIONS, opinions))
     if pairs := graded.get("judge_agreement"):
-        note = "κ: 1 is perfect, 0 no more than chance; 95 % bootstrap intervals over goals."
+        note = "κ: 1 is perfect; 0 is no more than chance, or that both said but one thing. "
+        note += "95 % bootstrap intervals over goals."
         blocks.append(table("Agreement of each two judges", _AGREEMENT, pairs, note=note))
     return blocks
 
@@ -156,8 +157,13 @@ def _kinds(accuracy: list[Mapping[str, Any]]) -> Block:
         shares = [row["by_kind"].get(kind) for row in accuracy]
         return [words(kind), *("–" if share is None else percent(share) for share in shares)]
 
-    heads = ["Kind of answer", *(f"{short(row['judge'])} | decided rightly" for row in accuracy)]
+    heads = ["Kind of answer", *(f"{_name(row['judge'])} | decided rightly" for row in accuracy)]
     return table("Decided rightly, by kind of labelled answer", heads, map(cells, kinds)).folded()
+
+
+def _name(judge: str) -> str:
+    """Return the id of a judge, or of several that vote as one, as people read it."""
+    return " + ".join(map(short, judge.split("+")))
 
 
 def _rate(interval: Mapping[str, Any] | None) -> Cell:

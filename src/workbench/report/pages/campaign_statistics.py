@@ -40,18 +40,19 @@ _STATES = {
     "fixed": "it was real and was fixed",
 }
 _TEST: Heads = {
+    "Difference | points": lambda row: estimate(row["difference"], percentage_points),
+    "p | adjusted": lambda row: probability(row["p_adjusted"]),
+    "q | false discoveries": lambda row: probability(row["q"]),
+    "p | McNemar": lambda row: probability(row["p"]),
     "Pairs | attempts": lambda row: number(row["pairs"]),
     "Goals | independent": lambda row: number(row["goals"]),
     "Only first | pairs": lambda row: number(row["only_first"]),
     "Only second | pairs": lambda row: number(row["only_second"]),
-    "Difference | points": lambda row: estimate(row["difference"], percentage_points),
-    "p | McNemar": lambda row: probability(row["p"]),
-    "p | adjusted": lambda row: probability(row["p_adjusted"]),
-    "q | false discoveries": lambda row: probability(row["q"]),
 }
 _TEST_NOTE = (
-    "Difference: second less first. p, adjusted: Holm over all comparisons of this kind, no false "
-    "claim in them with 95 %; q below .05: one in twenty of such rows may be false."
+    "Difference: second less first. p, adjusted: Holm over all rows, by strategy and category too: "
+    "no false claim among them, with 95 %. q below .05: one in twenty of such rows may be false. "
+    "Only first, only second: pairs of which one alone succeeded."
 )
 
 
@@ -240,14 +241,15 @@ def _steadiness(analysis: Mapping[str, Any]) -> list[Block]:
     if cases := analysis.get("flaky_cases"):
         told: Heads = {
             "Case": lambda row: short(row["case_id"]),
-            "Target": lambda row: row["target"],
             "Plugin": lambda row: words(row["plugin"]),
             "Strategy": lambda row: words(row["strategy"]),
             "Succeeded | of tries": lambda row: Number(f"{row['successes']} of {row['attempts']}"),
             "Rate": lambda row: percent(row["successes"] / row["attempts"]),
+            "Target": lambda row: row["target"],
         }
-        caption = f"The {len(cases)} closest to half and half" if len(cases) > 1 else "That case"
-        blocks.append(table(caption, told, cases))
+        caption = f"The {counted(len(cases), 'case')} closest to half and half"
+        shown = table(caption, told, cases)
+        blocks.append(shown.folded() if len(cases) > _MOST_NAMED else shown)
     return blocks
 
 
