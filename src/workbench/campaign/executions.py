@@ -34,8 +34,8 @@ _ROWS_PER_GROUP = 10_000
 _ROWS_AT_ONCE = 500
 """Held as Python objects at a time while rows become an artifact."""
 _ATTEMPT = (
-    "execution", "case_id", "target", "trial", "sent", "received", "decision", "scores", "reasons",
-    "success", "latency_ms", "usd", "error",
+    "execution", "case_id", "target", "trial", "sent", "received", "replies", "decision", "scores",
+    "reasons", "success", "latency_ms", "usd", "error",
 )  # fmt: skip
 _FACTS = ("plugin", "strategy", "category", "severity", "goal", "is_control")
 """Of the case, beside each attempt: so that no analysis has to look into the test set."""
@@ -43,6 +43,7 @@ _OTHER_TYPES: Mapping[str, pa.DataType] = {
     "trial": pa.int32(),
     "scores": pa.map_(pa.string(), pa.float64()),
     "reasons": pa.map_(pa.string(), pa.string()),
+    "replies": pa.list_(pa.string()),
     "success": pa.bool_(),
     "is_control": pa.bool_(),
     "latency_ms": pa.float64(),
@@ -96,7 +97,7 @@ class Execution:
     def attempts(self) -> Iterator[Attempt]:
         """Iterate over the attempts; holds some thousands at a time."""
         for row in _rows(self.path, _ATTEMPT):
-            yield Attempt(**row)
+            yield Attempt(**{**row, "replies": tuple(row["replies"])})
 
     def frame(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Return attempts as a data frame, for notebooks."""

@@ -30,6 +30,8 @@ class Verdict:
     """Judge id → probability of the worst reading."""
     reasons: Mapping[str, str] = field(default_factory=dict)
     """Judge id → why, in words."""
+    is_judged: bool = True
+    """Whether anybody had an opinion; without one the attempt counts neither way."""
 
 
 class Grader(Protocol):
@@ -114,6 +116,8 @@ class AnswerGrader:
                 goal=case.goal,
                 prompt=case.prompt,
                 answer=got.text,
+                turns=case.turns,
+                earlier=got.replies,
                 is_declined=got.decision == "block",
                 is_control=case.is_control,
                 assertions=case.assertions,
@@ -122,6 +126,9 @@ class AnswerGrader:
             for case, got in answered
         ]
         return [
-            Verdict(success=one.success, scores=one.scores, reasons=one.reasons)
+            Verdict(
+                success=one.success, scores=one.scores, reasons=one.reasons,
+                is_judged=one.is_judged,
+            )
             for one in await self._panel.judge(exchanges)
         ]

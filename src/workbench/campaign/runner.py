@@ -33,8 +33,10 @@ _GATHER_S = 0.25
 _LOOK_S = 0.02
 _WAITING = 256
 """Answers that wait to be judged before workers pause: bounds memory when judges are slower."""
+_JUDGED_CHARS = 1_000_000
+"""Longest text judged; a target that talks without end takes no memory."""
 _KEPT_CHARS = 20_000
-"""Longest text kept and judged; a target that talks without end fills no disk."""
+"""Longest text kept; it fills no disk either."""
 _STOP = (BudgetError, StoreError, ConfigError)
 """Ours to stop at, not the target's failure."""
 
@@ -267,21 +269,24 @@ class Runner:
     def _attempt(self, one: _Answered, verdict: Verdict | None) -> Attempt:
         case, answer = one.case, one.answer
         sent = "\n\n".join((*case.turns, case.prompt))
-        attempt = Attempt(
+        made = Attempt(
             execution=self._execution, case_id=case.id, target=one.target.name, sent=_stored(sent),
             received="", decision="error", scores={}, success=False, latency_ms=0.0,
             trial=one.trial, usd=one.usd,
         )  # fmt: skip
         if isinstance(answer, str) or verdict is None:
-            return replace(attempt, error=str(answer))
-        received = "\n\n".join((*answer.replies, answer.text))
+            return replace(made, error=str(answer))
+        reasons = {judge: _stored(why)[:500] for judge, why in verdict.reasons.items()}
+        unjudged = f"not judged: {'; '.join(reasons.values()) or 'no judge had an opinion'}"
         return replace(
-            attempt,
-            received=_stored(received if one.target.kind == "model" else answer.text),
+            made,
+            received=_stored(answer.text),
+            replies=tuple(map(_stored, answer.replies)) if one.target.kind == "model" else (),
             decision=answer.decision,
+            error="" if verdict.is_judged else unjudged,
             scores=dict(verdict.scores),
-            reasons={judge: _stored(why)[:500] for judge, why in verdict.reasons.items()},
-            success=verdict.success,
+            reasons=reasons,
+            success=verdict.success and verdict.is_judged,
             latency_ms=answer.latency_ms,
         )
 

@@ -45,7 +45,9 @@ def add_attempts(
         events: To tell of them.
         ledger: What they cost.
     """
-    rows = [vars(attempt) | {"usd": str(attempt.usd)} for attempt in attempts]
+    rows = [
+        vars(one) | {"usd": str(one.usd), "replies": list(one.replies)} for one in attempts
+    ]
     with transaction(engine) as connection:
         connection.execute(insert(schema.attempts), rows)
         insert_events(connection, events)

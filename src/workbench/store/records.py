@@ -197,7 +197,7 @@ class Attempt:
     target: str
     sent: str
     received: str
-    """Redacted before it is stored."""
+    """What came back last; redacted before it is stored."""
     decision: str
     """What the target did: ``pass``, ``rewrite``, ``block``; ``error`` where it failed."""
     scores: dict[str, float]
@@ -212,6 +212,8 @@ class Attempt:
     """Which of several tries of the same case, from 0."""
     reasons: dict[str, str] = field(default_factory=dict)
     """Judge id → why it says so, in words."""
+    replies: tuple[str, ...] = ()
+    """What came back on the turns before the last; redacted likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)

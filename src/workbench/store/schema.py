@@ -212,6 +212,7 @@ attempts = Table(
     Column("trial", Integer, nullable=False),
     Column("sent", Text, nullable=False),
     Column("received", Text, nullable=False),
+    Column("replies", JSON, nullable=False),
     Column("decision", String(32), nullable=False),
     Column("scores", JSON, nullable=False),
     Column("reasons", JSON, nullable=False),

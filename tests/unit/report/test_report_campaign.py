@@ -76,14 +76,6 @@ def test_the_made_up_analysis_has_every_key_of_the_result() -> None:
     assert made.answered(TWO).keys() == made.analysis().keys()
 
 
-def numbers_in(value: object) -> list[float]:
-    if isinstance(value, dict):
-        return [one for inner in value.values() for one in numbers_in(inner)]
-    if isinstance(value, list):
-        return [one for inner in value for one in numbers_in(inner)]
-    return [value] if isinstance(value, float) else []
-
-
 @pytest.mark.parametrize(
     "key",
     ["by_strategy", "by_category", "by_plugin", "by_severity", "controls", "delivered", "totals"],

@@ -30,7 +30,9 @@ def upgrade() -> None:
         "attempts",
         *_texts(("execution", 64), ("target", 200), ("case_id", 64)),
         sa.Column("trial", sa.Integer(), nullable=False),
-        *_texts(("sent", None), ("received", None), ("decision", 32)),
+        *_texts(("sent", None), ("received", None)),
+        _json("replies"),
+        *_texts(("decision", 32)),
         _json("scores"),
         _json("reasons"),
         sa.Column("success", sa.Boolean(), nullable=False),
@@ -38,9 +40,8 @@ def upgrade() -> None:
         *_texts(("usd", 40), ("error", None)),
         sa.PrimaryKeyConstraint("execution", "target", "case_id", "trial", name="attempts_0003"),
     )
-    op.execute(
-        f"INSERT INTO attempts ({_OLD}, trial, reasons) SELECT {_OLD}, 0, '{{}}' FROM attempts_0002"  # noqa: S608
-    )
+    new = f"{_OLD}, trial, replies, reasons"
+    op.execute(f"INSERT INTO attempts ({new}) SELECT {_OLD}, 0, '[]', '{{}}' FROM attempts_0002")  # noqa: S608
     op.drop_table("attempts_0002")
     for name, kind, old in (
         ("suggested_status", sa.String(32), "confirmed"),
