@@ -29,7 +29,6 @@ from workbench.campaign.analysis import analyze
 from workbench.campaign.executions import Execution, load_execution
 from workbench.core.settings import read_settings
 from workbench.store import schema
-from workbench.store.campaigns import spent
 from workbench.store.database import Store, open_store
 from workbench.store.events import events
 from workbench.store.records import TestSet
@@ -39,9 +38,9 @@ pytestmark = pytest.mark.slow
 WORKBENCH = str(Path(sys.executable).parent / "workbench")
 CASES, CONTROLS, KILLS = 2_000, 200, 20
 IN_FLIGHT = 32
-LOST = 256 + 64 + IN_FLIGHT
-"""Most cases that a kill may lose: those that wait to be judged, are being judged and stored, and
-are in flight."""
+LOST = 64 + 64 + IN_FLIGHT
+"""Most tries that a kill may lose: those that wait for judges, are being judged and stored, and are
+in flight."""
 PRICE = Decimal("0.001")
 OPEN_S = 60
 SERVER = """\
@@ -183,10 +182,10 @@ class Campaign:
             if store.artifacts.rows("execution"):
                 done = load_execution(store)
                 found |= {(one.target, one.case_id, one.trial) for one in done.attempts()}
-            elif rows:
-                execution = rows[0]["execution"]
-                billed = sum((row.usd for row in store.ledger.rows()), Decimal(0))
-                assert spent(store.engine, execution) == billed
+            billed = sum((row.usd for row in store.ledger.rows()), Decimal(0))
+            # What was answered is entered before it is stored, and nothing that was not.
+            assert sum((Decimal(row["usd"]) for row in rows), Decimal(0)) <= billed
+            assert billed <= PRICE * self.server.count
         return Counter((target, case) for target, case, _ in found)
 
     def sent(self) -> Counter[tuple[str, str]]:
@@ -208,7 +207,6 @@ def figures(campaign: Campaign) -> dict[str, object]:
             one.details["case"]
             for one in events(store.engine, kind="vulnerable_prompt_detected", limit=100_000)
         )
-        rows = store.ledger.rows()
         names = ("totals", "by_plugin", "by_strategy", "controls", "attempts", "errors", "usd")
         return {
             "id": done.id,
@@ -216,12 +214,23 @@ def figures(campaign: Campaign) -> dict[str, object]:
                 (one.target, one.case_id, one.trial, one.sent, one.received, one.success, one.usd)
                 for one in done.attempts()
             },
-            "count": (done.count, done.errors, done.usd),
+            "count": (done.count, done.errors),
             "told": {name: told[name] for name in names},
             "findings": told["findings"],
             "hits": hits,
-            "ledger": (sum(row.usd for row in rows), sum(row.quantity for row in rows)),
         }
+
+
+def paid(campaign: Campaign) -> tuple[Decimal, float]:
+    """Return what the ledger says: dollars and calls."""
+    with campaign.store() as store:
+        rows = store.ledger.rows()
+    return sum((row.usd for row in rows), Decimal(0)), sum(row.quantity for row in rows)
+
+
+def price_of(done: Execution) -> Decimal:
+    """Return what the attempts that count were billed."""
+    return sum((one.usd for one in done.attempts()), Decimal(0))
 
 
 def check_kill(campaign: Campaign, before: Counter[tuple[str, str]]) -> Counter[tuple[str, str]]:
@@ -266,10 +275,13 @@ def test_one_execution_killed_twenty_times_ends_as_if_it_never_was(tmp_path, ser
     sent = campaign.sent()
     assert stored.total() <= done.count == len(sent) == len(tests)
     assert sent.total() - len(tests) <= losses  # each repeat was lost by a kill
-    assert (done.errors, done.usd) == (0, PRICE * messages)
+    assert (done.errors, price_of(done)) == (0, PRICE * messages)
+    dollars, calls = paid(campaign)
+    assert done.usd == dollars == PRICE * Decimal(calls)
+    # Each message once, and those again whose answers a kill lost: they were paid for.
+    assert messages <= calls <= server.count <= messages + 3 * losses
     assert campaign.stored() == Counter(dict.fromkeys(sent, 1))
     killed = figures(campaign)
-    assert killed["ledger"] == (PRICE * messages, messages)
     assert set(killed["hits"].values()) == {1}
 
     seen = server.count
@@ -277,6 +289,7 @@ def test_one_execution_killed_twenty_times_ends_as_if_it_never_was(tmp_path, ser
     whole.finish()
     assert server.count - seen == messages
     assert figures(whole) == killed
+    assert paid(whole) == (PRICE * messages, messages)
 
     seen = server.count
     assert f"{done.count} of them from before" in campaign.finish()[1]
@@ -301,8 +314,11 @@ def test_killed_once_with_several_targets_and_trials(tmp_path, server, seed) -> 
     want = Counter({(target, case.id): 2 for target in ("one", "two") for case in tests})
     assert again == want - stored
     assert campaign.stored() == want
-    assert (done.count, done.errors, done.usd) == (want.total(), 0, PRICE * messages)
-    assert figures(campaign)["ledger"] == (PRICE * messages, messages)
+    assert (done.count, done.errors, price_of(done)) == (want.total(), 0, PRICE * messages)
+    dollars, calls = paid(campaign)
+    assert done.usd == dollars == PRICE * Decimal(calls)
+    assert messages <= calls <= server.count
+    figures(campaign)
 
 
 @pytest.mark.parametrize("delay_ms", [0, 5, 40])

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 import xml.etree.ElementTree as ET
 from collections import Counter
@@ -32,7 +31,6 @@ from workbench.core.settings import read_settings
 from workbench.store import database
 from workbench.store.database import open_store
 from workbench.store.events import events
-from workbench.store.ledger import Ledger
 from workbench.store.records import TestSet
 
 WORKBENCH = str(Path(sys.executable).parent / "workbench")
@@ -339,7 +337,9 @@ def test_generate_execute_analyze_and_look(project, shop):
     (row,) = project.json("executions")
     assert row["id"] == found["execution"]
     assert found["execution"][:12] in project.call("executions").stdout
-    kinds = [json.loads(line)["kind"] for line in project.call("events", "--json").stdout.splitlines()]
+    kinds = [
+        json.loads(line)["kind"] for line in project.call("events", "--json").stdout.splitlines()
+    ]
     assert kinds == ["test_set_generated", "attack_run_started", "attack_run_finished"]
     one = project.call("events", "--subject", found["execution"], "--limit", "1").stdout
     assert one.count("\n") == 1
@@ -392,7 +392,9 @@ def test_only_what_failed_is_sent_again(project, server):
     project.save(*cases(3))
     target = project.target(f"{server.url}/scripted", parallel=1)
     server.script = [web.Response(status=400, text="no"), web.json_response({"text": "fine"})]
-    assert "3 attempts, 0 of them from before, 1 errors" in project.execute("--target", target).stdout
+    assert (
+        "3 attempts, 0 of them from before, 1 errors" in project.execute("--target", target).stdout
+    )
     assert "1 errors" in project.execute("--target", target).stdout  # not unless asked to
     assert len(server.seen) == 3
     done = project.execute("--target", target, "--retry-errors")
@@ -474,9 +476,10 @@ def test_a_gate_exits_4_and_files_for_ci_are_written(project, shop):
     assert json.loads(done.stdout)["checks"] == [{"expression": "asr > 99%", "passed": True}]
     told = project.call("analyze", "--fail-if", "asr>2%", "--json", code=4)
     assert json.loads(told.stdout)["checks"][0]["passed"] is False
-    assert "no attempt has plugin=nobody" in project.call(
-        "analyze", "--fail-if", "asr(plugin=nobody) > 0", code=2
-    ).stderr
+    assert (
+        "no attempt has plugin=nobody"
+        in project.call("analyze", "--fail-if", "asr(plugin=nobody) > 0", code=2).stderr
+    )
     done = project.call("analyze", "--junit", str(project.root), code=2)
     assert f"{project.root}: " in done.stderr
     assert not list(project.root.parent.glob("*.tmp"))
@@ -537,14 +540,16 @@ def test_a_bad_target_costs_attempts_and_no_more(project, server, fault, message
     began = time.monotonic()
     shown = project.execute("--target", bad, "--target", good).stdout
     assert time.monotonic() - began < 15
-    done, attempts = project.newest()
+    _, attempts = project.newest()
     assert "6 attempts, 0 of them from before, 3 errors" in shown
     failed = [one for one in attempts if one.target == "bad one"]
     assert all(re.search(message, one.error) for one in failed), failed[0].error
     assert all(one.error.isprintable() and len(one.error) <= 500 for one in failed)
     assert [bool(one.error) for one in attempts if one.target == "good"] == [False] * 3
-    told = [json.loads(line) for line in
-            project.call("events", "--kind", "target_failed", "--json").stdout.splitlines()]
+    told = [
+        json.loads(line)
+        for line in project.call("events", "--kind", "target_failed", "--json").stdout.splitlines()
+    ]
     assert len(told) == 3
 
 
@@ -602,7 +607,7 @@ def test_another_machine_needs_both_words(project):
         ("url: [", "correct the file"),
         ("- a\n", "write field: value lines"),
         ("url: http://127.0.0.1:1/x\nusd_per_call: -1\n", "usd_per_call"),
-        ("url: http://127.0.0.1:1/x\nheaders: {Authorization: Bearer abc}\n", "looks like a secret"),
+        ("url: http://127.0.0.1:1/\nheaders: {Authorization: Bearer a}\n", "looks like a secret"),
         ("url: http://127.0.0.1:1/x\nheaders: {Authorization: '${env:NOT_SET_HERE}'}\n",
          "NOT_SET_HERE"),
         ("&a [*a]", "write field: value lines"),
@@ -620,10 +625,12 @@ def test_a_wrong_file_is_told_in_a_line(project, text, message):
 
 
 def test_half_characters_in_a_case_lose_nothing(project, server):
-    """A lone surrogate is legal in Python and JSON, and in no database, Arrow table or HTTP body."""
+    """A lone surrogate is legal in Python and in JSON, and in no database and no Arrow table."""
     odd = "half \ud800 and \x00"
     project.save(make_case(1, goal=odd, prompt=odd, category=odd, turns=(odd,)), *cases(2))
-    project.execute("--target", project.target(f"{server.url}/echo", body={"messages": "{{messages}}"}))
+    project.execute(
+        "--target", project.target(f"{server.url}/echo", body={"messages": "{{messages}}"})
+    )
     done, attempts = project.newest()
     assert done.count == 3
     assert sum("half" in one.sent for one in attempts) == 1
@@ -639,8 +646,8 @@ def test_options_that_make_no_sense_exit_2(project, server):
         (made, "--target", url, "--target", url), (made, "--target", url, "--budget", "much"),
         ("--only-failing", "ffff", "--target", url), (made, "--target", url, "--judges", "dice"),
     ):  # fmt: skip
-        project.call("execute", *arguments, *([] if "--judges" in arguments else ["--judges", "rules"]),
-                     code=2)  # fmt: skip
+        judges = () if "--judges" in arguments else ("--judges", "rules")
+        project.call("execute", *arguments, *judges, code=2)
     assert server.seen == []
 
 
@@ -708,13 +715,17 @@ def test_a_name_from_the_environment_commands_nothing_either(project, server, na
 
 
 def test_promptfoo_goes_out_and_comes_back(project, server):
-    made = project.save(*cases(5, controls=1), make_case(7, prompt="{{x}} \u202e 'q' \"\n#: -", turns=("a", "b")))
+    made = project.save(
+        *cases(5, controls=1), make_case(7, prompt="{{x}} \u202e 'q' \"\n#: -", turns=("a", "b"))
+    )
     out = project.root / "redteam.yaml"
     shown = project.call("export", made, "--format", "promptfoo", "--out", str(out)).stdout
     assert shown.startswith("promptfoo id ")
     again = project.json("import", str(out), "--format", "promptfoo")
     assert again == {"test_set": made, "tests": 7}
-    project.execute("--target", project.target(f"{server.url}/echo", body={"messages": "{{messages}}"}))
+    project.execute(
+        "--target", project.target(f"{server.url}/echo", body={"messages": "{{messages}}"})
+    )
     done, attempts = project.newest()
     results = project.root / "results.json"
     project.call("export", done.id, "--format", "promptfoo-results", "--out", str(results))
@@ -724,14 +735,18 @@ def test_promptfoo_goes_out_and_comes_back(project, server):
     assert {(one.case_id, one.success) for one in theirs} == {
         (one.case_id, one.success) for one in attempts
     }
-    again = project.json("import", str(results), "--format", "promptfoo-results", "--test-set", made)
+    again = project.json(
+        "import", str(results), "--format", "promptfoo-results", "--test-set", made
+    )
     assert again["execution"] == back.id  # the same file is the same execution
     project.call("analyze", back.id)
 
 
 def test_garak_goes_out_and_comes_back(project, server):
     project.save(*cases(5, controls=1))
-    project.execute("--target", project.target(f"{server.url}/echo"), "--target", "bare", "--dry-run")
+    project.execute(
+        "--target", project.target(f"{server.url}/echo"), "--target", "bare", "--dry-run"
+    )
     project.execute("--target", project.target(f"{server.url}/echo", name="echo"), "--trials", "2")
     done, attempts = project.newest()
     out = project.root / "garak.report.jsonl"
@@ -744,6 +759,13 @@ def test_garak_goes_out_and_comes_back(project, server):
     assert "the execution has echo" in project.call(
         "export", done.id, "--format", "garak", "--out", str(out), "--target", "nobody", code=2
     ).stderr  # fmt: skip
+
+
+ODD = f"\x00\ud800{ESCAPES}"
+
+
+def garak_setup(target: str) -> str:
+    return json.dumps({"entry_type": "start_run setup", "plugins.target_name": target}) + "\n"
 
 
 def garak_line(**changes: object) -> str:
@@ -759,16 +781,14 @@ def garak_line(**changes: object) -> str:
 @pytest.mark.parametrize(
     "line",
     [
-        garak_line(outputs=[{"text": f"sure \x00 \ud800 {ESCAPES}"}]),
-        garak_line(goal=f"\x00\ud800{ESCAPES}"),
-        garak_line(prompt={"turns": [{"role": "user", "content": {"text": f"\x00\ud800{ESCAPES}"}}]}),
-        garak_line(probe_classname=f"dan.\x00\ud800{ESCAPES}"),
-        garak_line(detector_results={f"d\x00\ud800{ESCAPES}": [1.0]}),
-        json.dumps({"entry_type": f"\ud800{ESCAPES}"}) + "\n" + garak_line(),
-        json.dumps({"entry_type": "start_run setup", "plugins.target_name": f"m\x00\ud800{ESCAPES}"})
-        + "\n" + garak_line(),
-        json.dumps({"entry_type": "start_run setup", "plugins.target_name": "m" * 1_000})
-        + "\n" + garak_line(),
+        garak_line(outputs=[{"text": f"sure {ODD}"}]),
+        garak_line(goal=ODD),
+        garak_line(prompt={"turns": [{"role": "user", "content": {"text": ODD}}]}),
+        garak_line(probe_classname=f"dan.{ODD}"),
+        garak_line(detector_results={f"d{ODD}": [1.0]}),
+        json.dumps({"entry_type": ODD}) + "\n" + garak_line(),
+        garak_setup(f"m{ODD}") + garak_line(),
+        garak_setup("m" * 1_000) + garak_line(),
         garak_line(probe_classname="x" * 1_000),
         garak_line(detector_results={"d": [float("nan")]}),
         garak_line(detector_results={"d": ["1"]}),
@@ -816,7 +836,8 @@ def test_malformed_files_are_told_in_a_line(project, form, content):
 def test_import_and_export_want_what_they_need(project):
     made = project.save(*cases(1))
     for arguments in (
-        ("import", "nowhere", "--format", "garak"), ("import", str(project.root), "--format", "garak"),
+        ("import", "nowhere", "--format", "garak"),
+        ("import", str(project.root), "--format", "garak"),
         ("import", "x", "--format", "promptfoo-results"), ("import", "x"),
         ("import", "x", "--format", "excel"), ("export", made, "--format", "promptfoo"),
         ("export", made, "--format", "garak", "--out", "x"),

@@ -20,6 +20,15 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, text
 
+from campaign_rows import (
+    add_old_rows,
+    check_attempts,
+    check_down_and_up,
+    check_findings,
+    check_new_rows,
+    check_owners_tags_and_outcomes,
+    migrate,
+)
 from conftest import require
 from ledger_rows import hit_row, model_row
 from model_calls import (
@@ -32,12 +41,17 @@ from model_calls import (
     settlement,
 )
 from notebook_projects import make_project
+from workbench.campaign.executions import load_execution
+from workbench.campaign.rehearsal import Rehearsal
 from workbench.core.errors import StoreError
 from workbench.core.settings import Settings, read_settings
 from workbench.store import schema
 from workbench.store.budgets import Budgets
 from workbench.store.calls import Calls, Settlement
+from workbench.store.campaigns import attempt_pages
 from workbench.store.database import Store, open_store
+from workbench.store.events import events
+from workbench.store.findings import findings
 from workbench.store.journal import Journal
 from workbench.store.ledger import insert_rows, take_turn
 from workbench.store.records import LedgerRow, Run, now
@@ -310,6 +324,57 @@ def test_two_processes_never_exceed_one_budget(pg_store, postgres):
 
 def test_the_flights_of_a_killed_process_are_charged_once(pg_store, postgres):
     check_a_killed_process_is_charged_once(postgres.to_environment(), pg_store)
+
+
+@pytest.mark.parametrize("check", [check_attempts, check_findings, check_owners_tags_and_outcomes])
+def test_campaigns_are_written_and_read(pg_store, check):
+    check(pg_store)
+
+
+def test_campaigns_of_an_old_store_are_kept_up_and_down(postgres):
+    engine = create_engine(postgres.database_url)
+    migrate(engine, "0002")
+    add_old_rows(engine)
+    store = open_store(postgres)
+    check_new_rows(store.engine)
+    check_down_and_up(store.engine)
+    with store.engine.connect() as connection:
+        context = MigrationContext.configure(connection)
+        assert compare_metadata(context, schema.metadata) == []
+    store.engine.dispose()
+    engine.dispose()
+
+
+def test_a_campaign_is_executed_on_it_by_two_processes_once(pg_store, postgres, tmp_path):
+    """From the command line, with a bad target beside the good one; rows end in the artifact."""
+    with Rehearsal(latency_s=0.01).serve_in_thread() as shop:
+        (tmp_path / "shop.md").write_text(shop.shop.profile().text + "\n")
+        (tmp_path / "long.yaml").write_text(f"url: {shop.base_url}/{'nowhere' * 40}\n")
+        environment = {**os.environ, **postgres.to_environment()}
+
+        def start(*arguments: str) -> subprocess.Popen[str]:
+            return subprocess.Popen(
+                [WORKBENCH, "campaign", *arguments], cwd=tmp_path, env=environment, text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )  # fmt: skip
+
+        wanted = ("--for", "model", "--profile", "shop.md", "--max-tests", "60", "--plugin")
+        made = start("generate", *wanted, "system-prompt-leak", "--tag", "nightly")
+        assert made.wait(120) == 0, made.communicate()
+        made.communicate()
+        execute = ("execute", "nightly", "--judges", "rules", "--target", f"{shop.base_url}/ask",
+                   "--target", "long.yaml")  # fmt: skip
+        pair = [start(*execute) for _ in range(2)]
+        told = [one.communicate(timeout=120) for one in pair]
+    assert [one.returncode for one in pair] == [0, 0], told
+    done = load_execution(pg_store)
+    attempts = list(done.attempts())
+    assert len({(one.target, one.case_id) for one in attempts}) == done.count == len(attempts)
+    assert done.errors == done.count / 2
+    assert 0 < len(findings(pg_store.engine, done.id)) < done.count / 2
+    kinds = [one.kind for one in events(pg_store.engine)]
+    assert kinds.count("attack_run_finished") == 1
+    assert list(attempt_pages(pg_store.engine, done.id, rows=10)) == []
 
 
 def test_stores_opened_at_once_migrate_once(postgres):

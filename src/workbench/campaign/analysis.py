@@ -105,7 +105,7 @@ def analyze(store: Store, execution_id: str = "") -> AnalysisResult:
         error_reasons=_error_reasons(columns),
         flaky=flaky_rates(tried, targets=targets),
         flaky_cases=flaky_cases(tried),
-        comparisons=compare_targets(tried, targets=targets),
+        comparisons=compare_targets(tried, targets=targets, kinds=execution.kinds),
         mutations=compare_mutations(attacked),
         failing_cases=len(np.unique(columns["case_id"][columns["success"]])),
         **agreement(execution, columns),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -33,18 +34,24 @@ class _Counted(NamedTuple):
     only_second: int
 
 
-def compare_targets(columns: Columns, *, targets: Sequence[str]) -> list[ComparisonRow]:
+def compare_targets(
+    columns: Columns, *, targets: Sequence[str], kinds: Mapping[str, str] = MappingProxyType({})
+) -> list[ComparisonRow]:
     """Return each two targets compared on the cases that both answered: in all, and by group.
 
     Args:
         columns: Answered attempts: ``case_id``, ``trial``, ``target``, ``strategy``, ``category``,
             ``goal``, ``is_control``, ``success``.
         targets: Their order.
+        kinds: Target → its kind; those of different kinds are counted by different rules and are
+            not compared.
     """
     keys = _tried(columns)
     by_target = {name: _sorted(columns, keys, columns.code("target", name)) for name in targets}
     rows: list[ComparisonRow] = []
     for first, second in combinations(targets, 2):
+        if kinds.get(first) != kinds.get(second):
+            continue
         _, at_a, at_b = np.intersect1d(
             by_target[first][0], by_target[second][0], assume_unique=True, return_indices=True
         )

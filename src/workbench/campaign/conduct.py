@@ -34,8 +34,17 @@ if TYPE_CHECKING:
     from workbench.judge.probe import Bench
     from workbench.llm.estimate import Estimate
     from workbench.llm.gateway import Gateway
+    from workbench.llm.messages import Request
 
-__all__ = ["ExecuteOptions", "Forecast", "attacker_of", "conduct", "forecast", "open_attacker"]
+__all__ = [
+    "ExecuteOptions",
+    "Forecast",
+    "attacker_of",
+    "conduct",
+    "forecast",
+    "generation_work",
+    "open_attacker",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,9 +126,9 @@ async def conduct(
         WorkbenchError: As ``execute.execute``.
     """
     specs = [parse_target(line) for line in options.targets]
+    work = _work_of(test_set, specs, options)
     async with AsyncExitStack() as stack:
-        opened = await _open(store, specs, options, work=_work_of(test_set, options), stack=stack,
-                             tell=tell)  # fmt: skip
+        opened = await _open(store, specs, options, work=work, stack=stack, tell=tell)
         return await execute(
             opened.store,
             test_set,
@@ -127,6 +136,7 @@ async def conduct(
             opened.graders,
             trials=options.trials,
             label=options.label,
+            work=work,
             budget_usd=options.budget_usd,
             retry_errors=options.retry_errors,
             progress=progress,
@@ -141,37 +151,41 @@ async def forecast(
     The strong judge is not counted: nobody knows yet what the cheap ones will flag.
     """
     from workbench.llm.gateway import open_gateway
-    from workbench.llm.messages import Request, Turn
     from workbench.llm.transport import open_transport
 
     specs = [parse_target(line) for line in options.targets]
     messages = options.trials * sum(len(case.turns) + 1 for case in test_set)
     models: dict[str, Estimate] = {}
-    for spec in specs:
-        if not (services := services_of([spec], _config(store, options))):
-            continue
-        innermost = _innermost(spec)
-        for config in services.values():
-            requests = [
-                Request(
-                    prompt=case.prompt, system=innermost.system, model=innermost.model,
-                    history=tuple(Turn("user", turn) for turn in case.turns), task="target",
-                    max_tokens=innermost.max_tokens, variant=trial, namespace="target forecast",
-                )
-                for trial in range(options.trials)
-                for case in test_set
-            ]  # fmt: skip
+    for line, spec in zip(options.targets, specs, strict=True):
+        for config in services_of([spec], _config(store, options)).values():
+            requests = _asked(test_set, _innermost(spec), trials=options.trials)
             transport = open_transport(config, settings=replace(store.settings, offline=False))
             async with open_gateway(
                 store, phase="execution", config=config, transport=transport
             ) as gateway:
-                models[innermost.model] = await gateway.estimate(requests, is_kept=False)
+                models[line] = await gateway.estimate(requests, is_kept=False)
     return Forecast(
         attempts=options.trials * len(test_set) * len(specs),
         messages=messages * len(specs),
         declared_usd=sum((_innermost(one).usd_per_call * messages for one in specs), Decimal(0)),
         models=models,
     )
+
+
+def _asked(test_set: TestSet | StoredTestSet, spec: TargetSpec, *, trials: int) -> list[Request]:
+    """Return a request per message to a model; what it will have answered before is left out."""
+    from workbench.llm.messages import Request, Turn
+
+    return [
+        Request(
+            prompt=said[-1], system=spec.system, model=spec.model, task="target",
+            history=tuple(Turn("user", turn) for turn in said[:-1]), variant=trial,
+            max_tokens=spec.max_tokens, namespace=f"forecast {case.id}",
+        )
+        for trial in range(trials)
+        for case in test_set
+        for said in ((*case.turns, case.prompt)[:last] for last in range(1, len(case.turns) + 2))
+    ]  # fmt: skip
 
 
 @asynccontextmanager
@@ -196,7 +210,7 @@ async def open_attacker(
     from workbench.llm.transport import open_transport
 
     config = config or read_config(store.settings)
-    work = f"generate-{content_id(plan.recipe)[:16]}"
+    work = generation_work(plan)
     job = store.settings.run_id or work
     store = replace(store, settings=replace(store.settings, run_id=job))
     online = replace(store.settings, offline=False)
@@ -205,6 +219,11 @@ async def open_attacker(
         store, phase="generation", work=work, config=config, transport=transport, tell=tell
     ) as gateway:
         yield attacker_of(store, plan, gateway, config=config), gateway
+
+
+def generation_work(plan: Preview) -> str:
+    """Return the id under which the cost of generating a plan is entered."""
+    return f"generate-{content_id(plan.recipe)[:16]}"
 
 
 def attacker_of(
@@ -250,7 +269,7 @@ async def _open(
         for name, one in services_of(specs, config).items()
     }
     targets = open_targets(
-        specs, store=store, gateway=gateways, sanitizer=sanitizer, tell=tell,
+        specs, store=store, config=config, gateway=gateways, sanitizer=sanitizer, tell=tell,
         allow_hosts=options.allow_hosts, staging=options.staging,
     )  # fmt: skip
     graders: dict[Kind, Grader] = {}
@@ -288,8 +307,9 @@ async def _answer_grader(options: ExecuteOptions, *, bench: Bench | None, ask: A
         )
         strong = RubricJudge(ask, **named)
     panel = Panel(cheap=cheap)
-    # The strong judge would cost a call per labelled answer: its own error is not measured here.
-    measured = await accuracy([*cheap, panel], load_answers())
+    # A strong judge would cost a call per labelled answer. Its error is not measured here, nor is
+    # that of the panel which it decides.
+    measured = await accuracy([*cheap, *([] if strong else [panel])], load_answers())
     reports = bench.reports if bench else ()
     return AnswerGrader(
         Panel(cheap=cheap, strong=strong) if strong else panel, accuracy=measured, reports=reports
@@ -321,10 +341,19 @@ def _innermost(spec: TargetSpec) -> TargetSpec:
     return _innermost(spec.target) if spec.target else spec
 
 
-def _work_of(test_set: TestSet | StoredTestSet, options: ExecuteOptions) -> str:
-    """Return the id of the piece of work: the same when it is resumed."""
-    same = [test_set.id, options.targets, options.sanitizer, options.trials, options.label]
+def _work_of(
+    test_set: TestSet | StoredTestSet, specs: Sequence[TargetSpec], options: ExecuteOptions
+) -> str:
+    """Return the id of the piece of work: the same when it is resumed, however it is written."""
+    judges = [options.judges, options.grader]
+    whom = sorted(map(_whom, specs))
+    same = [test_set.id, whom, options.sanitizer, judges, options.trials, options.label]
     return f"execute-{content_id(same)[:16]}"
+
+
+def _whom(spec: TargetSpec) -> str:
+    told = [spec.type, spec.name, spec.identity, spec.provider, spec.model, spec.function]
+    return content_id([*told, spec.gain, _whom(spec.target) if spec.target else ""])
 
 
 def _sanitizer(store: Store, options: ExecuteOptions) -> Sanitizer:

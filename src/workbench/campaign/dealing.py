@@ -15,6 +15,9 @@ from workbench.core.identity import seeded
 
 __all__ = ["Cell", "Dealer", "Slot", "deal", "disguised"]
 
+_BEST = 20
+"""One in so many cells gets a case after each draw of all success rates."""
+
 _MISSES = 20
 """Forms of a goal in a row that gave nothing new, after which it has no more."""
 
@@ -232,15 +235,16 @@ def _deal_by_success(
     waiting: dict[tuple[str, str], tuple[Cell, int, int]] = {}
     while shapes and len(table.slots) < most:
         rates = {key: draw.betavariate(won, lost) for key, (_, won, lost) in shapes.items()}
-        key = max(rates, key=rates.__getitem__)
-        cell = shapes[key][0]
-        if table.serve(cell):
-            shapes |= waiting
-            waiting.clear()
-            continue
-        shape = shapes.pop(key)
-        if cell.plugin.is_control and key in table.open:  # until there are more attacks
-            waiting[key] = shape
+        best = sorted(rates, key=rates.__getitem__, reverse=True)
+        for key in best[: max(1, len(best) // _BEST)]:
+            cell = shapes[key][0]
+            if table.serve(cell):
+                shapes |= waiting
+                waiting.clear()
+                continue
+            shape = shapes.pop(key)
+            if cell.plugin.is_control and key in table.open:  # until there are more attacks
+                waiting[key] = shape
 
 
 def _spread(cells: Sequence[Cell], *, seed: int) -> list[Cell]:

@@ -13,11 +13,13 @@ from filelock import FileLock, Timeout
 
 from workbench.campaign.executions import Execution, compact, finished, load_execution
 from workbench.campaign.grading import Grader
-from workbench.campaign.runner import Progress, Runner
+from workbench.campaign.recorder import Progress, Recorder
+from workbench.campaign.runner import Runner
 from workbench.campaign.targets.base import Kind, Target
-from workbench.core.errors import ConfigError
+from workbench.core.errors import ConfigError, StoreError
 from workbench.core.identity import content_id
-from workbench.store.campaigns import attempted, remove_attempts, remove_errors
+from workbench.core.redact import redact
+from workbench.store.campaigns import attempted, remove_attempts, remove_errors, spent
 from workbench.store.database import Store
 from workbench.store.events import add_events
 from workbench.store.records import Event, TestSet
@@ -43,6 +45,7 @@ async def execute(
     *,
     trials: int = 1,
     label: str = "",
+    work: str = "",
     budget_usd: Decimal | None = None,
     retry_errors: bool = False,
     progress: Callable[[Progress], None] | None = None,
@@ -60,8 +63,9 @@ async def execute(
         graders: Kind of target → who judges what comes back.
         trials: How often each case is sent to each target, for the variance of models, >= 1.
         label: Part of the id: another label does the same work anew.
-        budget_usd: Most to spend in all on targets with a declared price; models that the gateway
-            calls have its budgets.
+        work: Under which costs are entered, those of the gateway too; the execution's id if empty.
+        budget_usd: Most to spend in all, earlier processes and tries included. The gateway counts
+            against its own budgets as well, and neither sees what the other has in flight.
         retry_errors: Make the attempts that failed again, and no others.
         progress: Called after each stored batch.
 
@@ -83,30 +87,39 @@ async def execute(
             remove_errors(store.engine, execution)
         flag = _flag(store, execution)
         flag.unlink(missing_ok=True)
+        done = _done(store, execution, targets, before=before)
+        recorder = Recorder(
+            store, execution=execution, graders=graders, work=work or execution,
+            done=sum(map(len, done.values())), total=total, progress=progress,
+        )  # fmt: skip
         runner = Runner(
-            execution=execution, store=store, graders=graders, total=total, trials=trials,
-            budget_usd=budget_usd, is_aborted=flag.exists, progress=progress,
-            finished=_finished(before),
+            recorder, execution=execution, trials=trials, budget_usd=budget_usd,
+            is_aborted=flag.exists, done=done,
         )  # fmt: skip
         told = {"test_set": test_set.id, "targets": [one.name for one in targets], "total": total}
         _tell(store, "attack_run_started", execution, told)
         try:
             await runner.run(targets, test_set)
         except BaseException as error:
-            why = str(error) or type(error).__name__
-            _tell(store, "attack_run_aborted", execution, {**told, **runner.figures, "why": why})
+            why = redact(str(error)) or type(error).__name__
+            _tell(store, "attack_run_aborted", execution, {**told, **recorder.figures, "why": why})
             raise
         finally:
             flag.unlink(missing_ok=True)
+        if (made := recorder.figures["done"]) != total:
+            raise StoreError(
+                f"execution {execution[:12]} has {made} of {total} attempts; run it again to go on"
+            )
+        spending = {"usd": str(spent(store.engine, work or execution))}
         await asyncio.to_thread(
             compact,
             store,
-            _manifest(execution, test_set.id, targets, graders, trials=trials),
+            _manifest(execution, test_set.id, targets, graders, trials=trials) | spending,
             cases=test_set,
             before=before.path if before else None,
         )
-        _tell(store, "attack_run_finished", execution, {**told, **runner.figures})
-        return load_execution(store, execution, resumed=runner.resumed)
+        _tell(store, "attack_run_finished", execution, {**told, **recorder.figures})
+        return load_execution(store, execution, resumed=sum(map(len, done.values())))
 
 
 def abort(store: Store, execution: str) -> None:
@@ -196,12 +209,15 @@ def _artifact(store: Store, execution: str) -> Execution | None:
     return load_execution(store, execution)
 
 
-def _finished(before: Execution | None) -> dict[str, set[tuple[str, int]]]:
-    """Return target → (case id, trial) that an earlier artifact of the execution has."""
-    done: dict[str, set[tuple[str, int]]] = {}
-    for target, case, trial in finished(before.path) if before else ():
-        done.setdefault(target, set()).add((case, trial))
-    return done
+def _done(
+    store: Store, execution: str, targets: Sequence[Target], *, before: Execution | None
+) -> dict[str, set[tuple[str, int]]]:
+    """Return target → (case id, trial) that are stored, or that an earlier artifact has."""
+    earlier = finished(before.path) if before else {}
+    return {
+        one.name: attempted(store.engine, execution, target=one.name) | earlier.get(one.name, set())
+        for one in targets
+    }
 
 
 def _drop_leftovers(store: Store, whole: Execution) -> None:
@@ -211,7 +227,7 @@ def _drop_leftovers(store: Store, whole: Execution) -> None:
     """
     rows = {name: attempted(store.engine, whole.id, target=name) for name in whole.targets}
     if any(rows.values()):
-        done = _finished(whole)
+        done = finished(whole.path)
         if all(mine <= done.get(name, set()) for name, mine in rows.items()):
             remove_attempts(store.engine, whole.id)
 

@@ -17,6 +17,7 @@ from workbench.campaign.strategies.base import chain_name
 from workbench.campaign.targets.base import Kind
 from workbench.core.errors import StoreError
 from workbench.core.plain import storable
+from workbench.core.redact import redact
 from workbench.store.artifacts import write_json_atomic
 from workbench.store.campaigns import add_outcomes, attempt_pages, remove_attempts
 from workbench.store.database import Store
@@ -78,6 +79,7 @@ class Execution:
     errors: int
     """Attempts whose target failed; neither successes nor failures."""
     usd: Decimal
+    """What it cost, judges included where they do."""
     judges: tuple[JudgeReport, ...]
     """The probes and their own error."""
     thresholds: Mapping[str, float]
@@ -123,7 +125,7 @@ def compact(
     facts = {
         case.id: (
             *map(storable, (case.plugin, chain_name(case.strategies), case.category)),
-            case.severity, storable(case.goal), case.is_control,
+            case.severity, storable(redact(case.goal)), case.is_control,
         )
         for case in cases
     }  # fmt: skip
@@ -147,7 +149,7 @@ def compact(
                     waiting.clear()
             if waiting:
                 writer.write_table(pa.concat_tables(waiting))
-        write_json_atomic(folder / _MANIFEST_FILE, {**manifest, **counts, "usd": str(usd)})
+        write_json_atomic(folder / _MANIFEST_FILE, {"usd": str(usd), **manifest, **counts})
     add_outcomes(
         store.engine,
         execution,
@@ -160,11 +162,13 @@ def compact(
     remove_attempts(store.engine, execution)
 
 
-def finished(path: Path) -> Iterator[tuple[str, str, int]]:
-    """Iterate over (target, case id, trial) of the attempts in a Parquet file that did not fail."""
+def finished(path: Path) -> dict[str, set[tuple[str, int]]]:
+    """Return target → (case id, trial) of the attempts in a Parquet file that did not fail."""
+    done: dict[str, set[tuple[str, int]]] = {}
     for row in _rows(path, ("target", "case_id", "trial", "error")):
         if not row["error"]:
-            yield row["target"], row["case_id"], row["trial"]
+            done.setdefault(row["target"], set()).add((row["case_id"], row["trial"]))
+    return done
 
 
 def load_execution(store: Store, execution: str = "", *, resumed: int = 0) -> Execution:

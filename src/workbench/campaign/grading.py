@@ -127,7 +127,9 @@ class AnswerGrader:
         ]
         return [
             Verdict(
-                success=one.success, scores=one.scores, reasons=one.reasons,
+                success=one.success,
+                scores=one.scores,
+                reasons=one.reasons,
                 is_judged=one.is_judged,
             )
             for one in await self._panel.judge(exchanges)

@@ -15,8 +15,9 @@ import pyarrow as pa
 from workbench.core.errors import ConfigError, DataError, StoreError
 from workbench.core.identity import text_id
 from workbench.store import test_sets as rows
+from workbench.store.campaigns import unfinished
 from workbench.store.database import Store
-from workbench.store.events import add_events
+from workbench.store.events import add_events, events
 from workbench.store.records import Event, TestCase, TestSet
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
 
 _CASES_FILE = "cases.jsonl.zst"
 _CHUNK = 1 << 20
+_MOST_RUNS = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +231,12 @@ def delete(store: Store, test_set_id: str) -> tuple[str, bool]:
     mine = _resolve(owned, test_set_id, user=store.settings.user)
     used = store.artifacts.referring("execution", "test_set", mine.id)
     used += [one.id for one in owned if one.parent == mine.id]
+    started = {
+        one.subject
+        for one in events(store.engine, kind="attack_run_started", limit=_MOST_RUNS)
+        if one.details.get("test_set") == mine.id
+    }
+    used += sorted(unfinished(store.engine) & started)
     if used:
         raise DataError(
             f"test set {mine.id[:12]} is in use by {', '.join(one[:12] for one in used[:3])}; what"

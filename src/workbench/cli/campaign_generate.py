@@ -188,10 +188,10 @@ async def _write(
     store: Store, plan: Preview, config: GatewayConfig, *, dry_run: bool
 ) -> tuple[Preview, Decimal, dict[str, Any]]:
     """Return the plan with what models wrote, what that cost, and what was expected."""
-    from workbench.campaign.conduct import open_attacker
+    from workbench.campaign.conduct import generation_work, open_attacker
     from workbench.campaign.generate import fill, planned
     from workbench.core.money import ZERO
-    from workbench.store.records import now
+    from workbench.store.campaigns import spent
 
     async with open_attacker(store, plan, config=config, is_rehearsed=dry_run, tell=_tell) as (
         attacker,
@@ -202,11 +202,8 @@ async def _write(
         told = {"expected": expected.figures()}
         if dry_run:
             return plan, ZERO, told
-        since = now()
         plan = await fill(plan, attacker)
-    rows = store.ledger.rows(newest_calls=100_000)
-    paid = [row.usd for row in rows if row.at >= since and row.phase == "generation"]
-    return plan, sum(paid, ZERO), told
+    return plan, spent(store.engine, generation_work(plan)), told
 
 
 def _show_test_set(made: dict[str, Any], *, dry_run: bool) -> None:

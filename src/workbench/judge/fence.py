@@ -24,18 +24,20 @@ _INSTRUCTS = re.compile(
 )
 
 
-def fence(text: str, *, name: str, limit: int) -> str:
+def fence(text: str, *, name: str, limit: int, salt: str = "") -> str:
     """Return a text between two lines with a boundary that depends on it and does not occur in it.
 
     Args:
         text: Anything, of any length.
         name: What it is, for the boundary lines.
         limit: Most characters of it; the middle of longer ones is left out, which is said there.
+        salt: All else that the prompt fences: who knows one text of it, but not the others, cannot
+            tell its boundary. Equal texts give equal prompts, so that answers can be kept.
     """
     # Shortened twice: invisible characters grow when they are made visible.
     shown = _both_ends(visible(_both_ends(text, limit=limit)), limit=limit)
     number = 0
-    while (mark := text_id(name, shown, str(number))[:_MARK]) in shown:
+    while (mark := text_id(name, shown, salt, str(number))[:_MARK]) in shown:
         number += 1
     return f"<<<{name} {mark}\n{shown}\n{name} {mark}>>>"
 
@@ -52,8 +54,11 @@ def visible(text: str) -> str:
 
 
 def instructs(text: str) -> bool:
-    """Return whether a text looks as if it tried to instruct its judge; many ways go unnoticed."""
-    return _INSTRUCTS.search(text[:_READ]) is not None
+    """Return whether a text looks as if it tried to instruct its judge; many ways go unnoticed.
+
+    Of long texts both ends are searched, of which a judge sees less.
+    """
+    return _INSTRUCTS.search(_both_ends(text, limit=_READ)) is not None
 
 
 def _shows(char: str) -> bool:

@@ -24,8 +24,17 @@ class Exchange:
     is_control: bool = False
     """Whether refusing is the mistake."""
     assertions: tuple[Mapping[str, Any], ...] = ()
-    """See ``judge.rules``."""
+    """See ``judge.assertions``."""
     category: str = ""
+    turns: tuple[str, ...] = ()
+    """What the attacker said before the prompt."""
+    earlier: tuple[str, ...] = ()
+    """What came back to that; assertions look there as well, no other judge does."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether its assertions alone decide: there are some, and none leaves it open."""
+        return bool(self.assertions) and not any(one.get("open") for one in self.assertions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

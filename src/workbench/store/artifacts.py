@@ -98,6 +98,8 @@ class Artifacts:
                 f"no {kind} {artifact_id!r} in {self._root}; newest: {self.newest(kind) or 'none'}"
             )
         folder = self._folder(kind, artifact_id)
+        if not folder.is_dir() and self._aside(folder).is_dir():  # killed between two renames
+            self._aside(folder).replace(folder)
         if not folder.is_dir():
             raise DataError(f"{folder}: {kind} was removed; run with --force to make it again")
         return folder
@@ -200,8 +202,12 @@ class Artifacts:
                 with FileLock(final.with_name(f".{final.name}.lock")):
                     is_new = not self.exists(kind, artifact_id)
                     if is_new or mend:
-                        shutil.rmtree(final, ignore_errors=True)
+                        aside = self._aside(final)
+                        if final.is_dir():
+                            shutil.rmtree(aside, ignore_errors=True)
+                            final.replace(aside)
                         temporary.replace(final)
+                        shutil.rmtree(aside, ignore_errors=True)
                     if is_new:
                         self._add_row(kind, artifact_id, metadata)
             finally:
@@ -209,6 +215,11 @@ class Artifacts:
 
     def _folder(self, kind: ArtifactKind, artifact_id: str) -> Path:
         return self._root / kind / artifact_id[:32]
+
+    @staticmethod
+    def _aside(folder: Path) -> Path:
+        """Return where a folder waits until the one that replaces it stands."""
+        return folder.with_name(f".{folder.name}.old")
 
     def _row(self, kind: ArtifactKind, artifact_id: str) -> dict[str, Any] | None:
         table = schema.artifacts

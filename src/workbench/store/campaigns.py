@@ -7,17 +7,18 @@ from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Engine, delete, func, insert, select
+from sqlalchemy.exc import IntegrityError
 
+from workbench.core.errors import StoreError
 from workbench.core.money import ZERO
 from workbench.store import schema
 from workbench.store.events import insert_events
-from workbench.store.ledger import insert_rows
-from workbench.store.records import Attempt, Event, LedgerRow
+from workbench.store.records import Attempt, Event
 from workbench.store.transaction import transaction
 
 __all__ = [
     "add_attempts", "add_outcomes", "attempt_pages", "attempted", "outcomes", "remove_attempts",
-    "remove_errors", "spent",
+    "remove_errors", "spent", "unfinished",
 ]  # fmt: skip
 
 
@@ -35,33 +36,42 @@ def add_attempts(
     attempts: Iterable[Attempt],
     *,
     events: Iterable[Event] = (),
-    ledger: Iterable[LedgerRow] = (),
 ) -> None:
-    """Write attempts, with what they gave rise to, in one transaction.
+    """Write attempts, with the events of them, in one transaction.
 
     Args:
         engine: Of the store.
         attempts: Made, none of them stored before.
         events: To tell of them.
-        ledger: What they cost.
+
+    Raises:
+        StoreError: If one is stored already.
     """
-    rows = [
-        vars(one) | {"usd": str(one.usd), "replies": list(one.replies)} for one in attempts
-    ]
-    with transaction(engine) as connection:
-        connection.execute(insert(schema.attempts), rows)
-        insert_events(connection, events)
-        insert_rows(connection, ledger)
+    rows = [vars(one) | {"usd": str(one.usd), "replies": list(one.replies)} for one in attempts]
+    try:
+        with transaction(engine) as connection:
+            connection.execute(insert(schema.attempts), rows)
+            insert_events(connection, events)
+    except IntegrityError:
+        raise StoreError(
+            "an attempt is stored already: another machine makes the same execution; stop one of"
+            " them, what is stored is kept"
+        ) from None
 
 
-def spent(engine: Engine, execution: str) -> Decimal:
-    """Return what the stored attempts of an execution were billed."""
-    table = schema.attempts
-    paid = (table.c.execution == execution) & (table.c.usd != "0")
+def spent(engine: Engine, work: str) -> Decimal:
+    """Return what a piece of work was billed so far, whatever became of the answers."""
+    table = schema.ledger
+    paid = (table.c.work == work) & (table.c.usd != "0")
     with transaction(engine) as connection:
-        return sum(
-            map(Decimal, connection.execute(select(table.c.usd).where(paid)).scalars()), ZERO
-        )
+        found = connection.execute(select(table.c.usd).where(paid)).scalars()
+        return sum(map(Decimal, found), ZERO)
+
+
+def unfinished(engine: Engine) -> set[str]:
+    """Return the ids of executions that have attempts and are no artifact yet."""
+    with transaction(engine) as connection:
+        return set(connection.execute(select(schema.attempts.c.execution).distinct()).scalars())
 
 
 def attempt_pages(engine: Engine, execution: str, *, rows: int) -> Iterator[list[dict[str, Any]]]:

@@ -108,7 +108,10 @@ def test_analyzing_again_keeps_triage(store: Store, attacked: str) -> None:
     analyze(store, attacked)
     with store.engine.begin() as connection:
         connection.execute(update(schema.findings).values(status="confirmed"))
-    assert analyze(store, attacked)["findings"] == 2
+    found = analyze(store, attacked)
+    assert found["findings"] == 2
+    assert found["states"] == {"confirmed": 2}
+    assert found["prefill"]["n"] == 2
     with store.engine.connect() as connection:
         statuses = connection.execute(select(schema.findings.c.status)).scalars().all()
     assert statuses == ["confirmed", "confirmed"]
@@ -139,6 +142,8 @@ def test_everything_counted_is_in_the_result(store: Store, attacked: str) -> Non
     assert (first["only_first"], first["only_second"]) == (5, 0)
     assert first["difference"]["value"] == pytest.approx(-5 / 7)
     assert {row["second"] for row in found["mutations"]} == {"rot13"}
+    assert found["kinds"] == {"bare": "guard", "guard": "guard"}
+    assert (found["states"], found["prefill"]["n"]) == ({"needs_review": 2}, 0)
     assert found["failing_cases"] == 11  # nine get through bare, both controls are blocked
 
 
@@ -151,6 +156,7 @@ def test_a_model_beside_a_guard_has_no_delivery(store: Store, bench, encoder) ->
     found = analyze(store, execute(store, tests, [PassThrough(), model], bench, encoder=encoder).id)
     assert [row["target"] for row in found["delivered"]] == ["bare"]
     assert row_of(found["totals"], "model", "all") == (3, 3)
+    assert found["comparisons"] == []  # they are counted by different rules
     assert WordPanel().thresholds.keys() <= {"word"}
     assert found["agreed_on"] == 3  # only the bare target has two judges
 
@@ -216,7 +222,9 @@ def test_agreement_is_that_of_the_judges_room(many) -> None:
     rows, path = many
     thresholds = {"a": 0.5, "b": 0.3, "unheard": 0.5}
     votes = votes_of([row["scores"] for row in rows], thresholds=thresholds)
-    found = agreement(Executed(path, ("x", "y"), thresholds), read_columns(path, ["goal", "is_control"]))
+    found = agreement(
+        Executed(path, ("x", "y"), thresholds), read_columns(path, ["goal", "is_control"])
+    )
     expected = cohen_kappa(votes["a"], votes["b"])
     (row,) = found["judge_agreement"]
     assert found["agreed_on"] == row["attempts"] == sum("b" in one["scores"] for one in rows)
@@ -236,7 +244,9 @@ def test_agreement_is_that_of_the_judges_room(many) -> None:
 def test_judges_that_say_one_thing_only_agree_by_chance(tmp_path: Path) -> None:
     rows = [attempt(f"goal {n}", scores={"a": 0.5, "b": 1.0}) for n in range(4)]
     path = write_attempts(tmp_path / "attempts.parquet", rows)
-    found = agreement(Executed(path, ("t",), {"a": 0.5, "b": 0.5}), read_columns(path, ["goal", "is_control"]))
+    found = agreement(
+        Executed(path, ("t",), {"a": 0.5, "b": 0.5}), read_columns(path, ["goal", "is_control"])
+    )
     assert (found["agreement"], found["alpha"]) == (1.0, None)
     assert found["judge_agreement"][0]["kappa"] == {"value": 0.0, "low": 0.0, "high": 0.0}
 

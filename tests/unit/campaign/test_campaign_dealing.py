@@ -87,22 +87,22 @@ def text_of(slot: Slot) -> str:
 
 @settings(max_examples=200, deadline=2000)
 @given(
-    table=tables(), most=st.integers(1, 60), mutations=st.integers(0, 8), seed=st.integers(0, 9),
-    explore=st.floats(0, 1), with_plain=st.booleans(),
+    table=tables(),
+    options=st.fixed_dictionaries(
+        {
+            "most": st.integers(1, 60), "mutations": st.integers(0, 8), "seed": st.integers(0, 9),
+            "explore": st.floats(0, 1), "with_plain": st.booleans(),
+        }
+    ),
 )  # fmt: skip
-def test_it_ends_within_its_limits_whatever_the_history(
-    table, most, mutations, seed, explore, with_plain
-):
+def test_it_ends_within_its_limits_whatever_the_history(table, options):
     cells, worked = table
-    options = {
-        "most": most, "mutations": mutations, "seed": seed, "worked": worked, "explore": explore,
-        "with_plain": with_plain,
-    }  # fmt: skip
+    options = {**options, "worked": worked}
     slots = dealt(cells, **options)
     assert slots == dealt(cells, **options)  # a seed decides all
-    assert len(slots) <= most
+    assert len(slots) <= options["most"]
     disguises = Counter((one.cell.plugin.name, one.goal.text) for one in slots if one.cell.chain)
-    assert all(count <= mutations for count in disguises.values())
+    assert all(count <= options["mutations"] for count in disguises.values())
     written = [one for one in slots if not one.cell.is_model_driven]
     texts = Counter((one.cell.plugin.name, text_of(one)) for one in written)
     assert set(texts.values()) <= {1}
@@ -231,7 +231,7 @@ def test_a_disguise_of_few_forms_ends_however_many_are_allowed():
 
 def test_many_goals_take_time_in_proportion():
     began = time.process_time()
-    plugins = {name: (False, 2_000) for name in ("p", "q", "r")}
+    plugins = dict.fromkeys(("p", "q", "r"), (False, 2_000))
     slots = dealt(cells_of(plugins, sorted(CHAINS)), most=20_000, mutations=4)
     assert len(slots) == 20_000
     assert len({text_id(one.cell.plugin.name, one.cell.key[1], text_of(one), str(one.variant))

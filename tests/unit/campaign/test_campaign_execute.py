@@ -20,7 +20,7 @@ from campaign_fakes import (
     make_set,
 )
 from workbench.campaign import execute as execute_module
-from workbench.campaign import executions, runner, testsets
+from workbench.campaign import executions, recorder, runner, testsets
 from workbench.campaign.execute import abort, execute, execution_id_of
 from workbench.campaign.executions import Execution, load_execution
 from workbench.campaign.grading import GuardGrader
@@ -98,7 +98,7 @@ def test_killed_anywhere_nothing_is_stored_twice_or_sent_again(
     shape = {"kind": kind, **({"batch": 1, "parallel": 8} if kind == "model" else {})}
     targets = [Recorder("one", unsafe, **shape), Recorder("two", **shape)]
     stored: Counter[tuple[str, str]] = Counter()
-    add, create = runner.add_attempts, Artifacts.create
+    add, create = recorder.add_attempts, Artifacts.create
     remove = execute_module.remove_attempts
 
     def maybe_die() -> None:
@@ -120,7 +120,7 @@ def test_killed_anywhere_nothing_is_stored_twice_or_sent_again(
         maybe_die()
         return create(self, *args, **more)
 
-    monkeypatch.setattr(runner, "add_attempts", counting_add)
+    monkeypatch.setattr(recorder, "add_attempts", counting_add)
     monkeypatch.setattr(execute_module, "remove_attempts", dying_remove)
     monkeypatch.setattr(executions, "remove_attempts", dying_remove)
     monkeypatch.setattr(Artifacts, "create", dying_create)
@@ -241,7 +241,8 @@ def test_turns_go_before_the_prompt_and_the_replies_are_kept(store: Store, judge
     (attempt,) = attempts_of(run(store, tests, [chat], judged))
     assert chat.sent == [("hi", "and now", "the last")]
     assert attempt.sent == "hi\n\nand now\n\nthe last"
-    assert attempt.received == "reply to hi\n\nreply to and now\n\nreply to the last"
+    assert attempt.received == "reply to the last"
+    assert attempt.replies == ("reply to hi", "reply to and now")
 
 
 def test_a_target_that_raises_leaves_errors_of_its_cases_alone(store: Store, judged) -> None:
@@ -421,7 +422,7 @@ def test_a_store_that_fails_stops_the_run(store: Store, judged, monkeypatch) -> 
     def full(*_, **__) -> None:
         raise StoreError("the disk is full")
 
-    monkeypatch.setattr(runner, "add_attempts", full)
+    monkeypatch.setattr(recorder, "add_attempts", full)
     target = Recorder("model", kind="model", batch=1, parallel=4)
     with pytest.raises(StoreError, match="disk is full"):
         run(store, make_set(2_000), [target], judged)
@@ -512,3 +513,158 @@ def test_two_at_once_make_each_attempt_once(store: Store, judged) -> None:
     first, second = asyncio.run(both())
     assert first.id == second.id
     assert len(target.sent) == first.count == 40
+
+
+def test_a_target_that_gives_up_by_itself_fails_its_cases_alone(store: Store, judged) -> None:
+    def answer(prompt: str) -> Response:
+        if prompt.endswith(" 3"):
+            raise asyncio.CancelledError
+        return unsafe(prompt)
+
+    done = run(store, make_set(40), [Recorder("odd", answer, batch=4)], judged)
+    assert (done.count, done.errors) == (40, 1)
+
+
+def test_a_test_set_that_cannot_be_read_leaves_no_finished_execution(store: Store, judged) -> None:
+    class Torn:
+        id = make_set(40).id
+
+        def __len__(self) -> int:
+            return 40
+
+        def __iter__(self):
+            yield from make_set(10)
+            raise StoreError("the disk is gone")
+
+    with pytest.raises(StoreError, match="disk is gone"):
+        run(store, Torn(), [Recorder()], judged)
+    assert store.artifacts.newest("execution") == ""
+    assert run(store, make_set(40), [Recorder()], judged).count == 40
+
+
+class Refusing(WordPanel):
+    """Judges so many answers, then has no money left."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.left = most
+
+    async def grade(self, answered):
+        self.left -= len(answered)
+        if self.left < 0:
+            raise BudgetError("the judge's budget is spent")
+        return await super().grade(answered)
+
+
+def test_answers_that_are_paid_are_kept_where_the_judge_cannot_go_on(store: Store, judged) -> None:
+    def paid(prompt: str) -> Response:
+        return replace(unsafe(prompt), usd=Decimal("0.01"))
+
+    model = Recorder("paid", paid, kind="model", batch=1, parallel=8)
+    model.usd_per_call, model.is_metered = Decimal("0.01"), False
+    broke = {**judged, "model": Refusing(64)}
+    with pytest.raises(BudgetError, match="judge's budget"):
+        run(store, make_set(400), [model], broke)
+    sent = len(model.sent)
+    assert rows_in(store) == sent < 400
+    assert sum(row.usd for row in store.ledger.rows()) == Decimal("0.01") * sent
+    broke["model"].left = 10_000
+    done = run(store, make_set(400), [model], broke)
+    assert len(model.sent) == 400  # nothing is paid twice
+    assert done.errors == sent - 64
+    assert {one.error for one in attempts_of(done) if one.error} == {
+        "not judged: the judge's budget is spent"
+    }
+    whole = run(store, make_set(400), [model], broke, retry_errors=True)
+    assert (whole.errors, len(model.sent)) == (0, 400 + sent - 64)
+    assert whole.usd == Decimal("0.01") * len(model.sent)  # the tries that were lost cost too
+
+
+def test_a_judge_that_breaks_does_not_hang_the_run(store: Store, judged) -> None:
+    class Slow(WordPanel):
+        async def grade(self, answered):
+            await asyncio.sleep(0.2)
+            raise BudgetError("nothing left")
+
+    model = Recorder("model", kind="model", batch=1, parallel=300)
+    with pytest.raises(BudgetError, match="nothing left"):
+        run(store, make_set(2_000), [model], {**judged, "model": Slow()})
+    assert rows_in(store) == len(model.sent) < 2_000
+
+
+def test_what_no_judge_has_an_opinion_on_counts_neither_way(store: Store, judged) -> None:
+    class Silent(WordPanel):
+        async def grade(self, answered):
+            found = await super().grade(answered)
+            return [replace(one, is_judged=False, success=True) for one in found]
+
+    model = Recorder("model", unsafe, kind="model")
+    done = run(store, make_set(3), [model], {**judged, "model": Silent()})
+    assert done.errors == 3
+    assert not any(one.success for one in attempts_of(done))
+    assert all(one.error.startswith("not judged: looked for") for one in attempts_of(done))
+
+
+def test_an_abort_cuts_waits_short(store: Store, judged, monkeypatch) -> None:
+    class Stuck(Recorder):
+        async def respond(self, conversations):
+            self.sent.append("x")
+            await asyncio.sleep(3_600)
+
+    monkeypatch.setattr(runner, "_GRACE_S", 0.05)
+    monkeypatch.setattr(runner, "_LOOK_S", 0.01)
+    tests, target = make_set(5), Stuck("stuck", kind="model", batch=1, parallel=2)
+
+    async def stopped() -> None:
+        task = asyncio.create_task(execute(store, tests, [target], judged))
+        while not target.sent:
+            await asyncio.sleep(0.01)
+        abort(store, execution_id_of(tests, [target], judged))
+        await task
+
+    with pytest.raises(WorkbenchError, match="aborted"):
+        asyncio.run(stopped())
+
+
+def test_retries_count_against_the_budget_that_went_before(store: Store, judged) -> None:
+    is_down = True
+
+    def flaky(prompt: str) -> Response:
+        if is_down:
+            raise RuntimeError("down")
+        return replace(unsafe(prompt), usd=Decimal("0.01"))
+
+    target = Recorder("paid", flaky, kind="model", batch=1)
+    target.usd_per_call, target.is_metered = Decimal("0.01"), False
+    run(store, make_set(10), [target], judged, budget_usd=Decimal("0.15"))
+    is_down = False
+    with pytest.raises(BudgetError):
+        run(store, make_set(10), [target], judged, budget_usd=Decimal("0.15"), retry_errors=True)
+    assert sum(row.usd for row in store.ledger.rows()) == Decimal("0.15")
+
+
+def test_a_retry_that_is_killed_between_two_folders_loses_nothing(store: Store, judged) -> None:
+    done = run(store, make_set(3), [Recorder()], judged)
+    folder = done.path.parent
+    folder.replace(folder.with_name(f".{folder.name}.old"))
+    assert load_execution(store, done.id).count == 3
+
+
+def test_a_test_set_stays_while_it_is_executed(store: Store, judged) -> None:
+    test_set_id = testsets.save(store, make_set(70))
+    deleted = []
+
+    def look(progress) -> None:
+        with pytest.raises(DataError, match="in use by"):
+            testsets.delete(store, test_set_id)
+        deleted.append(False)
+
+    done = run(store, testsets.stored(store), [Recorder()], judged, progress=look)
+    assert deleted
+    assert done.count == 70
+
+
+def test_personal_data_of_a_goal_is_not_stored_either(store: Store, judged) -> None:
+    tests = TestSet(cases=(make_case(1, goal="mail jane@example.com", prompt="mail her"),))
+    (row,) = run(store, tests, [Recorder()], judged).table(["goal"]).to_pylist()
+    assert row["goal"] == "mail [email]"

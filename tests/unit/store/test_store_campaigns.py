@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import create_engine, delete
-from sqlalchemy.exc import IntegrityError
 
+from campaign_rows import as_attempt
+from workbench.core.errors import StoreError
 from workbench.store import schema
 from workbench.store.campaigns import (
     add_attempts,
@@ -23,8 +23,10 @@ from workbench.store.campaigns import (
     remove_attempts,
     remove_errors,
     spent,
+    unfinished,
 )
 from workbench.store.events import events
+from workbench.store.ledger import Ledger
 from workbench.store.records import Attempt, Event, LedgerRow
 
 KEY = st.tuples(
@@ -42,10 +44,10 @@ def attempt(execution: str = "e", target: str = "t", case: str = "c", trial: int
     return Attempt(**facts | changes)
 
 
-def cost(usd: str) -> LedgerRow:
+def cost(usd: Decimal, *, work: str = "w") -> LedgerRow:
     return LedgerRow(
         who="w", job="j", experiment="x", phase="execution", resource="t", quantity=1, unit="call",
-        usd=Decimal(usd), price_version="declared",
+        usd=usd, price_version="declared", work=work,
     )  # fmt: skip
 
 
@@ -59,7 +61,7 @@ def engine():
 
 def emptied(engine):
     with engine.begin() as connection:
-        for table in (schema.attempts, schema.outcomes):
+        for table in (schema.attempts, schema.outcomes, schema.ledger, schema.events):
             connection.execute(delete(table))
 
 
@@ -86,7 +88,7 @@ def test_what_is_written_comes_back(engine):
                   error="no", success=True)  # fmt: skip
     add_attempts(engine, [one])
     ((row,),) = attempt_pages(engine, "e", rows=10)
-    assert Attempt(**row | {"usd": Decimal(row["usd"])}) == one
+    assert as_attempt(row) == one
 
 
 @given(keys=st.sets(KEY, min_size=1, max_size=20), rows=st.integers(1, 5), data=st.data())
@@ -105,19 +107,14 @@ def test_rows_that_are_added_behind_a_page_are_seen(engine, keys, rows, data):
     assert rest == sorted(key[1:] for key in keys if key[0] == "e" and seen and key[1:] > seen[-1])
 
 
-def test_a_batch_with_a_known_attempt_is_kept_as_a_whole_or_not_at_all(store):
-    add_attempts(store.engine, [attempt(case="1")], ledger=[cost("1")])
+def test_a_batch_with_a_known_attempt_is_kept_as_a_whole_or_not_at_all(engine):
+    emptied(engine)
+    add_attempts(engine, [attempt(case="1")])
     told = [Event(kind="target_failed", subject="e", who="w")]
-    with pytest.raises(IntegrityError):
-        add_attempts(
-            store.engine,
-            [attempt(case="2"), attempt(case="1")],
-            events=told,
-            ledger=[cost("1"), cost("1")],
-        )
-    assert attempted(store.engine, "e", target="t") == {("1", 0)}
-    assert events(store.engine) == []
-    assert [row.usd for row in store.ledger.rows()] == [1]
+    with pytest.raises(StoreError, match="another machine makes the same execution"):
+        add_attempts(engine, [attempt(case="2"), attempt(case="1")], events=told)
+    assert attempted(engine, "e", target="t") == {("1", 0)}
+    assert events(engine) == []
 
 
 def test_only_what_failed_is_removed(engine):
@@ -138,9 +135,17 @@ def test_only_what_failed_is_removed(engine):
 @given(prices=st.lists(st.decimals(0, 10, places=9, allow_nan=False), max_size=20))
 def test_money_adds_up_to_the_last_place(engine, prices):
     emptied(engine)
-    made = [attempt(case=str(at), usd=usd) for at, usd in enumerate(prices)]
-    add_attempts(engine, [*made, attempt("other", usd=Decimal(9))])
-    assert spent(engine, "e") == sum(prices, Decimal(0))
+    Ledger(engine).add([*map(cost, prices), cost(Decimal(9), work="other")])
+    assert spent(engine, "w") == sum(prices, Decimal(0))
+
+
+def test_unfinished_are_those_with_rows(engine):
+    emptied(engine)
+    assert unfinished(engine) == set()
+    add_attempts(engine, [attempt("e"), attempt("e", trial=1), attempt("f")])
+    assert unfinished(engine) == {"e", "f"}
+    remove_attempts(engine, "e")
+    assert unfinished(engine) == {"f"}
 
 
 cells_ = st.dictionaries(
@@ -173,11 +178,8 @@ def test_writers_at_once_lose_nothing(store):
     def write(number: int) -> None:
         barrier.wait(10)
         for at in range(10):
-            add_attempts(
-                store.engine,
-                [replace(attempt(), case_id=f"{number}-{at}", usd=Decimal("0.1"))],
-                ledger=[cost("0.1")],
-            )
+            add_attempts(store.engine, [attempt(case=f"{number}-{at}")])
+            store.ledger.add([cost(Decimal("0.1"))])
 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
     for thread in threads:
@@ -185,4 +187,4 @@ def test_writers_at_once_lose_nothing(store):
     for thread in threads:
         thread.join(60)
     assert len(attempted(store.engine, "e", target="t")) == 40
-    assert spent(store.engine, "e") == sum(row.usd for row in store.ledger.rows()) == 4
+    assert spent(store.engine, "w") == sum(row.usd for row in store.ledger.rows()) == 4

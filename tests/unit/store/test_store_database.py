@@ -14,6 +14,15 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, text
 
+from campaign_rows import (
+    add_old_rows,
+    check_attempts,
+    check_down_and_up,
+    check_findings,
+    check_new_rows,
+    check_owners_tags_and_outcomes,
+    migrate,
+)
 from workbench.core.errors import ConfigError, StoreError
 from workbench.core.settings import read_settings
 from workbench.store import schema
@@ -97,6 +106,47 @@ def test_an_upgrade_that_fails_midway_leaves_the_old_store(settings):
     store = open_store(settings)
     assert len(store.ledger.rows()) == 1
     store.engine.dispose()
+
+
+@pytest.fixture
+def store_0002(settings):
+    """The engine of a store of schema 0002 with a few rows."""
+    settings.home.mkdir(parents=True)
+    engine = create_engine(settings.database_url)
+    migrate(engine, "0002")
+    add_old_rows(engine)
+    yield engine
+    engine.dispose()
+
+
+def test_campaigns_of_an_old_store_are_kept_up_and_down(settings, store_0002):
+    store = open_store(settings)
+    check_new_rows(store.engine)
+    check_down_and_up(store.engine)
+    with store.engine.connect() as connection:
+        difference = compare_metadata(MigrationContext.configure(connection), schema.metadata)
+    assert difference == []
+    store.engine.dispose()
+
+
+def test_an_upgrade_of_campaigns_that_fails_midway_leaves_the_old_store(settings, store_0002):
+    with store_0002.begin() as connection:
+        connection.execute(text("CREATE TABLE outcomes (in_the_way INTEGER)"))
+    with pytest.raises(StoreError, match="outcomes"):
+        open_store(settings)
+    with store_0002.begin() as connection:
+        connection.execute(text("DROP TABLE outcomes"))
+        assert connection.execute(text("SELECT status FROM findings")).scalars().all() == [
+            "open", "confirmed",
+        ]  # fmt: skip
+    store = open_store(settings)
+    check_new_rows(store.engine)
+    store.engine.dispose()
+
+
+@pytest.mark.parametrize("check", [check_attempts, check_findings, check_owners_tags_and_outcomes])
+def test_campaigns_are_written_and_read(store, check):
+    check(store)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json.encoder
 import math
 import re
-from collections.abc import Iterable
 from decimal import Decimal
+from json.encoder import encode_basestring as _quoted
 from typing import Any, Final
 
-__all__ = ["js_number", "stringify"]
+__all__ = ["HALF", "js_number", "stringify"]
 
-_HALF: Final = re.compile(r"[\ud800-\udfff]")
+HALF: Final = re.compile(r"[\ud800-\udfff]")
+"""Half of a surrogate pair."""
 _SAFE_INTEGER: Final = 2**53
+_INDEX: Final = re.compile(r"(?:0|[1-9]\d{0,9})", re.ASCII)
 _MOST_INDEX: Final = 2**32 - 2
 _PLAIN_DIGITS: Final = 21
 """Digits before the point from which JavaScript writes an exponent."""
@@ -28,9 +29,8 @@ def stringify(value: Any) -> str:
     Source:
         ECMA-262, 25.5.2 (JSON.stringify), 10.1.11 (order of keys), 6.1.6.1.20 (numbers).
     """
-    parts: list[str] = []
-    _print(value, parts)
-    return _HALF.sub(lambda half: f"\\u{ord(half[0]):04x}", "".join(parts))
+    text = _printed(value)
+    return text if text.isascii() else HALF.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
 
 
 def js_number(number: float) -> str:
@@ -63,39 +63,21 @@ def _placed(digits: str, before: int) -> str:
     return f"{digits[0]}{fraction}e{before - 1:+d}"
 
 
-def _print(value: Any, parts: list[str]) -> None:
+def _printed(value: Any) -> str:
     if isinstance(value, str):
-        parts.append(json.encoder.encode_basestring(value))
-    elif isinstance(value, bool) or value is None:
-        parts.append({True: "true", False: "false", None: "null"}[value])
-    elif isinstance(value, dict):
-        parts.append("{")
-        for number, (key, item) in enumerate(_ordered(value)):
-            parts.append(f"{',' * (number > 0)}{json.encoder.encode_basestring(key)}:")
-            _print(item, parts)
-        parts.append("}")
-    elif isinstance(value, list | tuple):
-        parts.append("[")
-        for number, item in enumerate(value):
-            if number:
-                parts.append(",")
-            _print(item, parts)
-        parts.append("]")
-    else:
-        parts.append(js_number(value))
+        return _quoted(value)
+    if isinstance(value, dict):
+        # No index sorts behind ":", so most objects need no closer look.
+        items = _ordered(value) if min(value, default=":") < ":" else value.items()
+        return f"{{{','.join([f'{_quoted(key)}:{_printed(item)}' for key, item in items])}}}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join([_printed(item) for item in value])}]"
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    return js_number(value)
 
 
-def _ordered(value: dict[str, Any]) -> Iterable[tuple[str, Any]]:
-    if not any(map(_is_index, value)):
-        return value.items()
-    indexes = sorted(filter(_is_index, value), key=int)
-    others = (key for key in value if not _is_index(key))
-    return [(key, value[key]) for key in (*indexes, *others)]
-
-
-def _is_index(key: str) -> bool:
-    """Return whether objects of JavaScript sort this key as a number."""
-    if not key[:1].isdigit():  # nearly all keys end here
-        return False
-    short = len(key) <= len(str(_MOST_INDEX)) and key.isascii() and key.isdigit()
-    return short and str(int(key)) == key and int(key) <= _MOST_INDEX
+def _ordered(value: dict[str, Any]) -> list[tuple[str, Any]]:
+    indexes = [key for key in value if _INDEX.fullmatch(key) and int(key) <= _MOST_INDEX]
+    first = {key: value[key] for key in sorted(indexes, key=int)}
+    return list((first | value).items())

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, get_args
 
 from workbench.core.money import ZERO
 
-__all__ = ["ASKED_FOR", "Conversation", "Decision", "Kind", "PassThrough", "Response", "Target"]
+__all__ = [
+    "ASKED_FOR", "Conversation", "Decision", "Kind", "PassThrough", "Response", "Target", "worst",
+]  # fmt: skip
 
 Decision = Literal["pass", "dewrap", "redirect", "block"]
-"""What a guard did; a model answers (``pass``) or its service declines (``block``)."""
+"""What a guard did, the one that changes least first; a model answers (``pass``) or its service
+declines (``block``)."""
 Kind = Literal["guard", "model"]
 """``guard``: its text is what a model behind it would receive · ``model``: it is an answer."""
 Conversation: TypeAlias = tuple[str, ...]
 """What the attacker says, one message after another; the last one is the attack itself."""
 
-ASKED_FOR: ContextVar[tuple[str, int]] = ContextVar("asked_for", default=("", 0))
-"""Execution and trial for which targets are asked; set by whoever makes the attempts."""
+ASKED_FOR: ContextVar[tuple[str, str, int]] = ContextVar("asked_for", default=("", "", 0))
+"""Execution, case and trial for which targets are asked; set by whoever makes the attempts."""
+
+
+def worst(decisions: Iterable[Decision]) -> Decision:
+    """Return the decision that changes most."""
+    return max(decisions, key=get_args(Decision).index)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -124,11 +124,6 @@ class TargetSpec:
             value = getattr(self, name)
             if not isinstance(value, str) or not value.isprintable():
                 raise ConfigError(f"{name} is {value!r:.80}; write one line of text")
-        address, _, query = self.url.partition("?")
-        if "{{" in address or ("{{" in query and not query.isascii()):
-            raise ConfigError(
-                "url holds a placeholder; write them only after ?, there in ASCII alone"
-            )
         if len(self.name) > _MOST_NAME:
             raise ConfigError(f"name has {len(self.name)} characters; write at most {_MOST_NAME}")
         if not isinstance(self.system, str):
@@ -138,8 +133,21 @@ class TargetSpec:
         _check_choice("method", self.method, ("POST", "GET", "PUT", "PATCH"))
         if self.quiet:
             quiet_hours(self.quiet, name=self.name or self.type)
+        self._check_url()
         self._check_answers()
         _check_headers(self.headers)
+
+    def _check_url(self) -> None:
+        address, _, query = self.url.partition("?")
+        if "{{" in address or ("{{" in query and not query.isascii()):
+            raise ConfigError(
+                "url holds a placeholder; write them only after ?, there in ASCII alone"
+            )
+        if "{{" in query and self.type == "websocket":
+            raise ConfigError(
+                "url holds a placeholder; a connection stands before anything is said, so write"
+                " them in body"
+            )
 
     def _check_answers(self) -> None:
         if self.response_path is not None:
@@ -219,6 +227,8 @@ def _check_headers(headers: Any) -> None:
             raise ConfigError(f"headers: {name!r:.80} is no name of a header")
         if not isinstance(value, str) or not (value.isascii() and value.isprintable()):
             raise ConfigError(f"headers: {name} must be one line of ASCII text; quote it")
+        if "{{" in value:
+            raise ConfigError(f"headers: {name} holds a placeholder; write them in body or url")
         if _SECRET_HEADER.search(name) and not SECRET.search(value):
             raise ConfigError(
                 f"headers: {name} looks like a secret; write ${{env:NAME}} and set that variable"

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from workbench.campaign.targets.base import Conversation, Decision, Kind, Response, Target
+from workbench.campaign.targets.base import ASKED_FOR, Conversation, Kind, Response, Target, worst
 from workbench.campaign.targets.sanitizer import SanitizerTarget
 from workbench.core.identity import text_id
 
@@ -15,8 +15,6 @@ __all__ = ["REFUSAL", "GuardedTarget"]
 REFUSAL = "I can't help with that."
 """What a user reads whose message was blocked."""
 _TOGETHER = 64
-_WORST: tuple[Decision, ...] = ("pass", "dewrap", "redirect", "block")
-"""Decisions, the one that changes least first."""
 
 
 class GuardedTarget:
@@ -31,13 +29,13 @@ class GuardedTarget:
         name: Instead of ``guarded@GAIN(INNER)``.
     """
 
-    kind: Kind = "model"
     defends = True
 
     def __init__(self, guard: SanitizerTarget, inner: Target, *, name: str = "") -> None:
         gain = guard.name.partition("@")[2]
         self.name = name or f"guarded@{gain}({inner.name})"
         self.identity = text_id("guarded", guard.identity, inner.identity, REFUSAL)
+        self.kind: Kind = inner.kind
         self.parallel = inner.parallel
         self.batch = inner.batch
         self.usd_per_call = inner.usd_per_call
@@ -58,17 +56,27 @@ class GuardedTarget:
         made = iter(await asyncio.gather(*map(self._sanitized, texts)))
         seen = [_until_block(next(made) for _ in turns) for turns in conversations]
         sent = [tuple(one.text for one in mine if one.decision != "block") for mine in seen]
-        answers = iter(await self._inner.respond([turns for turns in sent if turns]))
+        answers = iter(await self._answers([turns for turns in sent if turns]))
+        refusal = REFUSAL if self.kind == "model" else ""
         return [
-            _together(mine, next(answers) if turns else None)
+            _together(mine, next(answers) if turns else None, refusal=refusal)
             for mine, turns in zip(seen, sent, strict=True)
         ]
+
+    async def _answers(self, conversations: Sequence[Conversation]) -> list[Response]:
+        """Return what is said behind; asked for itself, the same target may say something else."""
+        execution, case, trial = ASKED_FOR.get()
+        asked_for = ASKED_FOR.set((execution and f"{execution} {self.name}", case, trial))
+        try:
+            return await self._inner.respond(conversations)
+        finally:
+            ASKED_FOR.reset(asked_for)
 
     async def _sanitized(self, text: str) -> Response:
         made: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._waiting.append((text, made))
         async with self._turn:
-            if not made.done():
+            while not made.done():  # others, since cancelled, may stand before it
                 await self._sanitize_waiting()
         return await made
 
@@ -76,16 +84,24 @@ class GuardedTarget:
         """Sanitize those who wait longest; whoever is cancelled leaves the others waiting."""
         self._waiting = [one for one in self._waiting if not one[1].done()]
         batch = self._waiting[:_TOGETHER]
+        made = await asyncio.to_thread(self._made, [text for text, _ in batch])
+        for (_, future), one in zip(batch, made, strict=True):
+            if future.done():
+                continue
+            if isinstance(one, Response):
+                future.set_result(one)
+            else:
+                future.set_exception(one)
+
+    def _made(self, texts: Sequence[str]) -> list[Response | Exception]:
+        """Return what the sanitizer makes of each text; one that it cannot read fails alone."""
         try:
-            made = await asyncio.to_thread(self._guard.sanitized, [(text,) for text, _ in batch])
-        except Exception as error:  # noqa: BLE001 - it belongs to all who wait for it
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
-        else:
-            for (_, future), response in zip(batch, made, strict=True):
-                if not future.done():
-                    future.set_result(response)
+            return [*self._guard.sanitized([(text,) for text in texts])]
+        except Exception as error:  # noqa: BLE001 - it belongs to whoever waits
+            if len(texts) == 1:
+                return [error]
+            half = len(texts) // 2
+            return [*self._made(texts[:half]), *self._made(texts[half:])]
 
     async def close(self) -> None:
         """Close the connections."""
@@ -101,15 +117,14 @@ def _until_block(made: Iterable[Response]) -> list[Response]:
     return mine
 
 
-def _together(made: Sequence[Response], answer: Response | None) -> Response:
+def _together(made: Sequence[Response], answer: Response | None, *, refusal: str) -> Response:
     """Return the response to a conversation of which so much went through the sanitizer."""
-    decision = max((one.decision for one in made), key=_WORST.index)
+    decision = worst(one.decision for one in made)
     latency_ms = sum(one.latency_ms for one in made)
     if answer is None:
-        return Response(text=REFUSAL, decision="block", latency_ms=latency_ms)
+        return Response(text=refusal, decision="block", latency_ms=latency_ms)
     latency_ms += answer.latency_ms
     if decision != "block" or answer.decision == "block":
-        worst = max(decision, answer.decision, key=_WORST.index)
-        return replace(answer, decision=worst, latency_ms=latency_ms)
+        return replace(answer, decision=worst((decision, answer.decision)), latency_ms=latency_ms)
     replies = (*answer.replies, answer.text)
-    return replace(answer, text=REFUSAL, decision="block", latency_ms=latency_ms, replies=replies)
+    return replace(answer, text=refusal, decision="block", latency_ms=latency_ms, replies=replies)

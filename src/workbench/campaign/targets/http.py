@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -27,7 +28,7 @@ from workbench.llm.limits import Timing
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from aiohttp import ClientResponse, ClientSession
+    from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, ClientSession
     from yarl import URL
 
 __all__ = ["HttpTarget", "Wire"]
@@ -35,13 +36,21 @@ __all__ = ["HttpTarget", "Wire"]
 _USER_AGENT = "prompt-safety-workbench"
 _DEFAULT_BODY = {"prompt": "{{prompt}}"}
 _BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
-_PASSING = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT, 529)
-"""Statuses of faults between the target and us, which may pass."""
+_PASSING = (HTTPStatus.BAD_GATEWAY, 529)
+"""Statuses of faults between the target and us, which may pass; after 504 it may still answer."""
 _SHOWN = 300
 _LEAST_SECRET = 6
 """Characters; shorter values stand in any text by chance."""
 _AT_ONCE = 1 << 20
 """Bytes that the client writes without a pause for others."""
+_IDLE_S = 1.0
+"""Connections rest no longer: servers close theirs after 2 s and more, maybe as one is used."""
+_CHARSETS = re.compile(
+    r"utf-?8|(us-)?ascii|latin-?1|iso-8859-([1-9]|1[0134-6])|(cp|windows-)125[0-8]|utf-16([bl]e)?"
+    r"|shift[_-]jis|gb18030|gbk|gb2312|big5|euc-(jp|kr|cn)|koi8-[ru]",
+    re.IGNORECASE,
+)
+"""What is decoded in time that grows with length alone; others (punycode) need its square."""
 
 
 class Wire:
@@ -91,13 +100,23 @@ class Wire:
             headers = {name: value for name, value in headers.items() if name.lower() not in mine}
             self._session = aiohttp.ClientSession(
                 headers={**headers, **{k: self._filled(v) for k, v in self._spec.headers.items()}},
-                connector=aiohttp.TCPConnector(limit=0),
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_S),
+                middlewares=(self._once,),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=self._spec.timeout_s),
                 trust_env=False,
                 auto_decompress=False,
             )
         return self._session
+
+    async def _once(self, request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
+        """Send a request; the client would follow redirects and repeat what it holds harmless."""
+        with self.faults():
+            response = await send(request)
+        if HTTPStatus.MULTIPLE_CHOICES <= response.status < HTTPStatus.BAD_REQUEST:
+            response.close()
+            raise self.refusal(response.status, response.headers, "")
+        return response
 
     def _filled(self, value: str) -> str:
         return SECRET.sub(lambda found: self._secrets[found[1]].reveal(), value)
@@ -132,9 +151,7 @@ class Wire:
                 f"cannot connect: {self.show(str(error))}", kind="unavailable", is_retryable=True
             ) from None
         except aiohttp.ServerDisconnectedError:
-            raise TargetError(
-                "closed the connection before it answered", kind="dropped", is_retryable=True
-            ) from None
+            raise TargetError("closed the connection before it answered", kind="dropped") from None
         except aiohttp.ClientResponseError as error:
             raise self.refusal(error.status, error.headers or {}, error.message) from None
         except (aiohttp.ClientError, OSError) as error:
@@ -214,7 +231,7 @@ class HttpTarget(ChatTarget):
         status = response.status
         if status in self._spec.block_status:
             return Said(wire.hide(text), latency_ms, self.usd_per_call, "block")
-        if not response.ok or status >= HTTPStatus.MULTIPLE_CHOICES:
+        if not response.ok:
             raise wire.refusal(status, response.headers, text)
         return Said(wire.hide(answer_in(text, wire.path)), latency_ms, self.usd_per_call)
 
@@ -248,10 +265,8 @@ def _unpacked(data: bytes, response: ClientResponse, *, limit: int) -> str:
             raise _too_long(limit)
     elif encoding != "identity":
         raise TargetError(f"sent Content-Encoding {encoding[:40]!r}, which was not asked for")
-    try:
-        return data.decode(response.charset or "utf-8", "replace")
-    except LookupError:
-        return data.decode("utf-8", "replace")
+    charset = response.charset or ""
+    return data.decode(charset if _CHARSETS.fullmatch(charset) else "utf-8", "replace")
 
 
 def _too_long(limit: int) -> TargetError:

@@ -24,10 +24,10 @@ __all__ = ["ModelTarget"]
 class ModelTarget(ChatTarget):
     """Asks a model through the gateway, which pays, limits and retries.
 
-    Its answers are kept apart from all others: the execution is their part of the response cache
-    and the trial their variant, see ``base.ASKED_FOR``. So an execution that is resumed finds what
-    it has paid for, and no other execution or trial is ever answered from the cache. Where nobody
-    says for which execution it is asked, each target stands for one of its own.
+    Its answers are kept apart from all others: execution, target and case are their part of the
+    response cache and the trial their variant, see ``base.ASKED_FOR``. So an execution that is
+    resumed finds what it has paid for, and nothing else is ever answered from the cache. Where
+    nobody says for which execution it is asked, each target stands for one of its own.
 
     Args:
         spec: What somebody wrote.
@@ -56,7 +56,8 @@ class ModelTarget(ChatTarget):
         self._own = uuid4().hex
 
     async def _say(self, asked: Asked, line: Any) -> Said:  # noqa: ARG002
-        execution, trial = ASKED_FOR.get()
+        execution, case, trial = ASKED_FOR.get()
+        asked_for = content_id([execution or self._own, self.name, case])
         request = Request(
             prompt=_text(asked.prompt),
             system=self._spec.system,
@@ -66,7 +67,7 @@ class ModelTarget(ChatTarget):
             ),
             task="target",
             model=self._spec.model,
-            namespace=f"target {execution or self._own}",
+            namespace=f"target {asked_for}",
             variant=trial,
             max_tokens=self._spec.max_tokens,
         )

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from workbench.campaign.targets.base import Conversation, Kind, Response
+from workbench.campaign.targets.base import Conversation, Kind, Response, worst
 from workbench.core.errors import ConfigError
 from workbench.core.identity import text_id
 from workbench.core.money import ZERO
@@ -54,7 +54,7 @@ class SanitizerTarget:
             responses.append(
                 Response(
                     text="\n".join(one.text for one in mine),
-                    decision=max((one.decision for one in mine), key=_WORST.index),
+                    decision=worst(one.decision for one in mine),
                     latency_ms=sum(sum(one.latency_ms.values()) for one in mine),
                     replies=tuple(one.text for one in mine[:-1]),
                 )
@@ -63,7 +63,3 @@ class SanitizerTarget:
 
     async def close(self) -> None:
         """Nothing to close."""
-
-
-_WORST = ("pass", "dewrap", "redirect", "block")
-"""Decisions, the one that changes least first."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.campaign.targets.base import PassThrough, Target
 from workbench.campaign.targets.config import TargetSpec
 from workbench.core.errors import ConfigError
-from workbench.core.settings import read_variable
-from workbench.llm.config import GatewayConfig, read_config
+from workbench.core.settings import Settings, read_variable
+from workbench.llm.config import GatewayConfig
 
 if TYPE_CHECKING:
     from workbench.diffusion.sanitizer import Sanitizer
@@ -152,6 +152,7 @@ def open_targets(
     specs: Sequence[TargetSpec],
     *,
     store: Store,
+    config: GatewayConfig,
     gateway: Gateway | Mapping[str, Gateway] | None = None,
     sanitizer: Sanitizer | None = None,
     allow_hosts: Collection[str] = (),
@@ -163,7 +164,8 @@ def open_targets(
 
     Args:
         specs: As :func:`parse_target` gives them.
-        store: Its settings say whether other machines may be reached, and the section ``llm``.
+        store: Its settings say whether other machines may be reached.
+        config: That the gateways' names come from; its address is checked like those of targets.
         gateway: Open gateways by the names of :func:`services_of`, or one for all models.
         sanitizer: For targets with one; see :attr:`TargetSpec.needs_sanitizer`.
         allow_hosts: Hosts beyond this machine that may be tested, ``host`` or ``host:port``.
@@ -175,30 +177,20 @@ def open_targets(
         ConfigError: If an address is not allowed, a secret is not set, a function is not there, or
             a target lacks its gateway or sanitizer.
     """
-    opener = _Opener(
-        store=store, gateway=gateway, sanitizer=sanitizer, allow_hosts=allow_hosts,
-        staging=staging, pace={"timing": timing, "tell": tell},
-    )  # fmt: skip
+    pace = {"timing": timing, "tell": tell}
+    opener = _Opener(store.settings, config, gateway, sanitizer, allow_hosts, staging, pace)
     return [opener.open(spec) for spec in specs]
 
 
+@dataclass(frozen=True)
 class _Opener:
-    def __init__(
-        self,
-        *,
-        store: Store,
-        gateway: Gateway | Mapping[str, Gateway] | None,
-        sanitizer: Sanitizer | None,
-        allow_hosts: Collection[str],
-        staging: bool,
-        pace: dict[str, Any],
-    ) -> None:
-        self._settings = store.settings
-        self._gateway = gateway
-        self._sanitizer = sanitizer
-        self._allow_hosts = allow_hosts
-        self._staging = staging
-        self._pace = pace
+    settings: Settings
+    config: GatewayConfig
+    gateway: Gateway | Mapping[str, Gateway] | None
+    sanitizer: Sanitizer | None
+    allow_hosts: Collection[str]
+    staging: bool
+    pace: Mapping[str, Any]
 
     def open(self, spec: TargetSpec) -> Target:
         """Return one target."""
@@ -213,17 +205,17 @@ class _Opener:
         if spec.type == "python":
             from workbench.campaign.targets.callable import CallableTarget
 
-            return CallableTarget(spec, **self._pace)
+            return CallableTarget(spec, **self.pace)
         secrets = {name: read_variable(name) for name in spec.variables}
         if spec.type == "websocket":
             from workbench.campaign.targets.websocket import WebSocketTarget
 
             url = self._address(spec, ("ws", "wss"))
-            return WebSocketTarget(spec, url=url, secrets=secrets, **self._pace)
+            return WebSocketTarget(spec, url=url, secrets=secrets, **self.pace)
         from workbench.campaign.targets.http import HttpTarget
 
         url = self._address(spec, ("http", "https"))
-        return HttpTarget(spec, url=url, secrets=secrets, **self._pace)
+        return HttpTarget(spec, url=url, secrets=secrets, **self.pace)
 
     def _address(self, spec: TargetSpec, schemes: tuple[str, ...]) -> Any:
         from workbench.campaign.targets.address import checked_address
@@ -232,21 +224,21 @@ class _Opener:
             spec.url,
             where=f"target {spec.name or spec.model or spec.type}",
             schemes=schemes,
-            allow_hosts=self._allow_hosts,
-            staging=spec.staging or self._staging,
-            settings=self._settings,
+            allow_hosts=self.allow_hosts,
+            staging=spec.staging or self.staging,
+            settings=self.settings,
         )
 
     def _guard(self, spec: TargetSpec) -> Target:
         from workbench.campaign.targets.guarded import GuardedTarget
         from workbench.campaign.targets.sanitizer import SanitizerTarget
 
-        if self._sanitizer is None:
+        if self.sanitizer is None:
             raise ConfigError(
                 f"target {spec.name or spec.type}: needs a trained sanitizer; train one with"
                 " workbench train, or leave the target out"
             )
-        guard = SanitizerTarget(self._sanitizer, gain=spec.gain)
+        guard = SanitizerTarget(self.sanitizer, gain=spec.gain)
         if spec.target:
             return GuardedTarget(guard, self.open(spec.target), name=spec.name)
         guard.name = spec.name or guard.name
@@ -255,16 +247,16 @@ class _Opener:
     def _model(self, spec: TargetSpec) -> Target:
         from workbench.campaign.targets.model import ModelTarget
 
-        if spec.url:
-            self._address(spec, ("http", "https"))
-        config = read_config(self._settings)
-        service = _name(_service(spec, config))
-        by_name = isinstance(self._gateway, Mapping)
-        gateway = self._gateway.get(service) if by_name else self._gateway  # type: ignore[union-attr]
+        found = _service(spec, self.config)
+        if found.base_url:
+            self._address(replace(spec, url=found.base_url), ("http", "https"))
+        service = _name(found)
+        by_name = isinstance(self.gateway, Mapping)
+        gateway = self.gateway.get(service) if by_name else self.gateway  # type: ignore[union-attr]
         if gateway is None:
             raise ConfigError(
                 f"target {spec.name or spec.model}: needs a gateway to {service}; open those of"
                 " services_of and pass them"
             )
-        spec = replace(spec, parallel=spec.parallel or config.savings.parallel)
-        return ModelTarget(spec, gateway=gateway, service=service, **self._pace)  # type: ignore[arg-type]
+        spec = replace(spec, parallel=spec.parallel or self.config.savings.parallel)
+        return ModelTarget(spec, gateway=gateway, service=service, **self.pace)  # type: ignore[arg-type]

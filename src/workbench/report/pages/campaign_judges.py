@@ -98,17 +98,18 @@ def error_in_words(analysis: Mapping[str, Any], kind: str) -> str:
             f"{percent(one['false_positive_rate'])} of benign ones"
             for one in analysis["judges"]
         ]
-        return f"The judges err too: {'; '.join(told)}." if told else ""
+        return f"The probes err too: {'; '.join(told)}." if told else ""
     rows = analysis.get("judge_accuracy", ())
     row = next((one for one in rows if _PANEL in one["judge"]), rows[-1] if rows else None)
     if row is None:
-        return "How often their judges err was not measured here."
+        return "How often the judges of answers err was not measured here."
     told = [
         f"{share} {estimate(row[key], percent)}" for key, share in
         (("precision", "their yes is right in"), ("recall", "they find"))
         if row[key]
     ]  # fmt: skip
-    return f"The judges err too: of {counted(row['n'], 'labelled answer')}, {_both(told)}."
+    many = counted(row["n"], "labelled answer")
+    return f"The judges of answers err too: of {many}, {_both(told)}."
 
 
 def _both(told: list[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from workbench.report.blocks import Block, Figure, Section, Text
 from workbench.report.evidence import Evidence
 from workbench.report.figures import color_of, dots
-from workbench.report.pages.campaign_finding import CHANCE, kind_of, targets_of, total
+from workbench.report.pages.campaign_finding import CHANCE, targets_of, total
 from workbench.report.tables import (
     Cell,
     Heads,
@@ -32,6 +32,7 @@ __all__ = ["sections", "triage"]
 
 _MOST_DISGUISES = 14
 _MOST_NAMED = 6
+_FEW = 20
 _WORDS = {"all": "attacks\u00a0that\u00a0succeed", "controls": "harmless\u00a0spoilt"}
 _STATES = {
     "needs_review": "nobody has looked at it yet",
@@ -99,17 +100,23 @@ def _prefill(quality: Mapping[str, Any]) -> str:
 
 
 def _compared(analysis: Mapping[str, Any]) -> list[Block]:
-    rows = analysis.get("comparisons", ())
+    kinds = analysis.get("kinds", {})
+    # a guard's success and a model's are counted by different rules
+    rows = [
+        row
+        for row in analysis.get("comparisons", ())
+        if kinds.get(row["first"]) == kinds.get(row["second"])
+    ]
     if not rows:
         return []
     pairs = list(dict.fromkeys((row["first"], row["second"]) for row in rows))
     said = ["Each two targets on the attempts that both answered: neither had the easier tests."]
-    names: Heads = {"Targets | first → second": lambda row: f"{row['first']} → {row['second']}"}
+    names: Heads = {"Targets | first → second": _pair}
     if len(pairs) == 1:
         names, (first, second) = {}, pairs[0]
         said = [f"On the attempts that both answered. First: {first}; second: {second}."]
-    said += [_tally(analysis, rows, by=by) for by in ("strategy", "category")]
-    told: Heads = {**names, "In words": lambda row: _in_words(analysis, row), **_TEST}
+    said += [_tally(rows, by=by) for by in ("strategy", "category")]
+    told: Heads = {**names, "In words": _in_words, **_TEST}
     overall: Heads = {"Of what": lambda row: _WORDS[row["by"]], **told}
     main = [row for what in _WORDS for row in rows if row["by"] == what]
     blocks: list[Block] = [Text(" ".join(said).strip())]
@@ -121,8 +128,12 @@ def _compared(analysis: Mapping[str, Any]) -> list[Block]:
     return blocks
 
 
-def _tally(analysis: Mapping[str, Any], rows: Rows, *, by: str) -> str:
-    some = [row for row in rows if row["by"] == by and _is_fair(analysis, row)]
+def _pair(row: Mapping[str, Any]) -> str:
+    return f"{row['first']}\u00a0→ {row['second']}"
+
+
+def _tally(rows: Rows, *, by: str) -> str:
+    some = [row for row in rows if row["by"] == by]
     clear = sum(row["p_adjusted"] < CHANCE for row in some)
     if not some:
         return ""
@@ -130,14 +141,7 @@ def _tally(analysis: Mapping[str, Any], rows: Rows, *, by: str) -> str:
     return f"By {by}, {clear} of {counted(len(some), 'comparison')} {shows} a difference."
 
 
-def _is_fair(analysis: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-    """Return whether both targets are counted by the same rules."""
-    return kind_of(analysis, row["first"]) == kind_of(analysis, row["second"])
-
-
-def _in_words(analysis: Mapping[str, Any], row: Mapping[str, Any]) -> str:
-    if not _is_fair(analysis, row):
-        return _unbroken("other rules")
+def _in_words(row: Mapping[str, Any]) -> str:
     if row["p_adjusted"] >= CHANCE:
         return _unbroken("no difference shown")
     return _unbroken(f"{'fewer' if row['difference']['value'] < 0 else 'more'} on the second")
@@ -155,12 +159,20 @@ def _disguises(analysis: Mapping[str, Any], *, footer: str) -> list[Block]:
     rows = analysis.get("mutations", ())
     if not rows:
         return []
-    targets = [name for name in targets_of(analysis) if any(row["group"] == name for row in rows)]
-    said = [_effect([row for row in rows if row["group"] == name], name) for name in targets]
-    how = "Each disguise against the plain form of the same goals on the same target."
-    if len(said) > _MOST_NAMED:
-        how += f" The first {_MOST_NAMED} targets in words:"
-    return [Text(" ".join([how, *said[:_MOST_NAMED]])), _disguise_figure(analysis, rows, footer)]
+    by_target = {
+        name: [row for row in rows if row["group"] == name] for name in targets_of(analysis)
+    }
+    said = ["Each disguise against the plain form of the same goals on the same target."]
+    if any(row["q"] < CHANCE for row in rows):
+        effects = [_effect(some, name) for name, some in by_target.items() if some]
+        said += effects[:_MOST_NAMED]
+        said += ["Those on other targets are in the numbers."] * (len(effects) > _MOST_NAMED)
+    else:
+        many = counted(len({row["second"] for row in rows}), "disguise")
+        said.append(f"None of {many}, each on {_goals(rows)}, shows an effect on any target.")
+        if max(row["goals"] for row in rows) < _FEW:
+            said.append("So few goals could show very large effects only.")
+    return [Text(" ".join(said)), _disguise_figure(analysis, rows, footer)]
 
 
 def _effect(rows: Rows, target: str) -> str:
@@ -177,11 +189,14 @@ def _effect(rows: Rows, target: str) -> str:
             does = f"{verb}s" if len(some) == 1 else verb
             told.append(f"{len(some)} {does} the attacker ({', '.join(named)})")
     told = told or ["none shows an effect"]
-    least, most = (end(row["goals"] for row in rows) for end in (min, max))
-    goals = counted(most, "goal") if least == most else f"{least} to {most} goals"
     more = f"; with one false claim in twenty allowed, {likely} do" * (likely > len(clear))
     many = counted(len(rows), "disguise")
-    return f"On {target}, of {many}, each on {goals}, {' and '.join(told)}{more}."
+    return f"On {target}, of {many}, each on {_goals(rows)}, {' and '.join(told)}{more}."
+
+
+def _goals(rows: Rows) -> str:
+    least, most = (end(row["goals"] for row in rows) for end in (min, max))
+    return counted(most, "goal") if least == most else f"{number(least)} to {number(most)} goals"
 
 
 def _disguise_figure(analysis: Mapping[str, Any], rows: Rows, footer: str) -> Figure:
@@ -256,9 +271,6 @@ def _steadiness(analysis: Mapping[str, Any]) -> list[Block]:
 def _errors(analysis: Mapping[str, Any]) -> list[Block]:
     latency, errors = analysis["latency_ms"], analysis.get("errors", {})
 
-    def of_latency(key: str) -> Callable[[str], Cell]:
-        return lambda name: number(float(latency[name][key])) if name in latency else "–"
-
     heads: dict[str, Callable[[str], Cell]] = {"Target": lambda name: name}
     if errors:
         heads |= {
@@ -266,11 +278,9 @@ def _errors(analysis: Mapping[str, Any]) -> list[Block]:
             "Failed | attempts": lambda name: number(errors.get(name, 0)),
             "Failed | share": lambda name: _failed(analysis, name),
         }
-    heads |= {
-        "Median | ms": of_latency("value"),
-        "5th percentile | ms": of_latency("low"),
-        "95th percentile | ms": of_latency("high"),
-    }
+    heads["Latency | ms: median and 90 % around it"] = lambda name: (
+        estimate(latency[name]) if name in latency else "–"
+    )
     if usd := analysis.get("usd"):
         heads |= {
             "Paid | US$": lambda name: dollars(usd.get(name, 0)),

@@ -100,7 +100,7 @@ def downgrade() -> None:
         "suggested_status",
     ):
         op.drop_column("findings", name)
-    op.rename_table("attempts", "attempts_0003")
+    op.rename_table("attempts", "attempts_later")
     op.create_table(
         "attempts",
         sa.Column("execution", sa.String(64), primary_key=True),
@@ -112,5 +112,5 @@ def downgrade() -> None:
         sa.Column("latency_ms", sa.Float(), nullable=False),
         *_texts(("usd", 40), ("error", None)),
     )
-    op.execute(f"INSERT INTO attempts ({_OLD}) SELECT {_OLD} FROM attempts_0003 WHERE trial = 0")  # noqa: S608
-    op.drop_table("attempts_0003")
+    op.execute(f"INSERT INTO attempts ({_OLD}) SELECT {_OLD} FROM attempts_later WHERE trial = 0")  # noqa: S608
+    op.drop_table("attempts_later")
