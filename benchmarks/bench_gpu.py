@@ -68,7 +68,8 @@ def variants(found: Files, device: torch.device, folder: Path) -> Iterator[Varia
     """Give the product on the CPU, and the ways to read on a GPU."""
     torch.manual_seed(1)
     heads = Heads(PHASES["phase-1"].tagger.hidden, dropout=0.0)
-    nn.init.normal_(heads.correct[-1].weight, std=0.02)  # as if trained: else it says nothing
+    last: Any = heads.correct[-1]
+    nn.init.normal_(last.weight, std=0.02)  # zero before training, which would say nothing
     net = cpu_network(found, folder)
     yield Variant(
         name="product", device="cpu", precision="float32",

@@ -76,11 +76,11 @@ class Network(nn.Module):
         ids = np.zeros(there.shape, np.int64)
         ids[there] = np.concatenate([np.asarray(piece, np.int64) for piece in pieces])
         # places are found on the CPU: a boolean index would wait for the GPU
-        padded, places, mask = (
+        padded, places, mask = [
             torch.from_numpy(one).to(self.words.device)
             for one in (ids, np.flatnonzero(there), there)
-        )
-        states = self.norm(self.words[padded] + self.positions[: ids.shape[1]])
+        ]
+        states: Tensor = self.norm(self.words[padded] + self.positions[: int(lengths.max())])
         for layer in self.layers:
             states = layer(states, mask)
         return states.flatten(0, 1)[places]
@@ -110,10 +110,11 @@ def files(tokenizer: Path | None) -> Files:
             raise SystemExit(f"{error}, or give --tokenizer FILE") from None
         print("weights of MiniLM's sizes, drawn at random")
         torch.manual_seed(0)
-        layers = [EncoderLayer(dropout=0.0) for _ in range(MINILM_LAYERS)]
+        random = (EncoderLayer(dropout=0.0) for _ in range(MINILM_LAYERS))
+        layers = nn.ModuleList(random)
         drawn = {name: torch.randn(size, MINILM_DIM) for name, size in _ROWS.items()}
         norm = {f"{_NORM}.weight": torch.ones(MINILM_DIM), f"{_NORM}.bias": torch.zeros(MINILM_DIM)}
-        return Files(drawn | norm, nn.ModuleList(layers), tokenizer)
+        return Files(drawn | norm, layers, tokenizer)
     weights = load_file(folder / "model.safetensors")
     embeddings = {name: one for name, one in weights.items() if name.startswith("embeddings.")}
     layers = encoder_layers(MINILM_LAYERS, dropout=0.0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
@@ -97,7 +97,9 @@ def prior_fit(phase: Phase) -> Fit:
     draw = np.random.default_rng(0)
     sides = [draw.standard_normal((rows, phase.prior.dim)) for rows in (8192, 8192, 64, 64)]
     units = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in sides]
-    arrays = TrainingArrays(*(side.astype(np.float32) for side in units))  # type: ignore[misc]
+    names = (one.name for one in fields(TrainingArrays))
+    rows = [side.astype(np.float32) for side in units]
+    arrays = TrainingArrays(**dict(zip(names, rows, strict=True)))
 
     def fit(config: TrainingConfig) -> Any:
         return fit_method(phase.prior.process, arrays, config, sizes=phase.prior)[1]
@@ -106,7 +108,7 @@ def prior_fit(phase: Phase) -> Fit:
 
 
 def trained(
-    name: str, fit: Fit, config: TrainingConfig, *, where: str, steps: int
+    name: str, fit: Fit, config: TrainingConfig, *, where: Any, steps: int
 ) -> dict[str, Any]:
     """Return steps per second of the product's trainer, beside what the estimate of cost takes."""
     config = replace(
@@ -149,7 +151,7 @@ def parts_of(name: str, model: Tagger, data: Any, few: Any, device: torch.device
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
 
     def step() -> None:
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu"):
             loss = model.loss(batches[next(places) % 20], generator)
         torch.autograd.backward(loss)
         optimizer.step()

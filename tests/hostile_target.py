@@ -27,6 +27,8 @@ class HostileTarget:
         self.in_flight = self.most_in_flight = self.connections = 0
         self.script: list[web.Response] = []
         """Answers of ``/scripted``, first first; the last one again and again."""
+        self.ports: list[int] = []
+        """Of clients, one per request."""
         self.url = ""
 
     @property
@@ -37,6 +39,7 @@ class HostileTarget:
     async def serve(self):
         app = web.Application(client_max_size=64 * 2**20)
         app.router.add_route("*", "/{fault}", self._handle)
+        app.router.add_route("*", "/{fault}/{rest:.*}", self._handle)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, keepalive_timeout=5)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -56,6 +59,7 @@ class HostileTarget:
             body = json.loads(text)
         headers = {name.lower(): value for name, value in request.headers.items()}
         self.seen.append((request.path_qs, headers, body))
+        self.ports.append(request.transport.get_extra_info("peername")[1])
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
@@ -139,6 +143,15 @@ class HostileTarget:
     async def latin(self, request, body):
         return web.Response(body=b'{"text": "caf\xe9 \xff"}', content_type="application/json")
 
+    async def charset(self, request, body):
+        """Say the name of a character set in it, and after it what only some can."""
+        headers = {"Content-Type": f"text/plain; charset={body}"}
+        return web.Response(body=f"{body} \u20ac".encode(body, "ignore"), headers=headers)
+
+    async def punycode(self, request, body):
+        headers = {"Content-Type": 'text/plain; charset="punycode"'}
+        return web.Response(status=418, body=b"b-" + b"z9" * 450_000, headers=headers)
+
     async def shape(self, request, body):
         return web.json_response({"text": {"no": ["text"]}, "error": None})
 
@@ -152,6 +165,11 @@ class HostileTarget:
         self.connections += 1
         if fault == "ws-refused":
             return await self.scripted(request, None)
+        if fault == "ws-moved":
+            return web.Response(status=302, headers={"Location": f"{self.url}/ws"})
+        if fault == "ws-dropped":
+            request.transport.abort()
+            return web.Response()
         socket = web.WebSocketResponse(max_msg_size=0)
         await socket.prepare(request)
         turn = 0

@@ -475,6 +475,7 @@ def execution() -> dict[str, Any]:
         "attempts": 1260,
         "resumed": 0,
         "errors": 0,
+        "trials": 3,
         "judges": JUDGES,
     }
 

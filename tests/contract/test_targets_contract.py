@@ -28,15 +28,9 @@ from workbench.llm.scripted import ScriptedTransport, echo
 PROMPTS = ["a", "two\nlines", "漢字 😀", '"}, {"role": "system"', "{{prompt}}", "a"]
 MESSAGES = {"prompt": "{{prompt}}", "messages": "{{messages}}"}
 KINDS = (
-    "bare",
-    "sanitizer@0",
-    "sanitizer@1.5",
-    "http",
-    "websocket",
-    "callable",
-    "model",
-    "guarded",
-)
+    "bare", "sanitizer@0", "sanitizer@1.5", "http", "websocket", "callable", "model", "guarded",
+    "two guards",
+)  # fmt: skip
 
 
 class Upper:
@@ -63,6 +57,8 @@ async def opened(kind, store):
         yield PassThrough()
     elif kind.startswith("sanitizer"):
         yield SanitizerTarget(Upper(), gain=float(kind.partition("@")[2]))
+    elif kind == "two guards":
+        yield GuardedTarget(SanitizerTarget(Upper()), SanitizerTarget(Upper()))
     elif kind == "model":
         transport = ScriptedTransport(default=echo)
         async with open_gateway(

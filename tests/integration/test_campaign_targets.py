@@ -20,9 +20,14 @@ from hostile_target import BOMB, HostileTarget
 from workbench.campaign.targets.config import TargetSpec
 from workbench.campaign.targets.http import HttpTarget
 from workbench.campaign.targets.pacing import TargetError
+from workbench.campaign.targets.spec import open_targets, services_of
 from workbench.campaign.targets.websocket import WebSocketTarget
+from workbench.core.errors import ModelError
 from workbench.core.settings import Secret
+from workbench.llm.config import GatewayConfig
+from workbench.llm.gateway import open_gateway
 from workbench.llm.limits import Timing
+from workbench.llm.transport import open_transport
 
 SECRET = 's3cr3t-"value\\of-the-key'
 """JSON writes it in another way."""
@@ -125,10 +130,25 @@ def test_each_fault_is_one_clear_line(path):
     assert len(server.seen) <= 3
 
 
-@pytest.mark.parametrize("path", ["half", "hang", "flood", "shape"])
-def test_what_may_have_been_processed_is_not_sent_again(path):
-    _, server = fault(path, timeout_s=0.3)
+@pytest.mark.parametrize("path", ["half", "hang", "flood", "shape", "close", "garbage"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "GET"])
+def test_what_may_have_been_processed_is_not_sent_again(path, method):
+    _, server = fault(f"{path}?q={{{{prompt}}}}", method=method, timeout_s=0.3)
     assert len(server.seen) == 1
+
+
+def test_no_connection_rests_until_its_server_closes_it(monkeypatch):
+    from workbench.campaign.targets import http
+
+    async def ports():
+        async with facing("echo") as (target, server):
+            await target.respond([("a",), ("b",)])
+            return len(set(server.ports))
+
+    assert http._IDLE_S < 2  # as gunicorn, the most impatient of the usual servers
+    assert asyncio.run(ports()) == 1
+    monkeypatch.setattr(http, "_IDLE_S", 0.0)
+    assert asyncio.run(ports()) == 2
 
 
 def test_a_redirect_is_never_followed():
@@ -153,6 +173,54 @@ def test_packed_answers_within_the_bound_are_read():
 
 def test_bytes_that_are_no_utf8_are_replaced():
     assert ask("latin")[0].text == "caf\ufffd \ufffd"
+
+
+USUAL = [
+    "utf-8", "UTF8", "us-ascii", "ascii", "latin1", "latin-1", "utf-16", "utf-16le", "UTF-16BE",
+    "shift_jis", "Shift-JIS", "gb18030", "gbk", "gb2312", "big5", "euc-jp", "euc-kr", "euc-cn",
+    "koi8-r", "koi8-u", *(f"windows-125{n}" for n in range(9)), *(f"cp125{n}" for n in range(9)),
+    *(f"ISO-8859-{n}" for n in range(1, 17) if n != 12),
+]  # fmt: skip
+
+
+def test_the_usual_character_sets_are_read():
+    async def run():
+        fields = {"body": "{{prompt}}", "format": "text", "response_path": ""}
+        async with facing("charset", **fields) as (target, _):
+            return await target.respond([(name,) for name in USUAL])
+
+    for name, got in zip(USUAL, asyncio.run(run()), strict=True):
+        assert got.text == f"{name} \u20ac".encode(name, "ignore").decode(name)
+
+
+def test_a_character_set_that_takes_hours_is_not_read():
+    started = time.monotonic()
+    message, _ = fault("punycode")
+    assert message.startswith("HTTP 418: b-z9")
+    assert time.monotonic() - started < 3
+
+
+def test_nor_is_it_by_the_gateway(store):
+    async def run(server):
+        spec = TargetSpec(type="model", model="claude-haiku-5-5", url=f"{server.url}/punycode")
+        ((name, config),) = services_of([spec], GatewayConfig()).items()
+        transport = open_transport(config, settings=store.settings)
+        async with open_gateway(
+            store, phase="execution", config=config, transport=transport, tell=lambda _: None
+        ) as gateway:
+            (target,) = open_targets([spec], store=store, config=config, gateway={name: gateway})
+            started = time.monotonic()
+            with pytest.raises(ModelError):
+                await target.respond([("a",)])
+            return time.monotonic() - started
+
+    async def served():
+        async with HostileTarget().serve() as server:
+            return await run(server), server.seen
+
+    took_s, seen = asyncio.run(served())
+    assert seen
+    assert took_s < 5
 
 
 def test_a_server_that_is_not_there():
@@ -326,6 +394,13 @@ def test_a_status_of_failure_is_said_and_not_retried():
     assert "\x1b" not in str(got)
 
 
+@pytest.mark.parametrize(("status", "sent"), [(502, 3), (529, 3), (504, 1), (500, 1)])
+def test_only_faults_before_the_service_are_tried_again(status, sent):
+    (got,), server, _ = scripted(web.Response(status=status))
+    assert f"HTTP {status}" in str(got)
+    assert len(server.seen) == sent
+
+
 def test_a_status_that_declines_is_a_block():
     (got,), _, _ = scripted(web.Response(status=403, text="policy"), block_status=(403,))
     assert (got[0].decision, got[0].text) == ("block", "policy")
@@ -378,6 +453,8 @@ SOCKET_FAULTS = {
     "ws-big": ("no message|closed", {}),
     "ws-close": ("closed the connection", {}),
     "ws-hang": ("within 0.3 s", {"timeout_s": 0.3}),
+    "ws-moved": ("HTTP 302: redirects to .*, which is not followed", {}),
+    "ws-dropped": ("closed the connection before it answered", {}),
 }
 
 
@@ -386,7 +463,7 @@ def test_each_fault_of_a_websocket_is_one_clear_line(path):
     match, fields = SOCKET_FAULTS[path]
     message, server = fault(path, **fields)
     assert re.search(match, message), message
-    assert server.connections == 1
+    assert server.connections == 1  # nor is a redirect followed, headers and all
 
 
 def test_a_refused_handshake_is_tried_again():

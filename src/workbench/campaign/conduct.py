@@ -218,7 +218,7 @@ async def open_attacker(
     async with open_gateway(
         store, phase="generation", work=work, config=config, transport=transport, tell=tell
     ) as gateway:
-        yield attacker_of(store, plan, gateway, config=config), gateway
+        yield attacker_of(plan, gateway, config=config), gateway
 
 
 def generation_work(plan: Preview) -> str:
@@ -226,15 +226,12 @@ def generation_work(plan: Preview) -> str:
     return f"generate-{content_id(plan.recipe)[:16]}"
 
 
-def attacker_of(
-    store: Store, plan: Preview, gateway: Gateway, *, config: GatewayConfig
-) -> Attacker:
+def attacker_of(plan: Preview, gateway: Gateway, *, config: GatewayConfig) -> Attacker:
     """Return who writes attacks through a gateway; it never learns a profile's canaries."""
-    from workbench.campaign import profile as profiles
     from workbench.campaign.strategies.attacker import Attacker
     from workbench.campaign.strategies.practice_judge import PracticeJudge
 
-    known = profiles.load(store, plan.recipe["profile"]) if plan.recipe["profile"] else None
+    known = plan.profile
     return Attacker(
         ask=gateway.map,
         judge=PracticeJudge(gateway.map),

@@ -18,11 +18,10 @@ from workbench.campaign.runner import Runner
 from workbench.campaign.targets.base import Kind, Target
 from workbench.core.errors import ConfigError, StoreError
 from workbench.core.identity import content_id
-from workbench.core.redact import redact
 from workbench.store.campaigns import attempted, remove_attempts, remove_errors, spent
 from workbench.store.database import Store
-from workbench.store.events import add_events
-from workbench.store.records import Event, TestSet
+from workbench.store.events import tell
+from workbench.store.records import TestSet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -33,6 +32,8 @@ __all__ = ["Progress", "abort", "execute", "execution_id_of"]
 
 _RULE = "executions/2"
 """Name of how an execution is made; a change of what verdicts depend on is another one."""
+_MOST_NAME = 200
+"""Characters that the store keeps of a name."""
 _POLL_S = 0.2
 """Between looks at a lock that another process holds."""
 
@@ -82,6 +83,7 @@ async def execute(
         before = _artifact(store, execution)
         if before and not (retry_errors and before.errors):
             _drop_leftovers(store, before)
+            store.artifacts.renew("execution", execution)  # it would have been made now
             return load_execution(store, execution, resumed=total)
         if retry_errors:
             remove_errors(store.engine, execution)
@@ -97,12 +99,12 @@ async def execute(
             is_aborted=flag.exists, done=done,
         )  # fmt: skip
         told = {"test_set": test_set.id, "targets": [one.name for one in targets], "total": total}
-        _tell(store, "attack_run_started", execution, told)
+        tell(store, "attack_run_started", execution, told)
         try:
             await runner.run(targets, test_set)
         except BaseException as error:
-            why = redact(str(error)) or type(error).__name__
-            _tell(store, "attack_run_aborted", execution, {**told, **recorder.figures, "why": why})
+            why = str(error) or type(error).__name__
+            tell(store, "attack_run_aborted", execution, {**told, **recorder.figures, "why": why})
             raise
         finally:
             flag.unlink(missing_ok=True)
@@ -118,7 +120,7 @@ async def execute(
             cases=test_set,
             before=before.path if before else None,
         )
-        _tell(store, "attack_run_finished", execution, {**told, **recorder.figures})
+        tell(store, "attack_run_finished", execution, {**told, **recorder.figures})
         return load_execution(store, execution, resumed=sum(map(len, done.values())))
 
 
@@ -154,6 +156,10 @@ def _check(targets: Sequence[Target], graders: Mapping[Kind, Grader], *, trials:
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"targets are {names}; give at least one, each with a name of its own")
     for target in targets:
+        if not target.name.isprintable() or len(target.name) > _MOST_NAME:
+            raise ConfigError(
+                f"target name {target.name[:80]!r}: <= {_MOST_NAME} printable letters"
+            )
         if target.kind not in graders or not graders[target.kind].thresholds:
             raise ConfigError(f"nobody judges {target.name!r}, a {target.kind}; give a judge")
     if trials < 1:
@@ -234,16 +240,3 @@ def _drop_leftovers(store: Store, whole: Execution) -> None:
 
 def _flag(store: Store, execution: str) -> Path:
     return store.home / "locks" / f"{execution[:32]}.abort"
-
-
-def _tell(store: Store, kind: str, execution: str, details: dict[str, Any]) -> None:
-    settings = store.settings
-    add_events(
-        store.engine,
-        [
-            Event(
-                kind=kind, subject=execution, who=settings.user, experiment=settings.experiment,
-                run=settings.run_id, details=details,
-            )
-        ],
-    )  # fmt: skip

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from workbench.campaign.strategies.base import chain_name
 from workbench.campaign.targets.base import Kind
-from workbench.core.errors import StoreError
+from workbench.core.errors import DataError, StoreError
 from workbench.core.plain import storable
 from workbench.core.redact import redact
 from workbench.store.artifacts import write_json_atomic
@@ -23,6 +23,7 @@ from workbench.store.campaigns import add_outcomes, attempt_pages, remove_attemp
 from workbench.store.database import Store
 from workbench.store.records import Attempt, TestCase
 from workbench.store.results import JudgeReport
+from workbench.store.test_sets import owners_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -180,7 +181,7 @@ def load_execution(store: Store, execution: str = "", *, resumed: int = 0) -> Ex
         resumed: Attempts that an earlier process had made.
 
     Raises:
-        DataError: If there is none of that id.
+        DataError: If there is none of that id, or its test set belongs to others.
         StoreError: If its files are damaged.
     """
     kind: Final = "execution"
@@ -190,6 +191,7 @@ def load_execution(store: Store, execution: str = "", *, resumed: int = 0) -> Ex
     folder = store.artifacts.path(kind, known)
     try:
         manifest = json.loads((folder / _MANIFEST_FILE).read_text(encoding="utf-8"))
+        _check_owner(store, manifest["test_set"], execution=known)
         return Execution(
             id=known,
             test_set=manifest["test_set"],
@@ -208,6 +210,15 @@ def load_execution(store: Store, execution: str = "", *, resumed: int = 0) -> Ex
         )
     except (OSError, ValueError, KeyError) as error:
         raise StoreError(f"{folder}: damaged ({error}); execute the test set again") from error
+
+
+def _check_owner(store: Store, test_set: str, *, execution: str) -> None:
+    owners = owners_of(store.engine, test_set)
+    if owners and store.settings.user not in owners:
+        raise DataError(
+            f"execution {execution[:12]} is of a test set that {store.settings.user!r} does not"
+            " own; have it shared first"
+        )
 
 
 def _checked(path: Path, *, rows: int) -> Path:

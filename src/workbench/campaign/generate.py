@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.campaign import profile as profiles
@@ -23,6 +24,7 @@ from workbench.store.records import TestCase, TestSet
 from workbench.store.results import TestSetResult
 
 if TYPE_CHECKING:
+    from workbench.campaign.profile import Profile
     from workbench.campaign.strategies.attacker import Attacker
     from workbench.campaign.strategies.drafts import Draft
     from workbench.llm.messages import Request
@@ -89,6 +91,8 @@ class Preview:
     """Why there are not more cases: ``max_tests`` or ``mutations_per_prompt or goals``."""
     left_out: dict[str, str]
     """Plugin → why it has no cases."""
+    profile: Profile | None = None
+    """Of the target, where one is known."""
     dropped: dict[str, int] = field(default_factory=dict)
     """Why drafts of models were dropped → how many."""
 
@@ -106,7 +110,7 @@ class Preview:
         """(plugin, chain) → cases, those that a model has to write included."""
         return dict(sorted(Counter(slot.cell.key for slot in self.slots).items()))
 
-    @property
+    @cached_property
     def test_set(self) -> TestSet:
         """The cases that are written already."""
         cases: dict[str, TestCase] = {}
@@ -151,16 +155,22 @@ class Preview:
         }
 
 
-def preview(store: Store, config: GenerateConfig) -> Preview:
+def preview(store: Store, config: GenerateConfig, *, profile: Profile | None = None) -> Preview:
     """Return what a configuration gives; ``testsets.save`` stores its test set.
 
     Cases are dealt over all plugin × strategy cells (see ``campaign.dealing``); each disguised goal
     comes with its plain form. What a model has to write is counted, and written by :func:`fill`.
 
+    Args:
+        store: Where pair set, profile and earlier outcomes are.
+        config: What to generate.
+        profile: Of the target, instead of the stored one that the configuration names.
+
     Raises:
         DataError: If a plugin needs a pair set and there is none, or no plugin has a goal.
     """
-    profile = profiles.load(store, config.profile) if config.profile else None
+    if config.profile and profile is None:
+        profile = profiles.load(store, config.profile)
     source = goal_source(store, pair_set=config.pair_set, profile=profile, seed=config.seed)
     chains = config.strategies or default_chains()
     cells, left_out = _cells(config, source, chains)
@@ -182,6 +192,7 @@ def preview(store: Store, config: GenerateConfig) -> Preview:
         recipe=recipe,
         limited_by="max_tests" if full else "mutations_per_prompt or goals",
         left_out=left_out,
+        profile=profile,
     )
 
 

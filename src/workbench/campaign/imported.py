@@ -43,6 +43,7 @@ def keep_attempts(
         return load_execution(store, execution)
     testsets.save(store, test_set)
     remove_attempts(store.engine, execution)  # of an import that was killed
+    trials = 1
     targets: set[str] = set()
     thresholds: dict[str, float] = {}
     page: list[Attempt] = []
@@ -53,6 +54,7 @@ def keep_attempts(
                 f" {test_set.id[:12]}; give the set that was executed with --test-set"
             )
         mine = _storable(one, execution=execution)
+        trials = max(trials, mine.trial + 1)
         targets.add(mine.target)
         thresholds |= dict.fromkeys(mine.scores, 0.5)
         page.append(mine)
@@ -71,7 +73,7 @@ def keep_attempts(
         "identities": {name: f"{source}:{name}" for name in names},
         "kinds": dict.fromkeys(names, "model"),
         "baselines": names,
-        "trials": 1,
+        "trials": trials,
         "rule": f"imported/{source}",
         "judges": [],
         "thresholds": thresholds,

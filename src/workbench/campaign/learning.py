@@ -14,9 +14,9 @@ from workbench.data.clean import repair
 from workbench.data.dedupe import normalize
 from workbench.data.inbox import Inbox
 from workbench.store.database import Store
-from workbench.store.events import add_events
+from workbench.store.events import tell
 from workbench.store.findings import findings
-from workbench.store.records import Event, Finding, TestCase, TestSet
+from workbench.store.records import Finding, TestCase, TestSet
 from workbench.store.test_sets import add_tag, remove_tag, tags_of
 
 __all__ = [
@@ -31,7 +31,12 @@ REGRESSION: Final = "regression"
 def real_findings(store: Store, execution: str = "") -> list[Finding]:
     """Return the findings that people confirmed, mended since or not, the riskiest first."""
     states = [state for state, is_real in DECIDED.items() if is_real]
-    found = [one for state in states for one in findings(store.engine, execution, status=state)]
+    user = store.settings.user
+    found = [
+        one
+        for state in states
+        for one in findings(store.engine, execution, status=state, user=user)
+    ]
     return sorted(found, key=lambda one: (-one.risk, one.id))
 
 
@@ -83,21 +88,16 @@ def feed_back(store: Store, execution: str = "") -> dict[str, Any]:
     Raises:
         DataError: If nothing is confirmed.
     """
-    confirmed = findings(store.engine, execution, status="confirmed")
+    confirmed = findings(store.engine, execution, status="confirmed", user=store.settings.user)
     if not confirmed:
         raise DataError("no confirmed findings; confirm some with workbench campaign findings set")
     cases = cases_of(store, confirmed)
     told = Inbox(store.home / "inbox").add_findings(confirmed, cases=cases)
     requests = len(canonical_prompts(confirmed, cases=cases))
     result = {"inbox": dict(sorted(told.items())), "requests": requests}
-    settings = store.settings
     subjects = Counter(one.execution for one in confirmed)
-    event = Event(
-        kind="prompts_fed_back", subject=execution or next(iter(subjects)), who=settings.user,
-        experiment=settings.experiment, run=settings.run_id,
-        details={**result, "executions": dict(subjects)},
-    )  # fmt: skip
-    add_events(store.engine, [event])
+    told_of = {**result, "executions": dict(subjects)}
+    tell(store, "prompts_fed_back", execution or next(iter(subjects)), told_of)
     return result
 
 
@@ -109,7 +109,7 @@ def confirmed_cells(store: Store) -> dict[tuple[str, str], int]:
     """
     cells: Counter[tuple[str, str]] = Counter()
     for state, is_real in DECIDED.items():
-        for one in findings(store.engine, status=state):
+        for one in findings(store.engine, status=state, user=store.settings.user):
             cells[one.plugin, one.strategy] += 1 if is_real else -1
     return dict(cells)
 

@@ -17,6 +17,7 @@ from workbench.core.plain import storable
 from workbench.core.redact import redact
 from workbench.store.campaigns import add_attempts, spent
 from workbench.store.database import Store
+from workbench.store.events import event_of
 from workbench.store.records import Attempt, Event, LedgerRow, TestCase
 
 __all__ = ["Answered", "Progress", "Recorder", "readable", "stored"]
@@ -218,7 +219,6 @@ class Recorder:
 
     def _events(self, gathered: Sequence[Answered], attempts: Sequence[Attempt]) -> list[Event]:
         """Return an event per attack that got through where something defends, and per failure."""
-        settings = self._store.settings
         told = []
         for one, attempt in zip(gathered, attempts, strict=True):
             is_hit = attempt.success and one.target.defends and not one.case.is_control
@@ -227,13 +227,8 @@ class Recorder:
                 details = {"target": one.target.name, "case": one.case.id, "trial": one.trial}
                 details |= {"plugin": one.case.plugin, "strategies": list(one.case.strategies)}
                 details |= {"error": attempt.error} if attempt.error else {}
-                told.append(
-                    Event(
-                        kind="vulnerable_prompt_detected" if is_hit else "target_failed",
-                        subject=self._execution, who=settings.user, run=settings.run_id,
-                        experiment=settings.experiment, details=details,
-                    )
-                )  # fmt: skip
+                kind = "vulnerable_prompt_detected" if is_hit else "target_failed"
+                told.append(event_of(self._store, kind, self._execution, details))
         return told
 
     def _bill(self, gathered: Sequence[Answered]) -> list[LedgerRow]:

@@ -12,13 +12,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from workbench.campaign.strategies.base import chain_name
 from workbench.core.errors import ConfigError, DataError, StoreError
 from workbench.core.identity import text_id
 from workbench.store import test_sets as rows
 from workbench.store.campaigns import unfinished
 from workbench.store.database import Store
-from workbench.store.events import add_events, events
-from workbench.store.records import Event, TestCase, TestSet
+from workbench.store.events import events, tell
+from workbench.store.records import TestCase, TestSet
 
 __all__ = [
     "Difference", "OwnedTestSet", "StoredTestSet", "compare", "delete", "list_test_sets", "load",
@@ -28,6 +29,8 @@ __all__ = [
 _CASES_FILE = "cases.jsonl.zst"
 _CHUNK = 1 << 20
 _MOST_RUNS = 100_000
+_MOST_NAME = 200
+"""Characters that the store keeps of a name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +39,7 @@ class OwnedTestSet:
 
     id: str
     created_at: str
-    """When this owner first saved it, ISO 8601 UTC."""
+    """When this owner last saved it, ISO 8601 UTC."""
     tests: int
     promptfoo_id: str
     recipe: dict[str, Any]
@@ -105,6 +108,9 @@ def save(store: Store, test_set: TestSet, *, cost_usd: str = "0", parent: str = 
         raise DataError("the test set has no cases; choose more plugins or strategies")
     if twice := len(lines) - len(set(lines)):
         raise DataError(f"the test set holds {twice} cases twice; drop them")
+    for name in {name for case in test_set for name in (case.plugin, chain_name(case.strategies))}:
+        if len(name) > _MOST_NAME:
+            raise DataError(f"name {name[:80]!r}… has {len(name)} characters; {_MOST_NAME} at most")
     made = text_id(f"[{','.join(lines)}]")
     theirs = promptfoo_id(promptfoo_tests(test_set))
     facts: dict[str, Any] = {"tests": len(lines), "promptfoo_id": theirs}
@@ -119,7 +125,7 @@ def save(store: Store, test_set: TestSet, *, cost_usd: str = "0", parent: str = 
     facts |= {"recipe": test_set.recipe, "cost_usd": cost_usd, "parent": parent}
     rows.add_test_set_owner(store.engine, made, owner=user, metadata=facts)
     told = {"tests": len(lines), "cost_usd": cost_usd, "parent": parent}
-    add_events(store.engine, [_event(store, "test_set_generated", made, told)])
+    tell(store, "test_set_generated", made, told)
     return made
 
 
@@ -149,7 +155,7 @@ def load(store: Store, test_set_id: str = "") -> TestSet:
 
 
 def list_test_sets(store: Store, *, tag: str = "") -> list[OwnedTestSet]:
-    """Return the test sets of the user of the store, oldest first, and nobody else's.
+    """Return the test sets of the user of the store, the newest last, and nobody else's.
 
     Args:
         store: Where they are.
@@ -209,8 +215,8 @@ def share(store: Store, test_set_id: str, *, user: str) -> str:
         ConfigError: If the name is empty.
         DataError: If the user of the store does not own it.
     """
-    if not user.strip():
-        raise ConfigError("no user to share with; give a name")
+    if not user.strip() or not user.isprintable() or len(user) > _MOST_NAME:
+        raise ConfigError(f"no user {user[:80]!r} to share with; give a name")
     mine = _resolve(list_test_sets(store), test_set_id, user=store.settings.user)
     recipe = {**mine.recipe, "shared_by": store.settings.user}
     facts = {"tests": mine.tests, "promptfoo_id": mine.promptfoo_id, "recipe": recipe}
@@ -296,11 +302,3 @@ def _digest(path: Path) -> str:
         text = chunk.replace(b"\n", b",")
         digest.update(text if size else text[:-1] + b"]")
     return digest.hexdigest()
-
-
-def _event(store: Store, kind: str, subject: str, details: dict[str, Any]) -> Event:
-    settings = store.settings
-    return Event(
-        kind=kind, subject=subject, who=settings.user, experiment=settings.experiment,
-        run=settings.run_id, details=details,
-    )  # fmt: skip

@@ -21,7 +21,7 @@ from workbench.core.identity import text_id
 from workbench.core.money import ZERO
 from workbench.core.redact import redact
 from workbench.store import findings as rows
-from workbench.store.events import add_events
+from workbench.store.events import add_events, event_of
 from workbench.store.records import FINDING_STATES, Event, Finding, LedgerRow, TestCase
 
 if TYPE_CHECKING:
@@ -159,7 +159,11 @@ def decide(
         raise ConfigError(f"minutes {minutes}: give 0 to {_ALL_DAY}, what this decision took")
     if not changes and not note and not minutes:
         raise ConfigError("nothing to decide; give a status, a note, an owner or minutes")
-    wanted = list(dict.fromkeys(rows.resolve_finding(store.engine, one) for one in ids))
+    wanted = list(
+        dict.fromkeys(
+            rows.resolve_finding(store.engine, one, user=store.settings.user) for one in ids
+        )
+    )
     if not wanted:
         raise DataError("no findings to decide on; give the id of one")
     before = rows.findings(store.engine, ids=wanted)
@@ -181,7 +185,9 @@ def history(store: Store, finding_id: str) -> list[dict[str, Any]]:
     Raises:
         DataError: If no finding, or several, begin so.
     """
-    return rows.triage_log(store.engine, [rows.resolve_finding(store.engine, finding_id)])
+    return rows.triage_log(
+        store.engine, [rows.resolve_finding(store.engine, finding_id, user=store.settings.user)]
+    )
 
 
 def _hit_cases(
@@ -274,16 +280,12 @@ def _with_members(store: Store, chosen: Sequence[Finding]) -> list[Finding]:
 
 
 def _event(store: Store, one: Finding, changes: Mapping[str, Any], *, minutes: float) -> Event:
-    settings = store.settings
     told = {
         "execution": one.execution, "target": one.target, "plugin": one.plugin,
         "strategy": one.strategy, "before": one.status, "status": changes.get("status", one.status),
         "suggested": one.suggested_status, "minutes": minutes,
     }  # fmt: skip
-    return Event(
-        kind="triage_outcome", subject=one.id, who=settings.user, experiment=settings.experiment,
-        run=settings.run_id, details=told,
-    )  # fmt: skip
+    return event_of(store, "triage_outcome", one.id, told)
 
 
 def _time_rows(store: Store, decided: Sequence[Finding], *, share: float) -> list[LedgerRow]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from workbench.campaign.executions import Execution
     from workbench.campaign.testsets import StoredTestSet
     from workbench.store.database import Store
+    from workbench.store.records import TestSet
 
 __all__ = ["campaign", "execute", "run"]
 
@@ -118,9 +120,12 @@ def execute(
     """  # noqa: D301 - \b keeps click from wrapping
     store = open_here()
     rules = Rules.take(choices)
-    wanted = _only_failing(store, only_failing) if only_failing else test_set
     options = _execute_options(store, choices, budget=budget, base_url=base_url)
-    _execute(store, wanted, options, rules=rules, dry_run=dry_run, as_json=as_json)
+    if only_failing:
+        cases: TestSet | StoredTestSet = _only_failing(store, only_failing, dry_run=dry_run)
+    else:
+        cases = _stored(store, test_set)
+    _execute(store, cases, options, rules=rules, dry_run=dry_run, as_json=as_json)
 
 
 @campaign.command(epilog=f"{EXIT_CODES} {EXIT_RULES}")
@@ -142,16 +147,21 @@ def run(*, dry_run: bool, budget: str | None, base_url: str | None, tag: str, as
     """  # noqa: D301 - \b keeps click from wrapping
     store = open_here()
     rules = Rules.take(choices)
-    config = generate_config(store, choices)
+    config, known = generate_config(store, choices)
     options = _execute_options(store, choices, budget=budget, base_url=base_url)
     made = make_test_set(
-        store, config, dry_run=dry_run, budget=budget, base_url=base_url, tag=tag, as_json=as_json
-    )
+        store, config, known, dry_run=dry_run, budget=budget, base_url=base_url, tag=tag,
+        as_json=as_json,
+    )  # fmt: skip
+    if options.budget_usd is not None:
+        left = max(options.budget_usd - usd(made["usd"]), usd(0))
+        options = replace(options, budget_usd=left)
     if dry_run:
         if as_json:
             click.echo(json.dumps(made))
         return
-    _execute(store, made["test_set"], options, rules=rules, dry_run=False, as_json=as_json)
+    cases = _stored(store, made["test_set"])
+    _execute(store, cases, options, rules=rules, dry_run=False, as_json=as_json)
 
 
 def _execute_options(
@@ -164,40 +174,50 @@ def _execute_options(
     return ExecuteOptions(budget_usd=most, llm=config, **choices)
 
 
-def _only_failing(store: Store, execution: str) -> str:
-    """Return the id of a new test set of the cases that got through in an execution."""
+def _only_failing(store: Store, execution: str, *, dry_run: bool) -> TestSet | StoredTestSet:
+    """Return the cases that got through in an execution, saved as a linked test set."""
     from workbench.campaign import testsets
     from workbench.campaign.analysis import failing_cases
     from workbench.campaign.executions import load_execution
     from workbench.core.errors import DataError
+    from workbench.store.records import TestSet
 
     found = load_execution(store, execution)
     failing = set(failing_cases(found))
+    whole = testsets.stored(store, found.test_set)
     if not failing:
         raise DataError(f"nothing got through in execution {found.id[:12]}; there is nothing to do")
+    if len(failing) == len(whole):
+        return whole
+    if dry_run:
+        return TestSet(cases=tuple(case for case in whole if case.id in failing))
     why = {"failing_in": found.id}
-    if len(failing) == len(testsets.stored(store, found.test_set)):
-        return found.test_set
-    return testsets.subset(store, found.test_set, lambda case: case.id in failing, why=why)
+    return testsets.stored(
+        store, testsets.subset(store, whole.id, lambda case: case.id in failing, why=why)
+    )
+
+
+def _stored(store: Store, test_set: str) -> StoredTestSet:
+    import pyarrow as pa
+
+    from workbench.campaign import testsets
+
+    # Arrow's own allocator keeps what it had once: 20 MB more, of a process that mostly waits.
+    pa.set_memory_pool(pa.system_memory_pool())
+    return testsets.stored(store, test_set)
 
 
 def _execute(
     store: Store,
-    test_set: str,
+    cases: TestSet | StoredTestSet,
     options: ExecuteOptions,
     *,
     rules: Rules,
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    import pyarrow as pa
-
-    from workbench.campaign import testsets
     from workbench.campaign.conduct import forecast
 
-    # Arrow's own allocator keeps what it had once: 20 MB more, of a process that mostly waits.
-    pa.set_memory_pool(pa.system_memory_pool())
-    cases = testsets.stored(store, test_set)
     if dry_run:
         _show_forecast(asyncio.run(forecast(store, cases, options)), as_json=as_json)
         return
@@ -214,7 +234,7 @@ def _execute(
 
 
 async def _conduct(
-    store: Store, cases: StoredTestSet, options: ExecuteOptions, *, as_json: bool
+    store: Store, cases: TestSet | StoredTestSet, options: ExecuteOptions, *, as_json: bool
 ) -> Execution:
     from workbench.campaign.conduct import conduct
 

@@ -16,6 +16,7 @@ from workbench.core.plain import one_line
 
 if TYPE_CHECKING:
     from workbench.campaign.generate import GenerateConfig, Preview
+    from workbench.campaign.profile import Profile
     from workbench.llm.config import GatewayConfig
     from workbench.store.database import Store
 
@@ -83,7 +84,7 @@ def generate(*, as_json: bool, dry_run: bool, budget: str | None, base_url: str 
     """  # noqa: D301 - \b keeps click from wrapping
     store = open_here()
     made = make_test_set(
-        store, generate_config(store, choices), dry_run=dry_run, budget=budget, base_url=base_url,
+        store, *generate_config(store, choices), dry_run=dry_run, budget=budget, base_url=base_url,
         tag=tag, as_json=as_json,
     )  # fmt: skip
     if as_json:
@@ -122,35 +123,32 @@ def catalog(*, as_json: bool) -> None:
             click.echo(f"  {told[0]} {told[1]:<12} {row['about']}  {' '.join(row['taxonomy'])}")
 
 
-def generate_config(store: Store, choices: dict[str, Any]) -> GenerateConfig:
-    """Return what to generate, and take the options of it out of the choices."""
+def generate_config(store: Store, choices: dict[str, Any]) -> tuple[GenerateConfig, Profile | None]:
+    """Return what to generate, and what is known of the target; takes them out of the choices."""
+    from workbench.campaign import profile as profiles
     from workbench.campaign.generate import GenerateConfig
 
-    return GenerateConfig(
+    known, given = None, choices.pop("profile_")
+    if given:
+        path = Path(given)
+        known = profiles.read_profile(path) if path.is_file() else profiles.load(store, given)
+    config = GenerateConfig(
         plugins=choices.pop("plugins"),
         strategies=choices.pop("strategies"),
         surface=choices.pop("surface") or "",
         max_tests=choices.pop("max_tests"),
         mutations_per_prompt=choices.pop("mutations"),
         pair_set=choices.pop("pair_set"),
-        profile=_profile(store, choices.pop("profile_")),
         explore=choices.pop("explore"),
         seed=choices.pop("seed"),
     )
-
-
-def _profile(store: Store, given: str) -> str:
-    from workbench.campaign import profile as profiles
-
-    path = Path(given)
-    if given and path.is_file():
-        return profiles.save(store, profiles.read_profile(path))
-    return store.artifacts.resolve("profile", given) if given else ""
+    return config, known
 
 
 def make_test_set(
     store: Store,
     config: GenerateConfig,
+    profile: Profile | None,
     *,
     dry_run: bool,
     budget: str | None,
@@ -159,11 +157,12 @@ def make_test_set(
     as_json: bool,
 ) -> dict[str, Any]:
     """Return what a test set is that was made and stored, or would be; may spend money."""
+    from workbench.campaign import profile as profiles
     from workbench.campaign import testsets
     from workbench.campaign.generate import preview
     from workbench.store.test_sets import add_tag
 
-    plan = preview(store, config)
+    plan = preview(store, config, profile=profile)
     cost = Decimal(0)
     told: dict[str, Any] = {}
     if plan.pending:
@@ -176,6 +175,8 @@ def make_test_set(
                             "left_out": plan.left_out, "dropped": plan.dropped,
                             "unwritten": len(plan.pending), "usd": float(cost), **told}  # fmt: skip
     if not dry_run:
+        if profile:
+            profiles.save(store, profile)
         saved = testsets.save(store, plan.test_set, cost_usd=str(cost))
         if tag:
             add_tag(store.engine, saved, tag, owner=store.settings.user)

@@ -175,7 +175,8 @@ def events(*, kind: str, subject: str, limit: int, as_json: bool) -> None:
             click.echo(json.dumps(asdict(one)))
         else:
             details = one_line(json.dumps(one.details, ensure_ascii=False))
-            click.echo(f"{one.at[:19]}  {one.kind:<28} {one.subject[:12]}  {one.who}  {details}")
+            head = f"{one.at[:19]}  {one.kind:<28} {one.subject[:12]}"
+            click.echo(f"{head}  {one_line(one.who)}  {details}")
 
 
 def _analyzed(store: Store, execution: Execution) -> Mapping[str, Any]:
@@ -208,10 +209,13 @@ def _show_rates(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _started(store: Store, beginning: str) -> str:
+    from workbench.campaign.testsets import list_test_sets
     from workbench.core.errors import DataError
     from workbench.store.events import events as told
 
-    known = {one.subject for one in told(store.engine, kind="attack_run_started", limit=10_000)}
+    mine = {one.id for one in list_test_sets(store)}
+    runs = told(store.engine, kind="attack_run_started", limit=10_000)
+    known = {one.subject for one in runs if one.details.get("test_set") in mine}
     found = [one for one in known if one.startswith(beginning)]
     if len(found) != 1:
         raise DataError(f"{len(found)} executions begin with {beginning!r}; give the id of one")

@@ -295,7 +295,8 @@ def stats(*, execution: str, as_json: bool) -> None:
 def _find(store: Store, execution: str, *, status: str = "", owner: str = "") -> list[Finding]:
     from workbench.store.findings import findings as rows
 
-    return rows(store.engine, _resolve(store, execution), status=status, owner=owner)
+    execution, user = _resolve(store, execution), store.settings.user
+    return rows(store.engine, execution, status=status, owner=owner, user=user)
 
 
 def _resolve(store: Store, execution: str) -> str:
@@ -306,7 +307,8 @@ def _one(store: Store, beginning: str) -> Finding:
     from workbench.store.findings import findings as rows
     from workbench.store.findings import resolve_finding
 
-    return rows(store.engine, ids=[resolve_finding(store.engine, beginning)])[0]
+    found = resolve_finding(store.engine, beginning, user=store.settings.user)
+    return rows(store.engine, ids=[found])[0]
 
 
 def _cluster(finding: Finding) -> str:

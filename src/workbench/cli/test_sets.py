@@ -81,7 +81,8 @@ def show(test_set: str, *, limit: int, as_json: bool) -> None:
             click.echo(json.dumps({"id": case.id, **case.to_json()}, ensure_ascii=True))
         elif at < limit:
             chain = "+".join(case.strategies) or "plain"
-            click.secho(f"{case.id[:12]}  {case.plugin} · {chain} · {case.severity}", fg="cyan")
+            told = one_line(f"{case.id[:12]}  {case.plugin} · {chain} · {case.severity}")
+            click.secho(told, fg="cyan")
             for turn in (*case.turns, case.prompt):
                 click.echo(f"  {one_line(turn)[:400]}")
     if not as_json:
@@ -110,7 +111,7 @@ def diff(first: str, second: str, *, as_json: bool) -> None:
     for mark, some in (("-", found.removed), ("+", found.added)):
         for case in some:
             chain = "+".join(case.strategies) or "plain"
-            click.echo(f"{mark} {case.plugin} · {chain}: {one_line(case.prompt)[:100]}")
+            click.echo(one_line(f"{mark} {case.plugin} · {chain}: {case.prompt[:100]}"))
     click.echo(f"{found.common} in both, {len(found.removed)} removed, {len(found.added)} added")
 
 

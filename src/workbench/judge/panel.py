@@ -107,7 +107,8 @@ class Panel:
 
     def _is_open(self, exchange: Exchange, said: Mapping[str, Opinion | str]) -> bool:
         if exchange.assertions:
-            return not exchange.is_settled and not declines(exchange.answer, exchange.is_declined)
+            is_declined = declines(exchange.answer, is_declined=exchange.is_declined)
+            return not (exchange.is_settled or is_declined)
         votes = self._votes(said)
         return not votes or any(votes.values())
 

@@ -2,22 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, insert, select
 
+from workbench.core.redact import redact
 from workbench.store import schema
 from workbench.store.records import Event
 from workbench.store.transaction import transaction
 
-__all__ = ["add_events", "events", "insert_events"]
+if TYPE_CHECKING:
+    from workbench.store.database import Store
+
+__all__ = ["add_events", "event_of", "events", "insert_events", "tell"]
 
 
 def add_events(engine: Engine, told: Iterable[Event]) -> None:
     """Append events in one transaction."""
     with transaction(engine) as connection:
         insert_events(connection, told)
+
+
+def tell(store: Store, kind: str, subject: str, details: Mapping[str, Any]) -> None:
+    """Append an event of the user and run of a store; personal data and secrets are taken out."""
+    add_events(store.engine, [event_of(store, kind, subject, details)])
+
+
+def event_of(store: Store, kind: str, subject: str, details: Mapping[str, Any]) -> Event:
+    """Return an event of the user and run of a store, redacted."""
+    settings = store.settings
+    return Event(
+        kind=kind, subject=subject, who=settings.user, experiment=settings.experiment,
+        run=settings.run_id, details=_redacted(dict(details)),
+    )  # fmt: skip
+
+
+def _redacted(value: Any) -> Any:
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {name: _redacted(one) for name, one in value.items()}
+    return [_redacted(one) for one in value] if isinstance(value, list) else value
 
 
 def insert_events(connection: Connection, told: Iterable[Event]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Engine, func, insert, select, update
+from sqlalchemy import ColumnElement, Engine, func, insert, select, update
 
 from workbench.core.errors import DataError
 from workbench.core.plain import storable
@@ -45,7 +45,7 @@ def _row(finding: Finding) -> dict[str, Any]:
 
 def findings(
     engine: Engine, execution: str = "", *, status: str = "", owner: str = "",
-    ids: Sequence[str] = (),
+    ids: Sequence[str] = (), user: str = "",
 ) -> list[Finding]:  # fmt: skip
     """Return findings, those of the highest risk first.
 
@@ -55,12 +55,14 @@ def findings(
         status: Only those in this state.
         owner: Only those that this person looks after.
         ids: Only these.
+        user: Only those of test sets that this user owns.
     """
     table = schema.findings
     query = select(table).order_by(table.c.risk.desc(), table.c.id)
     for column, value in (("execution", execution), ("status", status), ("owner", owner)):
         if value:
             query = query.where(table.c[column] == value)
+    query = query.where(_may_see(user)) if user else query
     ids = list(dict.fromkeys(ids))
     pages = [ids[at : at + _CHUNK] for at in range(0, len(ids), _CHUNK)] or [[]]
     found: list[Finding] = []
@@ -71,8 +73,16 @@ def findings(
     return sorted(found, key=lambda one: (-one.risk, one.id)) if pages[1:] else found
 
 
-def resolve_finding(engine: Engine, beginning: str, *, execution: str = "") -> str:
-    """Return the id of the finding that begins so.
+def _may_see(user: str) -> ColumnElement[bool]:
+    """Return the condition that a user owns the test set of a finding, or nobody does."""
+    owners = schema.test_set_owners.c
+    test_set = schema.findings.c.test_set
+    mine = select(owners.test_set).where(owners.owner == user)
+    return test_set.in_(mine) | test_set.not_in(select(owners.test_set))
+
+
+def resolve_finding(engine: Engine, beginning: str, *, execution: str = "", user: str = "") -> str:
+    """Return the id of the finding that begins so, of the execution and the user if they are given.
 
     Raises:
         DataError: If none does, or several do.
@@ -81,6 +91,7 @@ def resolve_finding(engine: Engine, beginning: str, *, execution: str = "") -> s
     query = select(table.c.id).where(table.c.id.startswith(beginning, autoescape=True)).limit(2)
     if execution:
         query = query.where(table.c.execution == execution)
+    query = query.where(_may_see(user)) if user else query
     with transaction(engine) as connection:
         found = connection.execute(query).scalars().all()
     if len(found) != 1:
@@ -130,7 +141,7 @@ def confirm_findings(
     Raises:
         DataError: If none of the execution, or several, begin so; nothing was confirmed then.
     """
-    ids = [resolve_finding(engine, one, execution=execution) for one in beginnings]
+    ids = [resolve_finding(engine, one, execution=execution, user=who) for one in beginnings]
     triage(engine, ids, {"status": "confirmed"}, who=who)
 
 

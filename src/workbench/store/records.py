@@ -265,8 +265,12 @@ class Event:
     experiment: str = ""
     run: str = ""
     details: dict[str, Any] = field(default_factory=dict)
-    """Redacted by whoever emits it."""
+    """Redacted, see ``store.events.event_of``."""
     at: str = field(default_factory=now)
+
+    def __post_init__(self) -> None:
+        if self.kind not in EVENT_KINDS:
+            raise ValueError(f"event kind {self.kind!r} is none of {EVENT_KINDS}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Engine, delete, insert, select
+from sqlalchemy import Engine, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from workbench.store import schema
@@ -20,13 +20,19 @@ __all__ = [
 def add_test_set_owner(
     engine: Engine, test_set: str, *, owner: str, metadata: dict[str, Any]
 ) -> None:
-    """Say that a user owns a test set; where that was said before, the first words stand."""
+    """Say that a user owns a test set, and made it now.
+
+    Where that was said before, the first words stand, but for the time.
+    """
+    table = schema.test_set_owners
     row = {"test_set": test_set, "owner": owner, "created_at": now(), "metadata": metadata}
     try:
         with transaction(engine) as connection:
-            connection.execute(insert(schema.test_set_owners), row)
+            connection.execute(insert(table), row)
     except IntegrityError:
-        return
+        mine = (table.c.test_set == test_set) & (table.c.owner == owner)
+        with transaction(engine) as connection:
+            connection.execute(update(table).where(mine).values(created_at=row["created_at"]))
 
 
 def remove_test_set_owner(engine: Engine, test_set: str, *, owner: str) -> int:

@@ -22,7 +22,7 @@ from workbench.campaign.targets.spec import open_targets, parse_target, services
 from workbench.campaign.targets.template import Asked, Template, answer_in
 from workbench.core.errors import ConfigError
 from workbench.core.settings import read_settings, read_variable
-from workbench.llm.config import GatewayConfig
+from workbench.llm.config import GatewayConfig, Savings
 
 FILE = """
 type: http
@@ -121,6 +121,7 @@ def test_files_say_every_field(tmp_path):
         ({"headers": {"A b": "x"}}, "no name of a header"),
         ({"headers": {"X": "a\r\nEvil: 1"}}, "one line"),
         ({"headers": ["a"]}, "no mapping"),
+        ({"headers": {"X-Id": "{{conversation}}"}}, "holds a placeholder"),
         ({"done": {"a": 1}}, "unknown field 'done'"),
         ({"name": "x" * 101}, "at most 100"),
     ],
@@ -131,6 +132,12 @@ def test_what_makes_no_sense_is_refused_by_name(tmp_path, change, match):
         parse_target(write(tmp_path, yaml.safe_dump(content)))
     assert "abc-literal" not in str(caught.value)
     assert "target.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["prompt", "messages", "conversation"])
+def test_addresses_of_websockets_say_nothing(name):
+    with pytest.raises(ConfigError, match="holds a placeholder"):
+        parse_target(f"ws://localhost:1/ask?q={{{{{name}}}}}")
 
 
 @pytest.mark.parametrize(
@@ -298,15 +305,19 @@ def test_secrets_come_from_the_environment_and_are_never_shown(tmp_path, store, 
     spec = parse_target(write(tmp_path, FILE))
     store = replace(store, settings=replace(store.settings, offline=False))
     with pytest.raises(ConfigError, match="SHOP_KEY is not set"):
-        open_targets([spec], store=store, allow_hosts=["shop.example"])
+        open_targets([spec], store=store, config=GatewayConfig(), allow_hosts=["shop.example"])
     monkeypatch.setenv("SHOP_KEY", "very-secret")
-    (target,) = open_targets([spec], store=store, allow_hosts=["shop.example"])
+    (target,) = open_targets(
+        [spec], store=store, config=GatewayConfig(), allow_hosts=["shop.example"]
+    )
     assert isinstance(target, HttpTarget)
     assert (target.name, target.parallel) == ("shop assistant", 4)
     shown = " ".join(map(repr, (target, vars(target), vars(target._wire), spec)))
     assert "very-secret" not in shown + target.identity + target.name
     monkeypatch.setenv("SHOP_KEY", "another")
-    (again,) = open_targets([spec], store=store, allow_hosts=["shop.example"])
+    (again,) = open_targets(
+        [spec], store=store, config=GatewayConfig(), allow_hosts=["shop.example"]
+    )
     assert again.identity == target.identity
 
 
@@ -320,19 +331,54 @@ def test_variables_that_no_header_may_hold_are_refused(value):
 
 def test_opening_says_what_is_missing(store):
     with pytest.raises(ConfigError, match="trained sanitizer"):
-        open_targets([parse_target("sanitizer@4")], store=store)
+        open_targets([parse_target("sanitizer@4")], store=store, config=GatewayConfig())
     with pytest.raises(ConfigError, match="gateway to anthropic"):
-        open_targets([parse_target("anthropic:m")], store=store)
+        open_targets([parse_target("anthropic:m")], store=store, config=GatewayConfig())
     with pytest.raises(ConfigError, match="--allow-host"):
-        open_targets([parse_target("openai:m@https://api.example/v1")], store=store)
+        open_targets(
+            [parse_target("openai:m@https://api.example/v1")], store=store, config=GatewayConfig()
+        )
     with pytest.raises(ConfigError, match=r"--allow-host evil\.example"):
         open_targets(
-            [parse_target("guarded:http://evil.example/")], store=store, sanitizer=Sanitizer()
+            [parse_target("guarded:http://evil.example/")],
+            store=store,
+            config=GatewayConfig(),
+            sanitizer=Sanitizer(),
         )
     bare, named = open_targets(
-        [TargetSpec(type="bare"), TargetSpec(type="bare", name="b")], store=store
+        [TargetSpec(type="bare"), TargetSpec(type="bare", name="b")],
+        store=store,
+        config=GatewayConfig(),
     )
     assert (bare.name, named.name, PassThrough.name) == ("bare", "b", "bare")
+
+
+@pytest.mark.parametrize("line", ["anthropic:m", "guarded:anthropic:m"])
+def test_the_address_of_the_section_llm_must_be_allowed_too(store, line):
+    specs = [parse_target(line)]
+    config = GatewayConfig(base_url="https://llm.example/v1")
+    gateways = dict.fromkeys(services_of(specs, config), object())
+    given = {"store": store, "config": config, "gateway": gateways, "sanitizer": Sanitizer()}
+    with pytest.raises(ConfigError, match=r"--allow-host llm\.example"):
+        open_targets(specs, **given)
+    given["allow_hosts"] = ["llm.example"]
+    with pytest.raises(ConfigError, match="staging"):
+        open_targets(specs, **given)
+    with pytest.raises(ConfigError, match="offline"):
+        open_targets(specs, **given, staging=True)
+    given["store"] = replace(store, settings=replace(store.settings, offline=False))
+    assert len(open_targets(specs, **given, staging=True)) == 1
+
+
+def test_gateways_are_looked_up_by_the_config_they_were_named_by(store):
+    llm = '{"base_url": "http://127.0.0.1:1", "savings": {"parallel": 3}}'
+    store = replace(store, settings=replace(store.settings, llm=llm))
+    config = GatewayConfig(base_url="http://127.0.0.1:2", savings=Savings(parallel=5))
+    specs = [parse_target("anthropic:m")]
+    (name,) = services_of(specs, config)
+    gateways = {name: object()}
+    (target,) = open_targets(specs, store=store, config=config, gateway=gateways)
+    assert target.parallel == 5
 
 
 class Sanitizer:
@@ -362,7 +408,9 @@ def test_nothing_heavy_is_loaded_before_a_target_is_asked():
 
 
 def test_a_closed_target_may_be_closed_again(store):
-    (target,) = open_targets([parse_target("http://127.0.0.1:9/")], store=store)
+    (target,) = open_targets(
+        [parse_target("http://127.0.0.1:9/")], store=store, config=GatewayConfig()
+    )
 
     async def close_twice():
         await target.close()

@@ -13,10 +13,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from workbench.campaign.targets.base import PassThrough, Response
+from workbench.campaign.targets.base import ASKED_FOR, PassThrough, Response
 from workbench.campaign.targets.config import TargetSpec
 from workbench.campaign.targets.guarded import REFUSAL, GuardedTarget
-from workbench.campaign.targets.base import ASKED_FOR
 from workbench.campaign.targets.pacing import Pacer, TargetError
 from workbench.campaign.targets.sanitizer import SanitizerTarget
 from workbench.campaign.targets.spec import open_targets, parse_target, services_of
@@ -188,7 +187,7 @@ def test_what_is_no_such_function_is_refused(functions, name):
 @pytest.mark.parametrize("line", ["python:no_such_module_x:f", "python:none.py:f", "python:f"])
 def test_modules_that_cannot_be_loaded_are_refused(functions, line, store):
     with pytest.raises(ConfigError, match="python:"):
-        open_targets([parse_target(line, folder=functions)], store=store)
+        open_targets([parse_target(line, folder=functions)], store=store, config=GatewayConfig())
 
 
 def test_the_identity_of_a_function_is_its_source(functions):
@@ -210,8 +209,8 @@ def reply(text, reason="end_turn"):
 
 
 @asynccontextmanager
-async def asking(store, *script, work="w", config=None, **fields):
-    """Give a model target, and the transport behind it."""
+async def asking(store, *script, work="w", config=None, guard=None, **fields):
+    """Give a model target, maybe behind a guard, and the transport behind it."""
     transport = ScriptedTransport(*script, default=lambda request: f"re: {request.prompt}")
     spec = TargetSpec(type="model", model=MODEL, **fields)
     (config,) = services_of([spec], config or GatewayConfig()).values()
@@ -219,16 +218,19 @@ async def asking(store, *script, work="w", config=None, **fields):
         store, phase="execution", work=work, config=config, transport=transport,
         tell=lambda _: None,
     ) as gateway:  # fmt: skip
-        (target,) = open_targets([spec], store=store, gateway=gateway)
+        outer = TargetSpec(type="guarded", gain=guard, target=spec) if guard else spec
+        (target,) = open_targets(
+            [outer], store=store, config=config, gateway=gateway, sanitizer=Words()
+        )
         yield target, transport
 
 
-def count(store, conversations, *, work, execution="", trial=0):
+def count(store, conversations, *, work, execution="", case="", trial=0, **fields):
     """Return how many requests were sent for conversations."""
 
     async def run():
-        async with asking(store, work=work) as (target, transport):
-            ASKED_FOR.set((execution, trial))
+        async with asking(store, work=work, **fields) as (target, transport):
+            ASKED_FOR.set((execution, case, trial))
             await asyncio.gather(*(target.respond([one]) for one in conversations))
             return len(transport.requests)
 
@@ -244,6 +246,35 @@ def test_only_the_same_execution_and_trial_finds_what_was_paid(store):
     assert count(store, conversations, work="1", execution="2") == 4
     assert count(store, conversations, work="1") == 4
     assert count(store, conversations, work="1") == 4
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"case": "b"}, {"name": "second"}, {"guard": 1.0}, {"guard": 1.0, "name": "second"}],
+)
+def test_no_case_and_no_target_is_given_what_another_was_answered(store, other):
+    mine = {"work": "1", "execution": "1", "case": "a"}
+    for _ in range(2):  # the first time, and resumed
+        assert count(store, [("same",)], **{**mine, **other}) == (_ == 0)
+    assert count(store, [("same",)], **mine) == 1
+    assert count(store, [("same",)], **{**mine, "guard": 2.0}) == 1
+    assert count(store, [("same",)], **mine) == 0
+
+
+def test_names_of_targets_may_be_as_long_as_they_may(store):
+    names = {"name": "n" * 100, "guard": 1.0}
+    assert count(store, [("a",)], work="1", execution="e" * 64, case="c" * 64, **names) == 1
+
+
+def test_a_guard_leaves_no_trace_of_itself():
+    target = guarded()
+
+    async def run():
+        ASKED_FOR.set(("e", "c", 2))
+        await target.respond([("a",)])
+        return ASKED_FOR.get()
+
+    assert asyncio.run(run()) == ("e", "c", 2)
 
 
 def test_equal_cases_are_asked_each(store):
@@ -412,6 +443,44 @@ def test_a_sanitizer_that_fails_sends_nothing_on():
 
     assert asyncio.run(run())[0].text == "re fine"
     assert inner.seen == [("fine",)]
+
+
+def test_a_message_that_the_sanitizer_cannot_read_fails_alone():
+    words, inner = Words(delay_s=0.02), Inner()
+    target = guarded(inner, words)
+    texts = [f"p{n}" for n in range(60)]
+    texts[37] = "crash"
+
+    async def run():
+        return await asyncio.gather(
+            *(target.respond([(text,)]) for text in texts), return_exceptions=True
+        )
+
+    got = asyncio.run(run())
+    assert any(len(batch) > 50 for batch in words.batches)
+    assert [at for at, one in enumerate(got) if isinstance(one, Exception)] == [37]
+    assert len(inner.seen) == 59
+
+
+def test_callers_that_gave_up_hold_up_nobody():
+    target = guarded(sanitizer=Words(delay_s=0.02))
+
+    async def run():
+        tasks = [asyncio.create_task(target.respond([(f"p{n}",)])) for n in range(80)]
+        await asyncio.sleep(0)  # the first is with the sanitizer, the others wait
+        for task in tasks[1:-1]:
+            task.cancel()
+        return await asyncio.wait_for(tasks[-1], 5)
+
+    assert asyncio.run(run())[0].text == "re p79"
+
+
+@pytest.mark.parametrize("turns", [("a",), ("bad",), ("a", "bad")])
+def test_two_guards_are_a_guard(turns):
+    target = guarded(PassThrough())
+    assert target.kind == "guard"
+    (got,) = asyncio.run(target.respond([turns]))
+    assert (got.text, got.decision) == (("", "block") if "bad" in turns else ("a", "pass"))
 
 
 def test_a_guard_shows_the_face_of_what_it_guards():

@@ -108,10 +108,31 @@ def test_everything_else_is_told(store: Store) -> None:
         "97.2 % [95.2 %, 99.2 %]",  # and recall
         "Put into a story",  # summary of an example
         "Each case was tried once",
-        "Generation",
         "86.1 %",  # recall of a probe
+        "each case 3 times",
     ):
         assert expected in text, expected
+
+
+def test_what_each_phase_cost_and_what_was_left_out_is_told(store: Store) -> None:
+    more = {
+        "limited_by": "max_tests",
+        "left_out": {"pii": "no profile"},
+        "unwritten": 3,
+        "dropped": {"refused": 2},
+        "usd": 0.8312,
+    }
+    tests = [made.test_set() | more]
+    page = campaign.page(evidence_of(store, made.answered(TWO), tests=tests))
+    assert page is not None
+    rows = {row[0]: [str(cell) for cell in row[1:4]] for row in table_of(page, "two phases").rows}
+    assert rows == {
+        "Generation": ["420 tests", "$0.83", "$0.00022"],
+        "Execution": ["1,260 attempts", "$5.00", "$0.00022"],
+    }
+    text = words_of(page)
+    for expected in ("because of: max tests", "no profile", "did not write 3 cases", "refused"):
+        assert expected in text
 
 
 def test_models_tell_errors_costs_and_how_steady_they_are(store: Store) -> None:
@@ -244,9 +265,9 @@ def test_targets_that_never_answered_are_named() -> None:
     analysis["totals"] = analysis["totals"][:1]
     analysis["controls"] = [row for row in analysis["controls"] if row["target"] == "app-lax"]
     assert targets_of(analysis) == ["app-lax", "app-strict"]
-    assert "app-strict answered nothing: 20 attempts failed" in proof_of(analysis)
+    assert "No attempt on app-strict counts: 20 attempts failed" in proof_of(analysis)
     analysis |= {"totals": [], "controls": []}
-    assert claim_of(analysis) == "No attack was answered"
+    assert claim_of(analysis) == "No attack was answered and judged"
     assert "20 attempts failed" in proof_of(analysis)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -130,25 +131,23 @@ def _parsed(data: bytes, place: str, parse: Callable[[str], Any]) -> Any:
 
 
 def _number(text: str) -> float:
-    """Return a number: JavaScript has one kind, so 1.0 is 1 there; NaN is no JSON value."""
-    number = float(text.replace("Infinity", "nan"))
-    if number != number:
-        raise ValueError(f"{text} is no JSON value")
+    """Return a number: JavaScript has one kind, so 1.0 is 1 there."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is no JSON value")
     return int(number) if number.is_integer() and abs(number) <= 2**53 else number
 
 
 def _check_depth(value: Any) -> None:
-    level, depth = [value], 0
-    while level:
-        depth += 1
-        if depth > MAX_DEPTH:
-            raise ValueError(f"more than {MAX_DEPTH} values inside each other")
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [one for one in level if isinstance(one, dict | list)]
+        if not level:
+            return
         level = [
-            inner
-            for one in level
-            for inner in (one.values() if isinstance(one, dict) else one)
-            if isinstance(inner, dict | list)
-        ] if depth > 1 or isinstance(value, dict | list) else []
+            inner for one in level for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+    raise ValueError(f"more than {MAX_DEPTH} values inside each other")
 
 
 def _yaml(text: str) -> Any:
@@ -180,11 +179,17 @@ class _Yaml:
                 _fail(event, "an alias of nothing, or inside of what it names")
             self._add(event, size)
             return value
-        before = self._count
-        self._add(event, 1 + len(getattr(event, "value", "")) // 32)
+        if event.tag not in _TAGS:
+            _fail(event, f"unknown tag {event.tag[:80]!r}")
         if depth > MAX_DEPTH:
             _fail(event, f"more than {MAX_DEPTH} values inside each other")
-        value = _scalar(event) if isinstance(event, yaml.ScalarEvent) else self._many(event, depth)
+        before = self._count
+        if isinstance(event, yaml.ScalarEvent):
+            self._add(event, 1 + len(event.value) // 32)
+            value = _scalar(event)
+        else:
+            self._add(event, 1)
+            value = self._many(event, depth)
         if event.anchor:
             self._anchors[event.anchor] = value, self._count - before
         return value
@@ -216,6 +221,9 @@ class _Yaml:
             yield self._value(event, depth=depth + 1)
 
 
+_TEXT_TAGS: Final = ("!", "tag:yaml.org,2002:str")
+_KINDS: Final = ("null", "bool", "int", "float", "seq", "map")
+_TAGS: Final = {None, *_TEXT_TAGS, *(f"tag:yaml.org,2002:{kind}" for kind in _KINDS)}
 _AROUND: Final = (
     yaml.StreamStartEvent, yaml.StreamEndEvent, yaml.DocumentStartEvent, yaml.DocumentEndEvent
 )  # fmt: skip
@@ -229,17 +237,14 @@ _MADE: Final[dict[str, Callable[[str], Any]]] = {
     "null": lambda _: None,
     "bool": lambda text: text[0] in "tT",
     "int": lambda text: int(text, 0 if text.lstrip("+-")[1:2].isalpha() else 10),
-    "float": lambda text: _number(text.replace(".", "", text[-1] in "fFnN")),
+    "float": _number,
 }
 
 
 def _scalar(event: Any) -> Any:
     """Return a scalar in YAML 1.2 as JavaScript reads it, only JSON's kinds of values."""
-    tag = (event.tag or "").removeprefix("tag:yaml.org,2002:")
-    if tag not in {"", "!", "str", *_MADE}:
-        _fail(event, f"unknown tag {tag[:80]!r}")
-    is_text = tag in {"!", "str"} or not (tag or event.implicit[0])
-    found = None if is_text else _PLAIN.fullmatch(event.value)
+    is_plain = event.implicit[0] if event.tag is None else event.tag not in _TEXT_TAGS
+    found = _PLAIN.fullmatch(event.value) if is_plain else None
     return _MADE[str(found.lastgroup)](event.value) if found else event.value
 
 

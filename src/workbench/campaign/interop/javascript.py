@@ -68,8 +68,11 @@ def _printed(value: Any) -> str:
         return _quoted(value)
     if isinstance(value, dict):
         # No index sorts behind ":", so most objects need no closer look.
-        items = _ordered(value) if min(value, default=":") < ":" else value.items()
-        return f"{{{','.join([f'{_quoted(key)}:{_printed(item)}' for key, item in items])}}}"
+        value = _ordered(value) if min(value, default=":") < ":" else value
+        return "{" + ",".join([
+            f"{_quoted(key)}:{_quoted(item) if isinstance(item, str) else _printed(item)}"
+            for key, item in value.items()
+        ]) + "}"  # fmt: skip
     if isinstance(value, list | tuple):
         return f"[{','.join([_printed(item) for item in value])}]"
     if isinstance(value, bool) or value is None:
@@ -77,7 +80,6 @@ def _printed(value: Any) -> str:
     return js_number(value)
 
 
-def _ordered(value: dict[str, Any]) -> list[tuple[str, Any]]:
+def _ordered(value: dict[str, Any]) -> dict[str, Any]:
     indexes = [key for key in value if _INDEX.fullmatch(key) and int(key) <= _MOST_INDEX]
-    first = {key: value[key] for key in sorted(indexes, key=int)}
-    return list((first | value).items())
+    return {key: value[key] for key in sorted(indexes, key=int)} | value

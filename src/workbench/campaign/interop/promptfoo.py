@@ -11,39 +11,56 @@ from typing import Any, Final
 import yaml
 
 from workbench.campaign.interop.documents import read_document, written
-from workbench.campaign.interop.javascript import stringify
-from workbench.campaign.interop.promptfoo_tests import MAX_TEXT_CHARS, case_of, test_of
+from workbench.campaign.interop.incoming import section
+from workbench.campaign.interop.javascript import HALF, stringify
+from workbench.campaign.interop.promptfoo_tests import case_of, test_of
 from workbench.core.errors import DataError
 from workbench.store.records import TestCase, TestSet
 
-__all__ = ["MAX_TEXT_CHARS", "promptfoo_id", "promptfoo_tests", "read_promptfoo", "write_promptfoo"]
+__all__ = ["attacked", "promptfoo_id", "promptfoo_tests", "read_promptfoo", "write_promptfoo"]
 
 _VARIABLE: Final = "prompt"
 _MOST_VALUES: Final = 1_000
 """Prompts that one test may deal out as a list."""
-_TEMPLATE: Final = re.compile(r"\benv\.|env\[")
+_FILLED: Final = re.compile(r"\benv\.|env\[")
 _NOT_YAML: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 """What JSON allows inside of quotes and YAML does not, or folds."""
 _ECHO: Final = ("echo",)
 """promptfoo's own provider that sends nothing and answers with the prompt."""
 
 
-def promptfoo_tests(cases: Iterable[TestCase]) -> list[dict[str, Any]]:
-    """Return cases as promptfoo's ``tests``, keys in its order."""
-    return [test_of(case) for case in cases]
+def promptfoo_tests(cases: Iterable[TestCase]) -> Iterator[dict[str, Any]]:
+    """Iterate over cases as promptfoo's ``tests``, keys in its order."""
+    return map(test_of, cases)
 
 
 def promptfoo_id(tests: Iterable[Mapping[str, Any]]) -> str:
-    """Return the id that promptfoo gives a data set of these tests.
+    """Return the id that promptfoo gives a data set of these tests; hashed as they come.
 
     Source:
         promptfoo 0.121.20: hex sha256 of ``JSON.stringify(config.tests || [])``.
     """
-    digest = hashlib.sha256(b"[")
-    for number, test in enumerate(tests):
-        digest.update(f"{',' * (number > 0)}{stringify(test)}".encode())
-    digest.update(b"]")
-    return digest.hexdigest()
+    digest = _Digest()
+    for test in tests:
+        digest.add(stringify(test))
+    return digest.hex()
+
+
+class _Digest:
+    """Hash of a JSON list whose items come one at a time."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._before = b"["
+
+    def add(self, item: str) -> None:
+        self._hash.update(self._before)
+        self._hash.update(item.encode())
+        self._before = b","
+
+    def hex(self) -> str:
+        self._hash.update(b"[]" if self._before == b"[" else b"]")
+        return self._hash.hexdigest()
 
 
 def read_promptfoo(path: Path) -> TestSet:
@@ -53,21 +70,20 @@ def read_promptfoo(path: Path) -> TestSet:
     the application under ``purpose`` and ``entities``, and promptfoo's id of the tests.
 
     Raises:
-        DataError: If the file cannot be read or a test has no prompt; names file, line and fix.
+        DataError: If the file cannot be read or a test has no prompt; names file, test and fix.
     """
-    document = read_document(path)
-    config = document.value if isinstance(document.value, dict) else {"tests": document.value}
+    found = read_document(path)
+    config = found if isinstance(found, dict) else {"tests": found}
     tests = config.get("tests")
     if not isinstance(tests, list) or not tests:
         raise DataError(f"{path}: has no list of tests; run 'promptfoo redteam generate' into it")
-    default = _section(_section(config, "defaultTest"), "metadata")
-    variable = _section(config, "redteam").get("injectVar")
+    default = section(section(config, "defaultTest"), "metadata")
+    named = section(config, "redteam").get("injectVar")
     cases: dict[str, TestCase] = {}
-    for number, test in enumerate(tests):
-        line = f"line {document.lines[number]}: " if number < len(document.lines) else ""
-        place = f"{path}: {line}test {number + 1}"
-        for single in _dealt(test, variable, place):
-            case = case_of(single, variable=_attacked(single["vars"], variable), place=place)
+    for number, test in enumerate(tests, 1):
+        place = f"{path}: test {number}"
+        for single, variable in _dealt(test, named, place):
+            case = case_of(single, variable=variable, place=place)
             cases.setdefault(case.id, case)
     about = {name: default[name] for name in ("purpose", "entities") if name in default}
     recipe = {"source": "promptfoo", "promptfoo_id": promptfoo_id(tests), **about}
@@ -88,7 +104,7 @@ def write_promptfoo(
 
     Args:
         cases: What to write, a test set for one.
-        path: Where to; replaced once all is written.
+        path: Where to, replaced once all is written; ``.json`` for sets over some 10,000 cases.
         targets: promptfoo's providers: ids, or objects as its documentation describes them.
         purpose: What the application is for; its graders read it.
         entities: Names that an answer may say without leaking them.
@@ -106,78 +122,71 @@ def write_promptfoo(
         "redteam": {"purpose": purpose or "Not said", "injectVar": _VARIABLE},
         "defaultTest": {"metadata": {name: value for name, value in about.items() if value}},
     }
-    tests = (_checked(case) for case in cases)
-    digest = hashlib.sha256(b"[")
-    between = b""
+    is_json = path.suffix.lower() == ".json"
+    opening = f'{stringify(head)[:-1]},"tests":[' if is_json else (
+        f"{yaml.safe_dump(head, sort_keys=False)}tests:"
+    )  # fmt: skip
+    before, between = ("\n", ",\n") if is_json else ("\n- ", "\n- ")
+    digest, count = _Digest(), 0
     with written(path) as file:
-        file.write(yaml.safe_dump(head, sort_keys=False) + "tests:\n")
-        for test in tests:
-            line = stringify(test)
-            digest.update(between + line.encode())
-            between = b","
-            file.write(f"- {_NOT_YAML.sub(_escaped, line)}\n")
-        if not between:
+        file.write(opening)
+        for count, case in enumerate(cases, 1):  # noqa: B007 - the last one is told below
+            line = stringify(_checked(case))
+            digest.add(line)
+            escaped = _NOT_YAML.sub(lambda char: f"\\u{ord(char[0]):04x}", line)
+            file.write(f"{before if count == 1 else between}{escaped}")
+        if not count:
             raise DataError("there are no cases to write; choose another test set")
-    digest.update(b"]")
-    return digest.hexdigest()
+        file.write("\n]}\n" if is_json else "\n")
+    return digest.hex()
 
 
-def _escaped(char: re.Match[str]) -> str:
-    return f"\\u{ord(char[0]):04x}"
+def attacked(variables: Mapping[str, Any], named: Any, *, place: str) -> str:
+    """Return the variable that carries the attack: the one named, ``prompt``, or the only one.
+
+    Raises:
+        DataError: If there is none.
+    """
+    for name in (named, _VARIABLE, *(variables if len(variables) == 1 else ())):
+        if isinstance(name, str) and name in variables:
+            return name
+    raise DataError(f"{place}: none of its variables is {_VARIABLE!r}; name the attacked one in "
+                    "redteam.injectVar")  # fmt: skip
 
 
-def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = config.get(name)
-    return found if isinstance(found, dict) else {}
-
-
-def _dealt(test: Any, variable: Any, place: str) -> Iterator[dict[str, Any]]:
-    """Yield a test, or one per prompt where it lists several."""
+def _dealt(test: Any, named: Any, place: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield a test and its attacked variable, or one per prompt where it lists several."""
     if isinstance(test, str):
         raise DataError(f"{place} is in another file, {test[:80]!r}; give that file itself")
-    if not isinstance(test, dict) or not isinstance(test.get("vars"), dict) or not test["vars"]:
+    variables = section(test, "vars")
+    if not variables:
         raise DataError(f"{place} has no vars; write the prompt under vars.{_VARIABLE}")
-    name = _attacked(test["vars"], variable, place)
-    value = test["vars"][name]
-    values = value if isinstance(value, list) else [value]
+    name = attacked(variables, named, place=place)
+    values = variables[name] if isinstance(variables[name], list) else [variables[name]]
     if not values or len(values) > _MOST_VALUES:
         raise DataError(f"{place}: {len(values)} prompts; write 1 to {_MOST_VALUES:,}")
     for one in values:
         text = one if isinstance(one, str) else stringify(one)
-        yield {**test, "vars": {**test["vars"], name: text}}
-
-
-def _attacked(variables: Mapping[str, Any], named: Any, place: str = "") -> str:
-    """Return the variable that carries the attack: the one named, ``prompt``, or the only one."""
-    for name in (named, _VARIABLE, *(variables if len(variables) == 1 else ())):
-        if isinstance(name, str) and name in variables:
-            return name
-    raise DataError(
-        f"{place}: none of its variables is {_VARIABLE!r}; name the attacked one in "
-        "redteam.injectVar"
-    )
+        yield {**test, "vars": {**variables, name: text}}, name
 
 
 def _checked(case: TestCase) -> dict[str, Any]:
-    """Return the test of a case; refuse one that promptfoo would fill before it is sent."""
+    """Return the test of a case; refuse one that no file holds, or that promptfoo would fill."""
     test = test_of(case)
-    prompt = test["vars"][_VARIABLE]
+    prompt, place = test["vars"][_VARIABLE], f"case {case.id[:12]}"
     if prompt.startswith("file://"):
-        raise DataError(
-            f"case {case.id[:12]}: promptfoo would look for files of the name that the prompt "
-            "begins with; leave the case out"
-        )
-    for text in (prompt, *filter(_is_text, test["metadata"].values())):
+        raise DataError(f"{place}: promptfoo would look for files of the name that the prompt "
+                        "begins with; leave the case out")  # fmt: skip
+    for text in (prompt, *(one for one in test["metadata"].values() if isinstance(one, str))):
+        if not text.isascii() and HALF.search(text):
+            raise DataError(f"{place} has half a character, which no file in UTF-8 holds; "
+                            "leave the case out")  # fmt: skip
         # Linear, unlike a pattern over both pairs of braces.
         for part in text.split("}}")[:-1]:
             start = part.find("{{")
-            if start >= 0 and _TEMPLATE.search(part, start):
+            if start >= 0 and _FILLED.search(part, start):
                 raise DataError(
-                    f"case {case.id[:12]}: promptfoo would fill the template {part[start:][:40]!r} "
-                    "from the environment of whoever runs it; leave the case out"
+                    f"{place}: promptfoo would fill the template {part[start:][:40]!r} from the "
+                    "environment of whoever runs it; leave the case out"
                 )
     return test
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)

@@ -17,6 +17,7 @@ from workbench.report.tables import (
     Number,
     Rows,
     Table,
+    counted,
     counts,
     dollars,
     duration,
@@ -159,10 +160,12 @@ def _span(values: Sequence[int]) -> Number:
 def _execution(execution: Mapping[str, Any] | None) -> Text:
     if execution is None:
         return unfinished("Nothing was executed yet", "execution")
+    trials = execution.get("trials", 1)
+    tries = f", each case {number(trials)} times" if trials > 1 else ""
     return Text(
         f"Execution {short(execution['execution'])}: {number(execution['attempts'])} attempts "
-        f"on {', '.join(execution['targets'])}; {number(execution['resumed'])} of them from an "
-        f"earlier, interrupted run; {number(execution['errors'])} errors."
+        f"on {', '.join(execution['targets'])}{tries}; {number(execution['resumed'])} of them from "
+        f"an earlier, interrupted run; {counted(execution['errors'], 'error')}."
     )
 
 
@@ -170,19 +173,28 @@ def _tests(tests: Mapping[str, Any] | None) -> list[Block]:
     if tests is None:
         return [unfinished("No test set here", "test_set")]
     expected, prompts = tests["estimate"], "Count | tests"
-    return [
-        Text(
-            f"Test set {short(tests['test_set'])} (promptfoo id "
-            f"{short(tests['promptfoo_id']) or 'none'}): {number(tests['tests'])} tests, "
-            f"{number(tests['controls'])} of them harmless. Estimated beforehand, per target: "
-            f"{number(expected['calls'])} calls, {duration(expected['cpu_s'])} of CPU, "
-            f"{dollars(expected['usd'])}."
-        ),
-        _fold(counts("Tests by category", ["Category", prompts], tests["by_category"])),
-        _fold(counts("Tests by plugin", ["Plugin", prompts], tests["by_plugin"])),
-        counts("Tests by strategy", ["Strategy", prompts], tests["by_strategy"]).folded(),
-        Passages.of(tests["samples"][:6], texts=("prompt", "goal")),
+    told = (
+        f"Test set {short(tests['test_set'])} (promptfoo id "
+        f"{short(tests['promptfoo_id']) or 'none'}): {number(tests['tests'])} tests, "
+        f"{number(tests['controls'])} of them harmless. Estimated beforehand, per target: "
+        f"{number(expected['calls'])} calls, {duration(expected['cpu_s'])} of CPU, "
+        f"{dollars(expected['usd'])}."
+    )
+    if why := tests.get("limited_by"):
+        told += f" There are not more because of: {words(why)}."
+    if unwritten := tests.get("unwritten"):
+        told += f" Models did not write {counted(unwritten, 'case')} that they should have."
+    blocks: list[Block] = [Text(told)]
+    if left_out := tests.get("left_out"):
+        blocks.append(table("Plugins without a test", ["Plugin", "Why"], left_out.items()))
+    if dropped := tests.get("dropped"):
+        caption = "Drafts of models that were dropped"
+        blocks.append(counts(caption, ["Reason", "Count | drafts"], dropped))
+    blocks += [
+        _fold(counts(f"Tests by {by}", [by.capitalize(), prompts], tests[f"by_{by}"]))
+        for by in ("category", "plugin", "strategy")
     ]
+    return [*blocks, Passages.of(tests["samples"][:6], texts=("prompt", "goal"))]
 
 
 def _fold(shown: Table) -> Table:

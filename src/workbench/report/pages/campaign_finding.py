@@ -33,7 +33,7 @@ _RULES = (
 
 
 def targets_of(analysis: Mapping[str, Any]) -> list[str]:
-    """Return the targets in their order, those that answered nothing last."""
+    """Return the targets in their order, those of which no attempt counts last."""
     rows = [*analysis["totals"], *analysis["controls"]]
     return list(dict.fromkeys([*(row["target"] for row in rows), *analysis.get("errors", ())]))
 
@@ -60,7 +60,7 @@ def finding(analysis: Mapping[str, Any]) -> Finding:
     proof = [one.proof for one in told] + [_RULES] * is_mixed
     proof += [error_in_words(analysis, kind) for kind in attacked]
     proof += [
-        f"{name} answered nothing: {counted(failed, 'attempt')} failed."
+        f"No attempt on {name} counts: {counted(failed, 'attempt')} failed or could not be judged."
         for name, failed in analysis.get("errors", {}).items()
         if failed and not total(analysis, "totals", name)
     ]
@@ -88,7 +88,7 @@ def facts(analysis: Mapping[str, Any]) -> list[Fact]:
 
 
 def _attacked(analysis: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return kind → targets that answered an attack, guards first."""
+    """Return kind → targets on which an attack counts, guards first."""
     known = [name for name in targets_of(analysis) if total(analysis, "totals", name)]
     kinds = {
         kind: [name for name in known if kind_of(analysis, name) == kind]
@@ -109,8 +109,8 @@ def _compared(targets: Sequence[str]) -> list[str]:
 def _no_attack(analysis: Mapping[str, Any]) -> Finding:
     failed = sum(analysis.get("errors", {}).values())
     if failed:
-        claim = "No attack was answered"
-        proof = f"{counted(failed, 'attempt')} failed, for the reasons below."
+        claim = "No attack was answered and judged"
+        proof = f"{counted(failed, 'attempt')} failed or could not be judged; why is below."
     else:
         claim, proof = "No attack was executed", "There is nothing to count."
     spoilt = [row for name in targets_of(analysis) if (row := total(analysis, "controls", name))]

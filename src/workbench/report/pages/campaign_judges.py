@@ -140,7 +140,7 @@ def _agreement(graded: Mapping[str, Any]) -> str:
     told = f"All that have an opinion agree on {share} of the "
     told += f"{counted(graded['agreed_on'], 'attempt')} on which several do; "
     if alpha is None:
-        return f"{told}Krippendorff's α is undefined, as they never say but one thing."
+        return f"{told}Krippendorff's α is undefined, as all said one and the same thing."
     return f"{told}Krippendorff's α is {number(float(alpha))} (1 is perfect, 0 chance)."
 
 

@@ -169,7 +169,10 @@ def _disguises(analysis: Mapping[str, Any], *, footer: str) -> list[Block]:
         said += ["Those on other targets are in the numbers."] * (len(effects) > _MOST_NAMED)
     else:
         many = counted(len({row["second"] for row in rows}), "disguise")
-        said.append(f"None of {many}, each on {_goals(rows)}, shows an effect on any target.")
+        said.append(
+            f"None of {many}, each on {_goals(rows)}, shows an effect on any target that is more "
+            "than chance explains where so many are tried."
+        )
         if max(row["goals"] for row in rows) < _FEW:
             said.append("So few goals could show very large effects only.")
     return [Text(" ".join(said)), _disguise_figure(analysis, rows, footer)]
@@ -274,9 +277,9 @@ def _errors(analysis: Mapping[str, Any]) -> list[Block]:
     heads: dict[str, Callable[[str], Cell]] = {"Target": lambda name: name}
     if errors:
         heads |= {
-            "Answered | attempts": lambda name: number(_answered(analysis, name)),
-            "Failed | attempts": lambda name: number(errors.get(name, 0)),
-            "Failed | share": lambda name: _failed(analysis, name),
+            "Counted | attempts": lambda name: number(_counted(analysis, name)),
+            "Not counted | attempts": lambda name: number(errors.get(name, 0)),
+            "Not counted | share": lambda name: _failed(analysis, name),
         }
     heads["Latency | ms: median and 90 % around it"] = lambda name: (
         estimate(latency[name]) if name in latency else "–"
@@ -284,9 +287,11 @@ def _errors(analysis: Mapping[str, Any]) -> list[Block]:
     if usd := analysis.get("usd"):
         heads |= {
             "Paid | US$": lambda name: dollars(usd.get(name, 0)),
-            "Per 1,000 answers | US$": lambda name: _per_thousand(analysis, name),
+            "Per 1,000 counted | US$": lambda name: _per_thousand(analysis, name),
         }
-    note = "Failed attempts are no part of any rate." if any(errors.values()) else ""
+    note = ""
+    if any(errors.values()):
+        note = "Attempts that failed, or that no judge could judge, are no part of any rate."
     blocks: list[Block] = [
         table("Each target's answers", heads, targets_of(analysis), note=note),
     ]
@@ -296,46 +301,46 @@ def _errors(analysis: Mapping[str, Any]) -> list[Block]:
             "Error": lambda row: row["error"],
             "Count | attempts": lambda row: number(row["attempts"]),
         }
-        blocks.append(table("Why attempts failed, most frequent first", told, reasons))
+        blocks.append(table("Why attempts do not count, most frequent first", told, reasons))
     return blocks
 
 
-def _answered(analysis: Mapping[str, Any], target: str) -> int:
+def _counted(analysis: Mapping[str, Any], target: str) -> int:
     rows = (total(analysis, measure, target) for measure in ("totals", "controls"))
     return sum(int(row["attempts"]) for row in rows if row)
 
 
 def _failed(analysis: Mapping[str, Any], target: str) -> Cell:
     failed = analysis["errors"].get(target, 0)
-    tried = _answered(analysis, target) + failed
+    tried = _counted(analysis, target) + failed
     return percent(failed / tried) if tried else "–"
 
 
 def _per_thousand(analysis: Mapping[str, Any], target: str) -> Cell:
-    answered = _answered(analysis, target)
-    return dollars(1000 * analysis["usd"].get(target, 0) / answered) if answered else "–"
+    many = _counted(analysis, target)
+    return dollars(1000 * analysis["usd"].get(target, 0) / many) if many else "–"
 
 
 def _costs(evidence: Evidence, analysis: Mapping[str, Any]) -> list[Block]:
+    tests = evidence.last("test_set") or {}
+    targets = sum(analysis["usd"].values()) if "usd" in analysis else None
+    phases = (
+        ("Generation", "test_set", tests.get("tests"), "test", tests.get("usd")),
+        ("Execution", "execution", analysis.get("attempts"), "attempt", targets),
+    )
     rows: list[list[Cell]] = []
-    for phase, kind in (("Generation", "test_set"), ("Execution", "execution")):
+    for phase, kind, many, unit, paid in phases:
         runs = [run for run in evidence.runs if run.result.get("kind") == kind]
         usd, kwh = evidence.spent(runs)
         known = any(run.id in evidence.bills for run in runs)
-        size = number(analysis.get("attempts", 0)) if kind == "execution" else _tests(evidence)
-        unit = "attempts" if kind == "execution" else "tests"
         rows.append([
-            phase, f"{size} {unit}" if size else "–",
+            phase, "–" if many is None else counted(many, unit),
+            "–" if paid is None else dollars(paid),
             dollars(usd) if known else "–", energy(kwh) if known else "–",
         ])  # fmt: skip
-    if all(row[2] == "–" for row in rows):
+    if all(cell == "–" for row in rows for cell in row[2:]):
         return []
-    heads = ["Phase", "Gave", "Billed | US$", "Energy"]
-    note = "From the ledger: models, targets and this machine. Generation is paid for once, "
-    note += "however many targets its tests are sent to."
+    heads = ["Phase", "Gave", "Models and targets | US$", "All | US$", "Energy"]
+    note = "All: what the ledger has of it, this machine and grading models included. Generation "
+    note += "is paid for once, however many targets its tests are sent to."
     return [table("What the two phases cost", heads, rows, note=note)]
-
-
-def _tests(evidence: Evidence) -> str:
-    tests = evidence.last("test_set")
-    return number(tests["tests"]) if tests else ""

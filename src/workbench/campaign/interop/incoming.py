@@ -1,0 +1,163 @@
+"""What files of others say, checked: the one way by which cases and attempts are made of it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+from workbench.core.errors import DataError
+from workbench.core.money import ZERO
+from workbench.core.plain import storable
+from workbench.core.redact import redact
+from workbench.store.records import Attempt, TestCase
+
+__all__ = [
+    "MAX_TEXT_CHARS", "SEVERITIES", "Incoming", "checked_case", "checked_number", "known_case",
+    "of_one_target", "section",
+]  # fmt: skip
+
+MAX_TEXT_CHARS: Final = 1_000_000
+"""Longest prompt, turn or goal that is read; longer answers are cut."""
+SEVERITIES: Final = ("low", "medium", "high", "critical")
+_MOST_ITEMS: Final = 200
+_MOST_JUDGES: Final = 200
+_MOST_NAME: Final = 200
+"""Characters of a name that every database takes."""
+_FIELDS: Final[dict[str, type]] = {
+    "prompt": str, "goal": str, "plugin": str, "category": str, "severity": str,
+    "strategies": list, "taxonomy": list, "turns": list, "assertions": list, "is_control": bool,
+    "metadata": dict,
+}  # fmt: skip
+_KINDS: Final = {str: "a text", list: "a short list", bool: "true or false", dict: "an object"}
+
+
+def checked_case(fields: Mapping[str, Any], *, place: str) -> TestCase:
+    """Return the case of these fields; missing lists and objects are empty.
+
+    Raises:
+        DataError: If a field is unknown, of another kind or too long; names it and the fix.
+    """
+    if strange := fields.keys() - _FIELDS.keys():
+        raise DataError(f"{place}: unknown field {min(strange)[:40]!r}; drop it")
+    for name, kind in _FIELDS.items():
+        value = fields.get(name, kind())
+        items = value if isinstance(value, list) else [value]
+        inner = {list: dict if name == "assertions" else str}.get(kind, kind)
+        if not isinstance(value, kind) or not all(isinstance(one, inner) for one in items):
+            shown = f"{name} is {str(value)[:40]!r}"
+            raise DataError(f"{place}: {shown}; write {_KINDS[kind]}")
+        if len(items) > _MOST_ITEMS:
+            raise DataError(f"{place}: {name} has over {_MOST_ITEMS} items; shorten it")
+        longest = max((len(one) for one in items if isinstance(one, str)), default=0)
+        if longest > MAX_TEXT_CHARS:
+            raise DataError(
+                f"{place}: {name} has {longest:,} characters; the limit is {MAX_TEXT_CHARS:,}, "
+                "so shorten or drop it"
+            )
+    if fields["severity"] not in SEVERITIES:
+        shown = f"severity is {fields['severity'][:40]!r}"
+        raise DataError(f"{place}: {shown}; write one of {', '.join(SEVERITIES)}")
+    return TestCase.from_json(dict(fields))
+
+
+def checked_number(value: Any, name: str, *, place: str, most: float = 1e12) -> float:
+    """Return a number from 0 to ``most``; nothing is 0.
+
+    Raises:
+        DataError: If it is something else.
+    """
+    if value is None:
+        return 0.0
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or not 0 <= value <= most:
+        raise DataError(f"{place}: {name} is {str(value)[:40]!r}; write a number 0 to {most:g}")
+    return float(value)
+
+
+class Incoming:
+    """Makes attempts of what a file says: texts cut and redacted, numbers bounded, tries counted."""
+
+    def __init__(self) -> None:
+        self._tried: Counter[tuple[str, str]] = Counter()
+        self._judges: set[str] = set()
+
+    def attempt(
+        self, case_id: str, *, place: str, execution: str, target: str, sent: str, received: str,
+        scores: Mapping[str, Any], success: bool, reasons: Mapping[str, str] | None = None,
+        decision: str = "pass", error: str = "", latency_ms: Any = None, usd: Any = None,
+    ) -> Attempt:  # fmt: skip
+        """Return the next try of a case; one that failed has no verdict.
+
+        Raises:
+            DataError: If a number is none or out of bounds, or the judges are too many.
+        """
+        name = _clean(target)[:_MOST_NAME]
+        trial = self._tried[case_id, name]
+        self._tried[case_id, name] += 1
+        said = {} if error else {_clean(judge)[:_MOST_NAME]: p for judge, p in scores.items()}
+        self._judges.update(said)
+        if len(self._judges) > _MOST_JUDGES:
+            raise DataError(f"{place}: over {_MOST_JUDGES} judges; split the file")
+        cost = checked_number(usd, "cost", place=place, most=1e6)
+        return Attempt(
+            execution=_clean(execution),
+            case_id=case_id,
+            target=name,
+            sent=_clean(sent),
+            received=_clean(received),
+            decision="error" if error else decision,
+            scores={
+                judge: checked_number(p, f"score of {judge!r}", place=place, most=1)
+                for judge, p in said.items()
+            },
+            success=success and not error,
+            latency_ms=checked_number(latency_ms, "latency in ms", place=place),
+            usd=Decimal(str(cost)) if cost else ZERO,
+            error=_clean(error),
+            trial=trial,
+            reasons={} if error else {_clean(judge)[:_MOST_NAME]: _clean(why)
+                                      for judge, why in (reasons or {}).items()},
+        )  # fmt: skip
+
+
+def known_case(known: Mapping[str, TestCase], attempt: Attempt) -> TestCase:
+    """Return the case of an attempt.
+
+    Raises:
+        DataError: If it is none of them.
+    """
+    if attempt.case_id not in known:
+        raise DataError(
+            f"attempt of case {attempt.case_id[:12]!r}: none of the cases; give the test set that "
+            "was executed"
+        )
+    return known[attempt.case_id]
+
+
+def of_one_target(
+    attempts: Iterable[Attempt], cases: Iterable[TestCase]
+) -> list[tuple[Attempt, TestCase]]:
+    """Return attempts with their cases, all in memory.
+
+    Raises:
+        DataError: If they are on several targets, none, or of none of the cases.
+    """
+    known = {case.id: case for case in cases}
+    tried = [(one, known_case(known, one)) for one in attempts]
+    targets = len({one.target for one, _ in tried})
+    if targets != 1:
+        raise DataError(f"{targets} targets; such a file is of one, so write one for each")
+    return tried
+
+
+def section(value: Any, name: str) -> Mapping[str, Any]:
+    """Return an object inside of an object; an empty one where there is none."""
+    found = value.get(name) if isinstance(value, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _clean(text: str) -> str:
+    return storable(redact(text[:MAX_TEXT_CHARS]))
