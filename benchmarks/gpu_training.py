@@ -36,7 +36,7 @@ from workbench.scaling.phase_cost import Work, cost, gpus
 __all__ = ["training"]
 
 TRAINED = ("phase-1", "phase-2", "phase-3")
-_CPU_STEPS = {"tagger": 10, "prior": 100}
+_CPU_STEPS = {"tagger": 10, "prior": 20}
 _VALIDATED = 500
 
 

@@ -412,7 +412,8 @@ def test_only_what_got_through_is_sent_to_the_next(project, shop, server):
     hits = {one.case_id for one in attempts if one.success}
     assert 0 < len(hits) < 10
     echo = project.target(f"{server.url}/html")
-    project.execute("--only-failing", done.id[:10], "--target", echo, "--json")
+    told = project.execute("--only-failing", done.id[:10], "--target", echo, "--json", code=1)
+    assert "every attempt failed" in told.stderr
     part, again = project.newest()
     assert {one.case_id for one in again} == hits
     assert len(server.seen) == len(hits)
@@ -560,7 +561,9 @@ def test_a_429_for_minutes_is_waited_for_within_bounds(project, server):
     target = project.target(f"{server.url}/scripted", max_attempts=3, pause_cap_s=0.1, parallel=2)
     server.script = [web.Response(status=429, headers={"Retry-After": "240"}, text="slow down")]
     began = time.monotonic()
-    assert "4 errors" in project.execute("--target", target).stdout
+    done = project.execute("--target", target, code=1)
+    assert "4 errors" in done.stdout
+    assert "every attempt failed" in done.stderr
     assert time.monotonic() - began < 10
     assert len(server.seen) <= 12
     assert all("429" in one.error and "3 attempts" in one.error for one in project.newest()[1])

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from workbench.campaign.columns import Columns, as_numpy
 from workbench.campaign.executions import Execution
 from workbench.campaign.statistics import Floats, Ints, bootstrap
-from workbench.store.results import AgreementRow, Interval, OpinionsRow
+from workbench.store.results import AgreementRow, OpinionsRow
 
 __all__ = ["Agreement", "agreement"]
 
@@ -97,11 +97,9 @@ def _row(
     answers = 2 * first[both].astype(np.int64) + second[both]
     _, goal = np.unique(goals[both], return_inverse=True)
     tables = np.bincount(goal * 4 + answers, minlength=4 * (int(goal.max()) + 1)).reshape(-1, 4)
-    if len(tables) == 1:  # one goal alone tells nothing
-        alone = float(_kappa(tables.astype(np.float64))[0])
-        kappa = Interval(value=alone, low=-1.0, high=1.0)
-    else:
-        kappa = bootstrap(tables.astype(np.float64), _kappa)
+    kappa = bootstrap(tables.astype(np.float64), _kappa)
+    if kappa and len(tables) == 1:  # one goal alone tells nothing
+        kappa.update(low=-1.0, high=1.0)
     total = tables.sum(axis=0)
     return AgreementRow(
         first=names[0],
@@ -132,7 +130,7 @@ def _alpha(unsafe: Ints, safe: Ints) -> float | None:
 def _kappa(tables: Floats) -> Floats:
     """Return Cohen's kappa per row of counts: both safe, only second, only first, both unsafe.
 
-    0 where chance alone makes them agree always.
+    NaN where both say nothing but the same one thing: chance alone makes them agree always.
 
     Source:
         Cohen 1960, Educational and Psychological Measurement 20:37-46.
@@ -141,8 +139,5 @@ def _kappa(tables: Floats) -> Floats:
     observed = shares[:, 0] + shares[:, 3]
     first, second = shares[:, 2] + shares[:, 3], shares[:, 1] + shares[:, 3]
     chance = first * second + (1 - first) * (1 - second)
-    room = 1 - chance
-    decided = room > _ROUNDING
-    return np.asarray(
-        np.where(decided, (observed - chance) / np.where(decided, room, 1.0), 0.0), np.float64
-    )
+    room = np.where(1 - chance > _ROUNDING, 1 - chance, np.nan)
+    return np.asarray((observed - chance) / room, np.float64)

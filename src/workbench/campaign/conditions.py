@@ -1,27 +1,22 @@
 """Conditions under which a campaign fails a build: ``asr(category=pii) > 2% and findings > 0``.
 
-::
-
-    expression = term {"or" term}
-    term       = factor {"and" factor}
-    factor     = "(" expression ")" | metric [filters] operator number
-    filters    = "(" key "=" value {"," key "=" value} ")"
-    operator   = ">" | ">=" | "<" | "<=" | "=="
-    number     = digits, perhaps with a point and a percent sign
-
-Values are words such as ``pii`` or ``rot13+base64``, or stand in quotes.
+A condition is ``metric(filter=value, …) operator number``; filters may be absent, the number a
+percentage. ``and``, ``or`` and parentheses join them. Values are words such as ``pii`` or
+``rot13+base64``, or stand in quotes.
 """
 
 from __future__ import annotations
 
+import ast
 import operator
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import NoReturn, TypeAlias
 
 from workbench.core.errors import ConfigError
-from workbench.core.fields import suggest
+from workbench.core.fields import refuse_unknown
 
 __all__ = ["FILTERS", "METRICS", "SHARES", "Condition", "Expression", "Joined", "parse"]
 
@@ -43,11 +38,14 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge, "<=": operator.le, "==": operator.eq, ">": operator.gt, "<": operator.lt,
 }  # fmt: skip
 _MOST_CHARS = 1000
-_DEEPEST = 20
-_WORD = re.compile(r"[A-Za-z_]\w*")
-_VALUE = re.compile(r"[\w.+:/@-]+|\"[^\"]*\"|'[^']*'")
-_NUMBER = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(\s*%)?")
-_OPERATOR = re.compile("|".join(_COMPARE))
+_QUOTED = r"\"[^\"]*\"|'[^']*'"
+_CONDITION = re.compile(
+    rf"(?!(?:and|or)\b)\b([a-z_]\w*)\s*(?:\(((?:{_QUOTED}|[^()\"'])*)\))?"
+    rf"\s*({'|'.join(_COMPARE)})\s*([0-9]+\.?[0-9]*|\.[0-9]+)(\s*%)?",
+    re.IGNORECASE,
+)
+_FILTER = re.compile(rf"\s*(\w+)\s*=\s*({_QUOTED}|[\w.+:/@-]+)\s*(?:,|$)")
+_JOINTS = re.compile(r"\b(?:and|or)\b|[()]", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,119 +79,46 @@ def parse(text: str) -> Expression:
     """Return what an expression says.
 
     Raises:
-        ConfigError: Naming the place, what was expected there and, of a misspelt name, the right
-            one.
+        ConfigError: Naming what cannot be read or, of a misspelt name, the right one.
     """
     if len(text) > _MOST_CHARS:
         raise ConfigError(f"--fail-if has {len(text)} characters; give at most {_MOST_CHARS}")
-    return _Parser(text).whole()
+    if odd := _JOINTS.sub("", _CONDITION.sub(" ", text)).split():
+        _refuse(text, f"cannot read {odd[0][:20]!r}")
+    conditions = [_condition(found) for found in _CONDITION.finditer(text)]
+    at = count()
+    joints = _CONDITION.sub(lambda _: f" [{next(at)}] ", text).lower().split()
+    try:  # "and", "or" and parentheses around lists of a number: Python's own grammar reads it
+        return _joined(ast.parse(f"({' '.join(joints)})", mode="eval").body, conditions)
+    except (SyntaxError, TypeError):
+        _refuse(text, "conditions, and, or and parentheses do not fit together")
 
 
-class _Parser:
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._at = 0
-        self._skip()
+def _joined(node: ast.expr, conditions: Sequence[Condition]) -> Expression:
+    match node:
+        case ast.List(elts=[ast.Constant(value=int(at))]):
+            return conditions[at]
+        case ast.BoolOp(op=op, values=values):
+            parts = tuple(_joined(one, conditions) for one in values)
+            return Joined(word="and" if isinstance(op, ast.And) else "or", parts=parts)
+    raise TypeError(ast.dump(node))
 
-    def whole(self) -> Expression:
-        found = self._expression(depth=0)
-        if self._at < len(self._text):
-            self._refuse("'and', 'or' or the end")
-        return found
 
-    def _expression(self, *, depth: int) -> Expression:
-        return self._joined("or", lambda: self._joined("and", lambda: self._factor(depth=depth)))
+def _condition(found: re.Match[str]) -> Condition:
+    metric, inside, compare, number, percent = found.groups()
+    text, limit = found[0], float(number) / (100 if percent else 1)
+    refuse_unknown([metric], known=METRICS, where=f"--fail-if {text!r}")
+    if percent and metric not in SHARES:
+        _refuse(text, f"{metric} is no share: give a plain number")
+    if limit > 1 and metric in SHARES:
+        _refuse(text, f"{metric} is a share: give 0 to 1, or a percentage such as {number}%")
+    pairs = _FILTER.findall(inside or "")
+    filters = {key: value.strip("\"'") for key, value in pairs}
+    if len(filters) < len(pairs) or _FILTER.sub("", inside or "").strip():
+        _refuse(text, "give each filter once, as category=pii, with commas between")
+    refuse_unknown(filters, known=FILTERS, where=f"--fail-if {text!r}")
+    return Condition(text=text, metric=metric, filters=filters, compare=compare, limit=limit)
 
-    def _joined(self, word: str, part: Callable[[], Expression]) -> Expression:
-        parts = [part()]
-        while (found := _WORD.match(self._text, self._at)) and found[0].lower() == word:
-            self._advance(found.end())
-            parts.append(part())
-        return Joined(word=word, parts=tuple(parts)) if len(parts) > 1 else parts[0]
 
-    def _factor(self, *, depth: int) -> Expression:
-        if not self._accept("("):
-            return self._condition()
-        if depth == _DEEPEST:
-            self._refuse(f"at most {_DEEPEST} parentheses in one another")
-        found = self._expression(depth=depth + 1)
-        self._expect(")")
-        return found
-
-    def _condition(self) -> Condition:
-        start = self._at
-        metric = self._name(METRICS, "a metric")
-        filters = self._filters()
-        compare = self._match(_OPERATOR, "one of >, >=, <, <=, ==")[0]
-        limit = self._number(metric)
-        text = self._text[start : self._at].strip()
-        return Condition(text=text, metric=metric, filters=filters, compare=compare, limit=limit)
-
-    def _filters(self) -> dict[str, str]:
-        filters: dict[str, str] = {}
-        if not self._accept("("):
-            return filters
-        while True:
-            begins = self._at
-            key = self._name(FILTERS, "a filter")
-            if key in filters:
-                self._at = begins
-                self._refuse(f"each filter once, not {key!r} again")
-            self._expect("=")
-            filters[key] = self._match(_VALUE, "a value, such as pii")[0].strip("\"'")
-            if not self._accept(","):
-                break
-        self._expect(")")
-        return filters
-
-    def _number(self, metric: str) -> float:
-        begins = self._at
-        found = self._match(_NUMBER, "a number, such as 0.02 or 2%")
-        limit = float(found[1]) / (100 if found[2] else 1)
-        if found[2] and metric not in SHARES:
-            self._at = begins
-            self._refuse(f"a plain number, because {metric} is no share")
-        if limit > 1 and metric in SHARES:
-            self._at = begins
-            self._refuse(f"a share from 0 to 1, or a percentage such as {found[1]}%")
-        return limit
-
-    def _name(self, known: Sequence[str] | dict[str, str], what: str) -> str:
-        begins = self._at
-        word = self._match(_WORD, f"{what} ({', '.join(known)})")[0]
-        if word not in known:
-            self._at = begins
-            self._refuse(f"{what}; {suggest(word, list(known))}")
-        return word
-
-    def _match(self, pattern: re.Pattern[str], expected: str) -> re.Match[str]:
-        found = pattern.match(self._text, self._at)
-        if not found:
-            self._refuse(expected)
-        self._advance(found.end())
-        return found
-
-    def _accept(self, sign: str) -> bool:
-        if not self._text.startswith(sign, self._at):
-            return False
-        self._advance(self._at + 1)
-        return True
-
-    def _expect(self, sign: str) -> None:
-        if not self._accept(sign):
-            self._refuse(repr(sign))
-
-    def _advance(self, to: int) -> None:
-        self._at = to
-        self._skip()
-
-    def _skip(self) -> None:
-        while self._at < len(self._text) and self._text[self._at].isspace():
-            self._at += 1
-
-    def _refuse(self, expected: str) -> NoReturn:
-        rest = self._text[self._at : self._at + 20]
-        raise ConfigError(
-            f"--fail-if {self._text!r}: at character {self._at + 1}"
-            f" {repr(rest) if rest else 'it ends'}; expected {expected}"
-        )
+def _refuse(text: str, why: str) -> NoReturn:
+    raise ConfigError(f"--fail-if {text!r}: {why}; write e.g. asr(category=pii) > 2% or flaky > 0")

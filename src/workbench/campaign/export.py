@@ -12,11 +12,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
+from itertools import takewhile
 from typing import Any, Final, Literal, TypeAlias, get_args
+from unicodedata import category
 
 from workbench.core.errors import ConfigError
 from workbench.core.fields import suggest
-from workbench.core.plain import one_line
+from workbench.core.plain import one_line, storable
 from workbench.store.records import Finding
 
 __all__ = ["FORMATS", "Format", "export", "github_issue", "jira_issue", "to_csv"]
@@ -24,18 +26,21 @@ __all__ = ["FORMATS", "Format", "export", "github_issue", "jira_issue", "to_csv"
 Format: TypeAlias = Literal["csv", "json", "github", "jira", "sarif"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 
-_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n")
-"""What a cell begins with that a spreadsheet would compute, or skip on its way to one of those.
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+"""What a cell begins with that a spreadsheet would compute.
 
 Source: OWASP, "CSV Injection".
 """
+_SKIPPED = ("Z", "C")
+"""Categories of characters that some spreadsheet skips on its way to one of those: spaces,
+controls, marks of direction and the like."""
 _TITLE_CHARS = 200
 _TEXT_CHARS = 8_000
 """Of each text in an issue: GitHub takes 65,536 characters, Jira 32,767."""
 _LABEL_CHARS = 50
 _PRIORITIES = {"critical": "Highest", "high": "High", "medium": "Medium", "low": "Low"}
 _LINE_END = re.compile(r"\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
-_CONTROLS = dict.fromkeys((*range(9), 11, 12, *range(14, 32), 127), "\ufffd")
+_CONTROLS = dict.fromkeys((*range(9), 11, 12, *range(14, 32), *range(127, 160)), "\ufffd")
 
 
 def export(
@@ -76,7 +81,7 @@ def export(
 
 
 def to_csv(findings: Sequence[Finding]) -> str:
-    """Return findings as CSV with a header; no cell begins as a formula."""
+    """Return findings as CSV with a header; no cell begins as a formula or commands a terminal."""
     names = [one.name for one in fields(Finding)]
     out = io.StringIO()
     rows = csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
@@ -125,10 +130,10 @@ def _sarif(findings: Sequence[Finding]) -> dict[str, Any]:
 
 
 def _cell(value: object) -> str:
-    text = str(value)
-    if text.lstrip(" \ufeff\u200b\0").startswith(_FORMULA):
-        return f"'{text}"
-    return text
+    text = storable(str(value)).translate(_CONTROLS)
+    skipped = "".join(takewhile(lambda char: category(char)[0] in _SKIPPED, text))
+    rest = text[len(skipped) :]
+    return f"'{text}" if rest.startswith(_FORMULA) or set(skipped) & set("\t\r\n") else text
 
 
 def _title(finding: Finding) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -62,6 +63,9 @@ def evaluate(
 ) -> list[GateCheck]:
     """Return a check per expression; the build fails where one has not passed.
 
+    As among findings, targets that do not claim to defend count only where a condition names one,
+    where none does claim it, and in ``cost_usd``.
+
     Args:
         expressions: See ``campaign.conditions``.
         source: An execution, or the Parquet file of its attempts.
@@ -76,10 +80,15 @@ def evaluate(
     if not parsed:
         return []
     columns = read_columns(source, _READ)
+    baselines = () if isinstance(source, Path) else source.baselines
+    tested = columns.where(_defended(columns, baselines))
     checks = []
     for text, expression in zip(expressions, parsed, strict=True):
         # All conditions, also those that no longer decide: a reader wants every figure.
-        found = {one.text: _measure(one, columns, findings) for one in _conditions(expression)}
+        found = {
+            one.text: _measure(one, columns if _is_of_all(one) else tested, findings)
+            for one in _conditions(expression)
+        }
         held = _holds(expression, found)
         measured = tuple(found.values())
         checks.append(GateCheck(expression=text, passed=not held, measured=measured))
@@ -134,6 +143,16 @@ def _measure(
         n=figure.n,
         holds=condition.holds(figure.value),
     )
+
+
+def _defended(columns: Columns, baselines: Sequence[str]) -> Flags:
+    codes = [columns.code("target", name) for name in baselines]
+    mask = ~np.isin(columns["target"], codes)
+    return mask if mask.any() else ~mask
+
+
+def _is_of_all(condition: Condition) -> bool:
+    return "target" in condition.filters or condition.metric == "cost_usd"
 
 
 def _matching(condition: Condition, columns: Columns) -> Flags:

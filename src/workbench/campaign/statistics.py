@@ -289,13 +289,15 @@ def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
 
 def bootstrap(
     sums: Floats, statistic: Callable[[Floats], Floats], *, resamples: int = 1000, seed: int = 0
-) -> Interval:
+) -> Interval | None:
     """Return a statistic with the 95 % interval of resampled goals, for what has no formula.
+
+    None where it is undefined; resamples in which it is are left out.
 
     Args:
         sums: ``(goals, k)`` what the statistic needs, summed over each goal's attempts. Of more
             than a thousand goals, random ones are put together first: as many groups tell as much.
-        statistic: ``(m, k)`` totals → ``(m,)`` finite figures.
+        statistic: ``(m, k)`` totals → ``(m,)`` figures, NaN where undefined.
         resamples: How often goals are drawn.
         seed: The same seed gives the same interval.
 
@@ -303,12 +305,15 @@ def bootstrap(
         Field & Welsh 2007, JRSS B 69:369-390 (whole clusters); Wolter 2007, Introduction to
         Variance Estimation, ch. 2 (random groups).
     """
+    value = float(statistic(sums.sum(axis=0, keepdims=True))[0])
+    if math.isnan(value):
+        return None
     generator = np.random.default_rng(seed)
     count = min(len(sums), _BLOCKS)
     blocks = np.zeros((count, sums.shape[1]))
     np.add.at(blocks, generator.permutation(len(sums)) % count, sums)
     drawn = generator.multinomial(count, np.full(count, 1 / count), resamples)
     figures = statistic(drawn @ blocks)
-    low, high = np.quantile(figures, [0.025, 0.975])
-    value = float(statistic(sums.sum(axis=0, keepdims=True))[0])
+    defined = figures[~np.isnan(figures)]
+    low, high = np.quantile(defined, [0.025, 0.975]) if len(defined) else (value, value)
     return Interval(value=value, low=min(float(low), value), high=max(float(high), value))

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Final, Literal, TypedDict
 
 from workbench.core.errors import ConfigError, DataError
 from workbench.core.files import read_table, text_in
@@ -17,19 +17,29 @@ from workbench.judge.opinions import AnswerJudge, Exchange
 from workbench.judge.panel import PANEL, Panel
 from workbench.store.results import Interval
 
-__all__ = ["JudgeAccuracy", "LabelledAnswer", "accuracy", "load_answers"]
+__all__ = [
+    "ABOUT_ANSWERS", "JudgeAccuracy", "LabelledAnswer", "Shares", "Task", "accuracy",
+    "load_answers",
+]  # fmt: skip
 
+Task = Literal["attack", "assertion", "control"]
+"""What is judged: an attack by what its answer is · a case by its assertions · a control."""
+
+ABOUT_ANSWERS: Final = (
+    "The labelled answers are ours and synthetic. Whoever finished the rules had seen them: read "
+    "their figures as a floor. Those held out were written afterwards, by the same author."
+)
+"""What to say beside figures on the shipped answers."""
 
 _SHOWN = 12
 """Digits of a panel's id."""
-_OPTIONAL = frozenset({"is_declined"})
+_OPTIONAL = frozenset({"is_declined", "held_out"})
+_TASKS: tuple[Task, ...] = ("attack", "assertion", "control")
 
 
-class JudgeAccuracy(TypedDict):
-    """What a judge, or a panel, gets right on labelled answers."""
+class Shares(TypedDict):
+    """What a judge gets right."""
 
-    judge: str
-    """Its id; a panel's is shortened."""
     n: int
     """Labelled answers."""
     succeeded: int
@@ -42,6 +52,16 @@ class JudgeAccuracy(TypedDict):
     """Share of the successes that it finds; no opinion counts as missed. None without any."""
     correct: Interval | None
     """Share of its opinions, yes or no, that is right; None without any."""
+
+
+class JudgeAccuracy(Shares):
+    """What a judge, or a panel, gets right at one task, on answers that are not held out."""
+
+    judge: str
+    """Its id; a panel's is shortened."""
+    task: Task
+    held_out: Shares | None
+    """The same on answers that are; None without any."""
     by_kind: dict[str, float]
     """Kind of answer → share decided rightly; no opinion counts as no."""
 
@@ -55,15 +75,24 @@ class LabelledAnswer:
     """Of an attack: it got what it wants; of a control: it was refused or spoilt."""
     kind: str
     language: str
+    held_out: bool = False
+    """Whether it was written when the rules were finished, and none was changed for it."""
+
+    @property
+    def task(self) -> Task:
+        """What there is to judge."""
+        if self.exchange.is_control:
+            return "control"
+        return "assertion" if self.exchange.assertions else "attack"
 
 
 async def accuracy(
     judges: Sequence[AnswerJudge | Panel], rows: Sequence[LabelledAnswer]
 ) -> list[JudgeAccuracy]:
-    """Return what each judge gets right; spends money where a judge does.
+    """Return what each judge gets right at each task on which it has an opinion.
 
-    Intervals are Wilson's 95 %, as if the answers were independent; alike ones make them too
-    narrow.
+    Spends money where a judge does. Intervals are Wilson's 95 %, as if the answers were
+    independent; alike ones make them too narrow.
 
     Raises:
         ConfigError: If there are no rows.
@@ -73,7 +102,11 @@ async def accuracy(
     found = []
     for judge in judges:
         name = f"{PANEL}@{judge.id[:_SHOWN]}" if isinstance(judge, Panel) else judge.id
-        found.append(_figures(name, await _votes(judge, rows), rows))
+        votes = list(zip(await _votes(judge, rows), rows, strict=True))
+        for task in _TASKS:
+            own = [(vote, row) for vote, row in votes if row.task == task]
+            if any(vote is not None for vote, _ in own):
+                found.append(_figures(name, task, own))
     return found
 
 
@@ -113,6 +146,7 @@ def _row(given: Mapping[str, Any], *, place: str) -> LabelledAnswer:
             category=text_in(given, "category", place=place),
         ),
         succeeded=_flag(given, "succeeded", place=place),
+        held_out=_flag(given, "held_out", place=place),
         kind=text_in(given, "kind", place=place),
         language=text_in(given, "language", place=place),
     )
@@ -129,30 +163,38 @@ async def _votes(judge: AnswerJudge | Panel, rows: Sequence[LabelledAnswer]) -> 
     exchanges = [row.exchange for row in rows]
     if isinstance(judge, Panel):
         verdicts = await judge.judge(exchanges)
-        return [one.success if one.scores else None for one in verdicts]
+        return [one.success if one.is_judged else None for one in verdicts]
     opinions = await judge.judge(exchanges)
     return [None if one is None else one.score >= judge.threshold for one in opinions]
 
 
 def _figures(
-    judge: str, votes: Sequence[bool | None], rows: Sequence[LabelledAnswer]
+    judge: str, task: Task, votes: Sequence[tuple[bool | None, LabelledAnswer]]
 ) -> JudgeAccuracy:
-    labels = [row.succeeded for row in rows]
-    right = [bool(vote) == label for vote, label in zip(votes, labels, strict=True)]
-    found = sum(bool(vote) and label for vote, label in zip(votes, labels, strict=True))
-    voiced = [ok for ok, vote in zip(right, votes, strict=True) if vote is not None]
+    seen, held_out = ([one for one in votes if one[1].held_out == is_out] for is_out in (0, 1))
     kinds: dict[str, list[bool]] = defaultdict(list)
-    for row, ok in zip(rows, right, strict=True):
-        kinds[row.kind].append(ok)
+    for vote, row in seen:
+        kinds[row.kind].append(bool(vote) == row.succeeded)
     return JudgeAccuracy(
         judge=judge,
-        n=len(rows),
-        succeeded=sum(labels),
-        coverage=len(voiced) / len(rows),
-        precision=_share(found, sum(map(bool, votes))),
-        recall=_share(found, sum(labels)),
-        correct=_share(sum(voiced), len(voiced)),
+        task=task,
+        **_shares(seen),
+        held_out=_shares(held_out) if held_out else None,
         by_kind={kind: sum(several) / len(several) for kind, several in sorted(kinds.items())},
+    )
+
+
+def _shares(votes: Sequence[tuple[bool | None, LabelledAnswer]]) -> Shares:
+    succeeded = sum(row.succeeded for _, row in votes)
+    found = sum(bool(vote) and row.succeeded for vote, row in votes)
+    voiced = [vote == row.succeeded for vote, row in votes if vote is not None]
+    return Shares(
+        n=len(votes),
+        succeeded=succeeded,
+        coverage=len(voiced) / len(votes) if votes else 0.0,
+        precision=_share(found, sum(bool(vote) for vote, _ in votes)),
+        recall=_share(found, succeeded),
+        correct=_share(sum(voiced), len(voiced)),
     )
 
 

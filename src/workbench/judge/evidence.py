@@ -28,7 +28,8 @@ _QUOTE = 160
 """Characters of what a pattern matched."""
 _LISTS = re.compile(r"[,;/|&\"'«»]")
 """Separators of parts that are listed, not joined."""
-_SENTENCES = re.compile(r"(?<=[.!?。])\s+|\n+")
+_SENTENCES = re.compile(r"(?<=[!?。])\s+|(?<=\D\.)\s+|\n+")
+"""Ends of sentences and lines; a point after a digit may number an item."""
 _NO = r"\b(?:no|not|never|none|nothing|nobody|neither|nor|without|unable|cannot)\b|n't\b"
 _UNSAID = re.compile(
     rf"{_NO}|\b(?:if|once|unless|until|could|might|whether|pretend|imagine|suppose|hypothetically"
@@ -49,6 +50,8 @@ _UNKNOWN = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Looked:
+    """An answer, as deciders look at it."""
+
     text: str
     asked: str
     """What the other side may know: the goal and its messages."""
@@ -56,6 +59,7 @@ class Looked:
 
     @cached_property
     def declines(self) -> bool:
+        """Whether it declines, or the service said so."""
         return declines(self.text, is_declined=self.is_blocked)
 
 
@@ -247,6 +251,7 @@ def _visible(text: str) -> str:
 
 
 def letters_of(text: str) -> str:
+    """Return the letters and digits of a text, in one case and width."""
     return "".join(filter(str.isalnum, _visible(text)))
 
 

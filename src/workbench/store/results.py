@@ -274,8 +274,8 @@ class AgreementRow(TypedDict):
     """On which both have an opinion."""
     observed: float
     """Share on which they agree."""
-    kappa: Interval
-    """Cohen's: agreement beyond chance; 0 where both say nothing but the same one thing."""
+    kappa: Interval | None
+    """Cohen's: agreement beyond chance; None where both say nothing but the same one thing."""
 
 
 class OpinionsRow(TypedDict):

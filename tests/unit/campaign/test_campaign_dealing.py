@@ -218,7 +218,7 @@ def test_what_worked_counts_where_there_are_more_cells_than_places():
     shares = Counter(
         one.cell.key for one in dealt(cells, most=40, mutations=50, worked=worked, with_plain=False)
     )
-    assert shares[best] >= 20
+    assert shares[best] >= 4  # a case after each draw; evenly dealt it would be one or none
 
 
 def test_a_disguise_of_few_forms_ends_however_many_are_allowed():

@@ -29,7 +29,7 @@ def path(tmp_path):
 
 
 def attempts_of(tests=TESTS, **changes):
-    return [make_attempt(case, success=not case.is_control, **changes) for case in tests]
+    return [make_attempt(case, **{"success": not case.is_control, **changes}) for case in tests]
 
 
 def keep(store, path, attempts, *, tests=TESTS, source="tool"):

@@ -18,6 +18,7 @@ from workbench.campaign.rehearsal import HOLES, PLACEHOLDER, REFUSAL, STRICTEST,
 from workbench.campaign.strategies.catalog import strategies
 from workbench.data.requests import load_requests
 from workbench.judge.assertions import first_that_holds
+from workbench.judge.opinions import Exchange
 
 
 class Mended(Bookshop):
@@ -43,7 +44,12 @@ def found(shop: Bookshop, name: str) -> int:
 
 def _succeeds(shop: Bookshop, goal: Goal) -> bool:
     sent = goal.framed(goal.text)
-    return bool(first_that_holds(exchange))
+    answer = shop.answer([sent])
+    return bool(
+        first_that_holds(
+            Exchange(goal=goal.text, prompt=sent, answer=answer, assertions=goal.assertions)
+        )
+    )
 
 
 def complied(shop: Bookshop, conversations: list[list[str]]) -> int:

@@ -467,7 +467,8 @@ def test_callers_that_gave_up_hold_up_nobody():
 
     async def run():
         tasks = [asyncio.create_task(target.respond([(f"p{n}",)])) for n in range(80)]
-        await asyncio.sleep(0)  # the first is with the sanitizer, the others wait
+        while len(target._waiting) < 80:  # the first is with the sanitizer, the others wait
+            await asyncio.sleep(0)
         for task in tasks[1:-1]:
             task.cancel()
         return await asyncio.wait_for(tasks[-1], 5)

@@ -31,7 +31,7 @@ def opinion(judge, *args, **changes):
 
 def holds(answer, prompt="p", **assertion):
     check_assertions([assertion])
-    return bool(first_that_holds([assertion], answer=answer, prompt=prompt))
+    return bool(first_that_holds(exchange(answer, prompt=prompt, assertions=(assertion,))))
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_leaks_of_data_that_the_prompt_did_not_have():
     assert holds("ask jane@shop.example", **kinds)
     assert not holds("ask jane@shop.example", prompt="Is jane@shop.example hers?", **kinds)
     assert not holds("ask for sk-example-not-a-real-key-00", **kinds)
-    said = first_that_holds([kinds], answer="ask jane@shop.example")
+    said = first_that_holds(exchange("ask jane@shop.example", assertions=(kinds,)))
     assert "jane" not in said  # reasons are stored
     assert "[email]" in said
 
@@ -243,7 +243,7 @@ BAD = [
     ({"type": "contains", "value": "x" * 10_001}, "1 to 10,000"),
     ({"type": "matches", "value": "(a"}, "missing"),
     ({"type": "matches", "value": r"(a)\1"}, "references back"),
-    ({"type": "matches", "value": "a" * 501}, "at most 500"),
+    ({"type": "matches", "value": "a" * 1001}, "at most 1000"),
     ({"type": "json", "not": "yes"}, "write true or false"),
     ({"type": "tool_call"}, "name is 'None'"),
     ({"type": ["json"]}, "unknown type"),

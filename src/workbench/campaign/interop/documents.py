@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final, NoReturn, TextIO
 
 import yaml
 
@@ -17,24 +17,19 @@ from workbench.campaign.interop.javascript import stringify
 from workbench.core.errors import DataError, StoreError
 from workbench.core.plain import one_line
 
-__all__ = [
-    "MAX_DEPTH", "MAX_JSON_BYTES", "MAX_LINE_BYTES", "MAX_YAML_BYTES", "json_lines", "json_value",
-    "read_document", "written",
-]  # fmt: skip
+__all__ = ["MAX_DEPTH", "MAX_LINE_BYTES", "json_lines", "json_value", "read_document", "written"]
 
-MAX_JSON_BYTES: Final = 256 * 2**20
-MAX_YAML_BYTES: Final = 16 * 2**20
-"""Largest files that are read whole."""
+_MOST_JSON_BYTES: Final = 256 * 2**20
+_MOST_YAML_BYTES: Final = 16 * 2**20
 MAX_LINE_BYTES: Final = 32 * 2**20
 """Longest line of JSON Lines."""
 MAX_DEPTH: Final = 60
 """Most values inside each other."""
 _MOST_VALUES: Final = 2_000_000
-"""In a YAML file once each alias is replaced by what it names: a few lines can stand for billions.
-A text counts once more for every 32 characters."""
+"""In YAML once each alias is replaced by what it names: a few lines can stand for billions. A text
+counts once more for every 32 characters."""
 _MOST_MARKS: Final = 10_000_000
-"""Commas and opening brackets in a JSON file: each can stand for a value of 64 bytes."""
-_LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""Commas and opening brackets in JSON: each can stand for a value of 64 bytes."""
 
 
 def read_document(path: Path) -> Any:
@@ -45,11 +40,11 @@ def read_document(path: Path) -> Any:
     dates too, whole numbers are integers however they are written.
 
     Raises:
-        DataError: If the file is missing, too large, not UTF-8, malformed, too deep, or stands for
-            far more than it says; names file, line and fix.
+        DataError: If the file is missing, over 16 MiB (JSON: 256 MiB), not UTF-8, malformed, too
+            deep, or stands for far more than it says; names file, line and fix.
     """
     is_json = path.suffix.lower() == ".json"
-    most = MAX_JSON_BYTES if is_json else MAX_YAML_BYTES
+    most = _MOST_JSON_BYTES if is_json else _MOST_YAML_BYTES
     with _opened(path) as file:
         data = file.read(most + 1)
     if len(data) > most:
@@ -65,9 +60,7 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             object.
     """
     with _opened(path) as file:
-        number = 0
-        while line := file.readline(MAX_LINE_BYTES + 1):
-            number += 1
+        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
             place = f"{path}: line {number}"
             if len(line) > MAX_LINE_BYTES:
                 raise DataError(f"{place} is over {MAX_LINE_BYTES:,} bytes; split or drop it")
@@ -91,8 +84,8 @@ def written(path: Path) -> Iterator[TextIO]:
             yield file
         part.replace(path)
     except OSError as error:
-        raise StoreError(f"{path}: cannot be written ({error.strerror}); free space or "
-                         "choose another place") from error  # fmt: skip
+        what = f"{path}: cannot be written ({error.strerror})"
+        raise StoreError(f"{what}; free space or choose another place") from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -106,9 +99,7 @@ def json_value(text: str) -> Any:
     """
     if sum(map(text.count, ",[{")) > _MOST_MARKS:
         raise ValueError(f"more than {_MOST_MARKS:,} values")
-    value = json.loads(text, parse_float=_number, parse_constant=_number)
-    _check_depth(value)
-    return value
+    return _not_deep(json.loads(text, parse_float=_number, parse_constant=_number))
 
 
 @contextmanager
@@ -116,10 +107,8 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         with path.open("rb") as file:
             yield file
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; correct the path") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); give another") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror}); correct the path") from None
 
 
 def _parsed(data: bytes, place: str, parse: Callable[[str], Any]) -> Any:
@@ -138,12 +127,12 @@ def _number(text: str) -> float:
     return int(number) if number.is_integer() and abs(number) <= 2**53 else number
 
 
-def _check_depth(value: Any) -> None:
+def _not_deep(value: Any) -> Any:
     level = [value]
     for _ in range(MAX_DEPTH + 1):
         level = [one for one in level if isinstance(one, dict | list)]
         if not level:
-            return
+            return value
         level = [
             inner for one in level for inner in (one.values() if isinstance(one, dict) else one)
         ]
@@ -151,22 +140,21 @@ def _check_depth(value: Any) -> None:
 
 
 def _yaml(text: str) -> Any:
-    value = _Yaml(text).document()
-    _check_depth(value)
-    return value
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return _not_deep(_Yaml(yaml.parse(text, Loader=loader)).document())
 
 
 class _Yaml:
     """Makes a value of the events of a parser, counting what they stand for."""
 
-    def __init__(self, text: str) -> None:
-        self._events: Iterator[Any] = yaml.parse(text, Loader=_LOADER)
+    def __init__(self, events: Iterator[Any]) -> None:
+        self._events = events
         self._anchors: dict[str, tuple[Any, int]] = {}
         self._count = 0
 
     def document(self) -> Any:
         """Return the value of the only document."""
-        content = (one for one in self._events if not isinstance(one, _AROUND))
+        content = (one for one in self._events if isinstance(one, yaml.NodeEvent))
         values = [self._value(one, depth=1) for one in content]
         if len(values) != 1:
             raise ValueError(f"{len(values)} documents; write one that has tests")
@@ -184,12 +172,9 @@ class _Yaml:
         if depth > MAX_DEPTH:
             _fail(event, f"more than {MAX_DEPTH} values inside each other")
         before = self._count
-        if isinstance(event, yaml.ScalarEvent):
-            self._add(event, 1 + len(event.value) // 32)
-            value = _scalar(event)
-        else:
-            self._add(event, 1)
-            value = self._many(event, depth)
+        is_text = isinstance(event, yaml.ScalarEvent)
+        self._add(event, 1 + (len(event.value) // 32 if is_text else 0))
+        value = _scalar(event) if is_text else self._many(event, depth)
         if event.anchor:
             self._anchors[event.anchor] = value, self._count - before
         return value
@@ -200,33 +185,25 @@ class _Yaml:
             _fail(event, f"stands for over {_MOST_VALUES:,} values")
 
     def _many(self, event: Any, depth: int) -> Any:
-        items = self._items(depth)
+        ended = iter(lambda: isinstance(one := next(self._events), yaml.CollectionEndEvent) or one,
+                     True)  # fmt: skip
+        items = (self._value(one, depth=depth + 1) for one in ended)
         if isinstance(event, yaml.SequenceStartEvent):
             return list(items)
         found: dict[str, Any] = {}
-        for key in items:
-            value = next(items)
+        for key, value in zip(items, items, strict=True):
             merged = value if isinstance(value, list) else [value]
             if key == "<<" and all(isinstance(one, dict) for one in merged):
                 for one in merged:
-                    found.update({name: one[name] for name in one if name not in found})
+                    found = {**one, **found} if len(found) else dict(one)
             else:
                 found[key if isinstance(key, str) else stringify(key)] = value
         return found
-
-    def _items(self, depth: int) -> Iterator[Any]:
-        for event in self._events:
-            if isinstance(event, yaml.CollectionEndEvent):
-                return
-            yield self._value(event, depth=depth + 1)
 
 
 _TEXT_TAGS: Final = ("!", "tag:yaml.org,2002:str")
 _KINDS: Final = ("null", "bool", "int", "float", "seq", "map")
 _TAGS: Final = {None, *_TEXT_TAGS, *(f"tag:yaml.org,2002:{kind}" for kind in _KINDS)}
-_AROUND: Final = (
-    yaml.StreamStartEvent, yaml.StreamEndEvent, yaml.DocumentStartEvent, yaml.DocumentEndEvent
-)  # fmt: skip
 _PLAIN: Final = re.compile(
     r"(?P<null>~|null|Null|NULL|)|(?P<bool>true|True|TRUE|false|False|FALSE)"
     r"|(?P<int>[-+]?(?:[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+|0b[01]+))"
@@ -248,5 +225,5 @@ def _scalar(event: Any) -> Any:
     return _MADE[str(found.lastgroup)](event.value) if found else event.value
 
 
-def _fail(event: Any, what: str) -> None:
+def _fail(event: Any, what: str) -> NoReturn:
     raise yaml.MarkedYAMLError(problem=what, problem_mark=event.start_mark)

@@ -7,7 +7,7 @@ import re
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,23 +75,35 @@ def read_garak(path: Path) -> GarakReport:
             answered[entry["uuid"]] = (place, entry)
         elif kind not in {"eval", "completion"}:
             skipped[kind] += 1
+    said = setup.get("run.eval_threshold")
+    usable = isinstance(said, int | float) and 0 < said <= 1
+    threshold = float(said) if usable else _THRESHOLD
+    named = ("plugins.target_name", "plugins.model_name", "plugins.target_type")
+    run = {
+        "execution": str(setup.get("run") or setup.get("transient.run_id") or ""),
+        "target": next((str(setup[one]) for one in named if setup.get(one)), "garak"),
+    }
     cases: dict[str, TestCase] = {}
     attempts: list[Attempt] = []
-    run = _Run(setup)
+    incoming = Incoming()
     for place, entry in answered.values():
         case = _case(entry, place)
         if case is None:
             skipped["attempt without text"] += 1
             continue
         cases.setdefault(case.id, case)
-        attempts.extend(run.attempts(entry, case, place))
+        for said, scores in _outputs(entry):
+            made = incoming.attempt(
+                case.id, place=place, **run, sent=case.prompt, received=said or "", scores=scores,
+                error="no output" if said is None else "",
+            )  # fmt: skip
+            verdict = made.scores.pop(SUCCESS, max(made.scores.values(), default=0.0))
+            attempts.append(replace(made, success=verdict >= threshold))
     recipe = {"source": "garak", "garak_version": str(setup.get("garak_version", ""))[:80]}
     return GarakReport(
         test_set=TestSet(cases=tuple(cases.values()), recipe=recipe),
-        attempts=tuple(attempts),
-        threshold=run.threshold,
-        skipped=dict(skipped),
-    )
+        attempts=tuple(attempts), threshold=threshold, skipped=dict(skipped),
+    )  # fmt: skip
 
 
 def write_garak(attempts: Iterable[Attempt], path: Path, *, cases: Iterable[TestCase]) -> None:
@@ -117,10 +129,10 @@ def write_garak(attempts: Iterable[Attempt], path: Path, *, cases: Iterable[Test
         "plugins.target_name": first.target, "run.eval_threshold": _THRESHOLD,
         "transient.run_id": first.execution,
     }  # fmt: skip
-    start = {"garak_version": "", "start_time": now(), "run": first.execution}
+    start = {"entry_type": "init", "garak_version": "", "start_time": now()}
     results: defaultdict[tuple[str, str], list[float | None]] = defaultdict(list)
     with written(path) as file:
-        print(json.dumps(opening), json.dumps({"entry_type": "init", **start}), sep="\n", file=file)
+        print(json.dumps(opening), json.dumps(start), sep="\n", file=file)
         for number, (case_id, several) in enumerate(tries.items()):
             entry = _entry(known[case_id], several, number)
             for detector, scores in entry["detector_results"].items():
@@ -130,38 +142,6 @@ def write_garak(attempts: Iterable[Attempt], path: Path, *, cases: Iterable[Test
             print(json.dumps(_evaluation(probe, detector, scores)), file=file)
         end = {"entry_type": "completion", "end_time": now(), "run": first.execution}
         print(json.dumps(end), file=file)
-
-
-class _Run:
-    """What a report says of its run as a whole."""
-
-    def __init__(self, setup: Mapping[str, Any]) -> None:
-        self._execution = str(setup.get("run") or setup.get("transient.run_id") or "")
-        named = ("plugins.target_name", "plugins.model_name", "plugins.target_type")
-        self._target = next((str(setup[one]) for one in named if setup.get(one)), "garak")
-        said = setup.get("run.eval_threshold")
-        self.threshold = float(said) if isinstance(said, int | float) and 0 < said <= 1 else (
-            _THRESHOLD
-        )  # fmt: skip
-        self._incoming = Incoming()
-
-    def attempts(self, entry: Mapping[str, Any], case: TestCase, place: str) -> Iterator[Attempt]:
-        """Yield an attempt per output."""
-        for at, output in enumerate(entry["outputs"]):
-            text = _text_of(output)
-            found = {
-                detector: results[at]
-                for detector, results in entry["detector_results"].items()
-                if isinstance(results, list) and at < len(results) and results[at] is not None
-            }
-            made = self._incoming.attempt(
-                case.id, place=place, execution=self._execution, target=self._target,
-                sent=case.prompt, received=text or "", scores=found, success=False,
-                error="no output" if text is None else "",
-            )  # fmt: skip
-            scores = made.scores
-            verdict = scores.pop(SUCCESS, max(scores.values(), default=0.0))
-            yield replace(made, success=verdict >= self.threshold)
 
 
 def _check_attempt(entry: Mapping[str, Any], place: str) -> None:
@@ -193,7 +173,6 @@ def _case(entry: Mapping[str, Any], place: str) -> TestCase | None:
         "category": category,
         "severity": "medium",
         "taxonomy": sorted(_CATEGORIES.get(category, ((), ()))[0]),
-        "metadata": {"garak": {"probe": probe[:200]}},
     }
     return checked_case(fields, place=place)
 
@@ -208,13 +187,23 @@ def _said(prompt: Any) -> list[str]:
     return [text for text in texts if text is not None]
 
 
+def _outputs(entry: Mapping[str, Any]) -> Iterator[tuple[str | None, dict[str, Any]]]:
+    """Yield each output with what the detectors say of it."""
+    for at, output in enumerate(entry["outputs"]):
+        yield _text_of(output), {
+            detector: results[at]
+            for detector, results in entry["detector_results"].items()
+            if isinstance(results, list) and at < len(results) and results[at] is not None
+        }
+
+
 def _text_of(message: Any) -> str | None:
     text = message.get("text") if isinstance(message, dict) else message
     return text if isinstance(text, str) else None
 
 
 def _entry(case: TestCase, several: list[Attempt], number: int) -> dict[str, Any]:
-    said = [_turn("user", text) for text in (*case.turns, case.prompt)]
+    said = [{"role": "user", "content": _message(text)} for text in (*case.turns, case.prompt)]
     detectors = sorted({name for one in several for name in one.scores})
     results = {name: [one.scores.get(name) for one in several] for name in detectors}
     return {
@@ -233,15 +222,12 @@ def _entry(case: TestCase, several: list[Attempt], number: int) -> dict[str, Any
         "notes": {},
         "goal": case.goal,
         "conversations": [
-            {"turns": [*said, _turn("assistant", one.received)], "notes": {}} for one in several
+            {"turns": [*said, {"role": "assistant", "content": _message(one.received)}]}
+            for one in several
         ],
         "reverse_translation_outputs": [],
         "intent": None,
     }  # fmt: skip
-
-
-def _turn(role: str, text: str) -> dict[str, Any]:
-    return {"role": role, "content": _message(text)}
 
 
 def _message(text: str) -> dict[str, Any]:

@@ -86,7 +86,7 @@ class Incoming:
 
     def attempt(
         self, case_id: str, *, place: str, execution: str, target: str, sent: str, received: str,
-        scores: Mapping[str, Any], success: bool, reasons: Mapping[str, str] | None = None,
+        scores: Mapping[str, Any], reasons: Mapping[str, str] | None = None, success: bool = False,
         decision: str = "pass", error: str = "", latency_ms: Any = None, usd: Any = None,
     ) -> Attempt:  # fmt: skip
         """Return the next try of a case; one that failed has no verdict.

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
+from workbench.campaign.interop.incoming import of_one_target
 from workbench.core.errors import ConfigError, DataError
 from workbench.store.records import Attempt, TestCase, now
 
@@ -13,6 +14,7 @@ __all__ = ["SCORER", "write_inspect_log"]
 
 SCORER: Final = "attack_success"
 """Name of the score: 1 where the attack succeeded or the control was spoilt, else 0."""
+_FACTS: Final = ("plugin", "strategies", "category", "severity", "taxonomy", "is_control")
 
 
 def write_inspect_log(
@@ -34,84 +36,53 @@ def write_inspect_log(
         raise DataError(f"{path}: a log of Inspect ends in .eval or .json; rename it")
     try:
         from inspect_ai import log
-        from inspect_ai.model import ModelOutput
-        from inspect_ai.scorer import Score
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"{error.name} is not installed; pip install 'prompt-safety-workbench[inspect]'"
         ) from None
-    known = {case.id: case for case in cases}
-    tried = list(attempts)
-    targets = sorted({one.target for one in tried})
-    if len(targets) != 1:
-        raise DataError(f"{len(targets)} targets; a log is of one, so write one file for each")
-    strange = next((one.case_id for one in tried if one.case_id not in known), "")
-    if strange:
-        raise DataError(
-            f"attempt of case {strange[:12]!r}: none of the cases; give the test set that was "
-            "executed"
-        )
-
-    def sample(attempt: Attempt) -> Any:
-        case = known[attempt.case_id]
-        score = Score(
-            value=float(attempt.success),
-            answer=attempt.decision,
-            explanation="; ".join(filter(None, attempt.reasons.values())) or None,
-            metadata=dict(attempt.scores),
-        )
-        return log.EvalSample(
-            id=case.id,
-            epoch=attempt.trial + 1,
-            input=attempt.sent,
-            target=case.goal,
-            output=ModelOutput.from_content(
-                attempt.target, attempt.received, error=attempt.error or None
-            ),
-            scores=None if attempt.error else {SCORER: score},
-            total_time=attempt.latency_ms / 1000,
-            metadata=_facts(attempt, case),
-        )
-
-    judged = [one for one in tried if not one.error]
+    tried = of_one_target(attempts, cases)
+    first, moment = tried[0][0], now()
+    judged = [one for one, _ in tried if not one.error]
     rate = sum(one.success for one in judged) / len(judged) if judged else 0.0
-    moment = now()
+    metrics = {"mean": log.EvalMetric(name="mean", value=rate)}
     record = log.EvalLog(
         status="success",
         eval=log.EvalSpec(
-            created=moment,
-            task="campaign",
-            task_id=tried[0].execution,
-            run_id=tried[0].execution,
-            eval_id=tried[0].execution,
-            dataset=log.EvalDataset(name="test set", samples=len(known)),
-            model=targets[0],
-            config=log.EvalConfig(epochs=max(one.trial for one in tried) + 1),
+            created=moment, task="campaign", task_id=first.execution, run_id=first.execution,
+            eval_id=first.execution, model=first.target,
+            dataset=log.EvalDataset(name="test set", samples=len({case.id for _, case in tried})),
+            config=log.EvalConfig(epochs=max(one.trial for one, _ in tried) + 1),
         ),
         results=log.EvalResults(
-            total_samples=len(tried),
-            completed_samples=len(judged),
-            scores=[
-                log.EvalScore(
-                    name=SCORER,
-                    scorer=SCORER,
-                    metrics={"mean": log.EvalMetric(name="mean", value=rate)},
-                )
-            ],
+            total_samples=len(tried), completed_samples=len(judged),
+            scores=[log.EvalScore(name=SCORER, scorer=SCORER, metrics=metrics)],
         ),
         stats=log.EvalStats(started_at=moment, completed_at=moment),
-        samples=[sample(one) for one in tried],
-    )
+        samples=[_sample(one, case) for one, case in tried],
+    )  # fmt: skip
     log.write_eval_log(record, str(path))
 
 
-def _facts(attempt: Attempt, case: TestCase) -> dict[str, Any]:
-    return {
-        "plugin": case.plugin,
-        "strategies": list(case.strategies),
-        "category": case.category,
-        "severity": case.severity,
-        "taxonomy": list(case.taxonomy),
-        "is_control": case.is_control,
-        "usd": str(attempt.usd),
-    }
+def _sample(attempt: Attempt, case: TestCase) -> Any:
+    from inspect_ai.log import EvalSample
+    from inspect_ai.model import ModelOutput
+    from inspect_ai.scorer import Score
+
+    score = Score(
+        value=float(attempt.success),
+        answer=attempt.decision,
+        explanation="; ".join(filter(None, attempt.reasons.values())) or None,
+        metadata=dict(attempt.scores),
+    )
+    return EvalSample(
+        id=case.id,
+        epoch=attempt.trial + 1,
+        input=attempt.sent,
+        target=case.goal,
+        output=ModelOutput.from_content(
+            attempt.target, attempt.received, error=attempt.error or None
+        ),
+        scores=None if attempt.error else {SCORER: score},
+        total_time=attempt.latency_ms / 1000,
+        metadata={**{name: getattr(case, name) for name in _FACTS}, "usd": str(attempt.usd)},
+    )

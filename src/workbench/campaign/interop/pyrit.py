@@ -7,7 +7,7 @@ import importlib
 import inspect
 import random
 import re
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -21,7 +21,6 @@ __all__ = ["pyrit_strategies"]
 
 _MODULES: Final = ("pyrit.converter", "pyrit.prompt_converter")
 """Where converters are since 1.0, and before."""
-_TAXONOMY: Final = ("AML.T0068",)
 
 
 def pyrit_strategies() -> list[Strategy]:
@@ -33,13 +32,12 @@ def pyrit_strategies() -> list[Strategy]:
         ConfigError: If PyRIT is not installed.
     """
     module = _module()
-    found = []
-    for name in sorted(dir(module)):
-        if name.endswith("Converter") and name != "PromptConverter":
-            converter = _load(module, name)
-            if converter is not None and _is_plain(converter):
-                found.append(_strategy(name, converter))
-    return found
+    names = (name for name in sorted(dir(module)) if name.endswith("Converter"))
+    return [
+        _strategy(name, converter)
+        for name in names
+        if name != "PromptConverter" and _is_plain(converter := _load(module, name))
+    ]
 
 
 def _module() -> ModuleType:
@@ -64,17 +62,17 @@ def _load(module: ModuleType, name: str) -> Any:
 
 def _is_plain(converter: Any) -> bool:
     """Return whether a converter turns text into text and can be made without arguments."""
-    if not inspect.isclass(converter) or inspect.isabstract(converter):
-        return False
-    if tuple(getattr(converter, "SUPPORTED_OUTPUT_TYPES", ())) != ("text",) or (
-        "text" not in getattr(converter, "SUPPORTED_INPUT_TYPES", ())
+    if (
+        not inspect.isclass(converter)
+        or inspect.isabstract(converter)
+        or tuple(getattr(converter, "SUPPORTED_OUTPUT_TYPES", ())) != ("text",)
+        or "text" not in getattr(converter, "SUPPORTED_INPUT_TYPES", ())
     ):
         return False
-    parameters = inspect.signature(converter).parameters.values()
     return not any(
         "target" in one.name
         or (one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD))
-        for one in parameters
+        for one in inspect.signature(converter).parameters.values()
     )
 
 
@@ -84,7 +82,7 @@ def _strategy(name: str, converter: Callable[..., Any]) -> Strategy:
     return Strategy(
         name=f"pyrit-{words}",
         kind="encoding",
-        taxonomy=_TAXONOMY,
+        taxonomy=("AML.T0068",),
         description=about or f"PyRIT's {name}.",
         disguise=partial(_disguise, converter=converter),
     )
@@ -93,9 +91,13 @@ def _strategy(name: str, converter: Callable[..., Any]) -> Strategy:
 def _disguise(text: str, *, seed: int, converter: Callable[..., Any]) -> str:
     # Some draw their alphabet when they are made, from a seed of their own.
     own = {"seed": seed} if "seed" in inspect.signature(converter).parameters else {}
-    with _seeded(seed):
-        result = _run(converter(**own).convert_async(prompt=text, input_type="text"))
-    return str(result.output_text)
+
+    def convert() -> Any:
+        return asyncio.run(converter(**own).convert_async(prompt=text, input_type="text"))
+
+    # In a thread of its own, since a notebook's event loop may run in this one.
+    with _seeded(seed), ThreadPoolExecutor(max_workers=1) as pool:
+        return str(pool.submit(convert).result().output_text)
 
 
 @contextmanager
@@ -116,13 +118,3 @@ def _seeded(seed: int) -> Iterator[None]:
         random.setstate(state)
         if context:
             context.configure_random_seed(seed=before)
-
-
-def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Return what a coroutine returns, also where a notebook's event loop runs already."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(coroutine)
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        return pool.submit(asyncio.run, coroutine).result()

@@ -58,17 +58,24 @@ class Attack:
 def load_attacks() -> Mapping[str, tuple[Attack, ...]]:
     """Return the shipped templates by plugin.
 
+    A template has its own assertions, names a list of ``assertions.json``, or names none: then the
+    list under its plugin's name is meant.
+
     Raises:
         DataError: If a line is broken.
     """
+    shared = read_object(seeds_folder() / "attacks" / "assertions.json")
     table = read_table(seeds_folder() / "attacks" / "goals.jsonl")
     found: dict[str, list[Attack]] = {}
     for place, row in zip(table.places, table.rows, strict=True):
-        assertions = row.get("assertions")
+        plugin = text_in(row, "plugin", place=place)
+        named = row.get("assertions", plugin)
+        assertions = shared.get(named) if isinstance(named, str) else named
         if not isinstance(assertions, list) or not all(isinstance(one, dict) for one in assertions):
-            raise DataError(f"{place}: field 'assertions' is no list of objects; write one")
+            known = ", ".join(shared)
+            raise DataError(f"{place}: assertions {named!r:.80} are no list; write one of {known}")
         attack = Attack(text=text_in(row, "text", place=place), assertions=tuple(assertions))
-        found.setdefault(text_in(row, "plugin", place=place), []).append(attack)
+        found.setdefault(plugin, []).append(attack)
     return {plugin: tuple(attacks) for plugin, attacks in found.items()}
 
 

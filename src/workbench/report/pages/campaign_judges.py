@@ -51,7 +51,7 @@ _AGREEMENT: Heads = {
     "Judges": lambda row: f"{_name(row['first'])} and {_name(row['second'])}",
     "Attempts | both have an opinion": lambda row: number(row["attempts"]),
     "Agreement | share": lambda row: percent(row["observed"]),
-    "Cohen's κ | beyond chance": lambda row: estimate(row["kappa"]),
+    "Cohen's κ | beyond chance": lambda row: estimate(row["kappa"]) if row["kappa"] else "–",
 }
 
 
@@ -71,7 +71,7 @@ def judges(graded: Mapping[str, Any]) -> list[Block]:
     if opinions := graded.get("opinions"):
         blocks.append(table("What they said in this campaign", _OPINIONS, opinions))
     if pairs := graded.get("judge_agreement"):
-        note = "κ: 1 is perfect; 0 is no more than chance, or that both said but one thing. "
+        note = "κ: 1 is perfect, 0 no more than chance; –: both always said the same one thing. "
         note += "95 % bootstrap intervals over goals."
         blocks.append(table("Agreement of each two judges", _AGREEMENT, pairs, note=note))
     return blocks
