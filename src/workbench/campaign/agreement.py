@@ -12,7 +12,7 @@ import numpy.typing as npt
 from workbench.campaign.columns import Columns, as_numpy
 from workbench.campaign.executions import Execution
 from workbench.campaign.statistics import Floats, Ints, bootstrap
-from workbench.store.results import AgreementRow, OpinionsRow
+from workbench.store.campaign_results import AgreementRow, Interval, OpinionsRow
 
 __all__ = ["Agreement", "agreement"]
 
@@ -99,7 +99,7 @@ def _row(
     tables = np.bincount(goal * 4 + answers, minlength=4 * (int(goal.max()) + 1)).reshape(-1, 4)
     kappa = bootstrap(tables.astype(np.float64), _kappa)
     if kappa and len(tables) == 1:  # one goal alone tells nothing
-        kappa.update(low=-1.0, high=1.0)
+        kappa = Interval(value=kappa["value"], low=-1.0, high=1.0)
     total = tables.sum(axis=0)
     return AgreementRow(
         first=names[0],

@@ -22,11 +22,12 @@ from workbench.campaign.prefill import DECIDED, prefill_quality
 from workbench.campaign.rates import ALL, attacks, controls, rate_rows, rates_by
 from workbench.campaign.statistics import METHOD
 from workbench.campaign.verdicts import is_intact
+from workbench.store.campaign_results import AnalysisResult, RateRow, TargetErrors
 from workbench.store.database import Store
 from workbench.store.findings import add_findings, count_findings
 from workbench.store.findings import findings as stored_findings
 from workbench.store.records import Finding, TestCase
-from workbench.store.results import AnalysisResult, Interval, RateRow, TargetErrors
+from workbench.store.results import Interval
 
 __all__ = ["ALL", "analyze", "failing_cases", "rates_by"]
 
@@ -51,9 +52,9 @@ ANSWERED: Mapping[str, str] = MappingProxyType(
 """Beginning of a judge's id → what it does to the count of attacks on models."""
 COMPARED = (
     "Targets of one kind are compared on the attempts that both answered, disguises with the plain "
-    "form of the same goal: McNemar's exact test, whole goals exchanged where a goal has several attempts, "
-    "Holm's correction over all rows; intervals of differences by Newcombe's method 10 from the "
-    "intervals of the rates. Kappa: bootstrap over goals."
+    "form of the same goal: McNemar's exact test, whole goals exchanged where a goal has several "
+    "attempts, Holm's correction over all rows; intervals of differences by Newcombe's method 10 "
+    "from the intervals of the rates. Kappa: bootstrap over goals."
 )
 _EXAMPLES = 12
 _SHOWN_CHARS = 400

@@ -19,7 +19,7 @@ from workbench.campaign.statistics import (
     paired_test,
 )
 from workbench.campaign.strategies.base import PLAIN
-from workbench.store.results import ComparisonRow, FlakyCase, RateRow
+from workbench.store.campaign_results import ComparisonRow, FlakyCase, RateRow
 
 __all__ = ["compare_mutations", "compare_targets", "flaky_cases", "flaky_rates", "repeated_cases"]
 

@@ -209,7 +209,9 @@ def load_execution(store: Store, execution: str = "", *, resumed: int = 0) -> Ex
             resumed=resumed,
         )
     except (OSError, ValueError, KeyError) as error:
-        raise StoreError(f"{folder}: damaged ({error}); execute the test set again") from error
+        raise StoreError(
+            f"{folder}: damaged or of an older version ({error}); execute the test set again"
+        ) from error
 
 
 def _check_owner(store: Store, test_set: str, *, execution: str) -> None:

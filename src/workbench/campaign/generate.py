@@ -18,10 +18,10 @@ from workbench.campaign.strategies.base import PLAIN, chain_name
 from workbench.campaign.strategies.catalog import default_chains, parse_chain
 from workbench.core.errors import ConfigError, DataError
 from workbench.core.identity import canonical_json, content_id
+from workbench.store.campaign_results import TestSetResult
 from workbench.store.campaigns import outcomes
 from workbench.store.database import Store
 from workbench.store.records import TestCase, TestSet
-from workbench.store.results import TestSetResult
 
 if TYPE_CHECKING:
     from workbench.campaign.profile import Profile

@@ -12,7 +12,7 @@ import numpy as np
 from workbench.campaign.columns import Columns, Source, read_columns
 from workbench.campaign.gate import GateCheck
 from workbench.campaign.rates import attacks, controls, rate_rows
-from workbench.store.results import RateRow
+from workbench.store.campaign_results import RateRow
 
 __all__ = ["junit"]
 

@@ -10,7 +10,8 @@ import numpy as np
 from workbench.campaign.columns import Codes, Columns, Flags, Source, cells, read_columns
 from workbench.campaign.statistics import count_interval
 from workbench.core.errors import ConfigError
-from workbench.store.results import Interval, RateRow
+from workbench.store.campaign_results import RateRow
+from workbench.store.results import Interval
 
 __all__ = ["ALL", "GROUPS", "attacks", "controls", "rate_rows", "rates_by", "runs", "total"]
 

@@ -18,6 +18,7 @@ from campaign_fakes import (
     make_case,
     make_control,
 )
+from judge_agreement import cohen_kappa, krippendorff_alpha, votes_of
 from workbench.campaign import execute as execute_module
 from workbench.campaign import testsets
 from workbench.campaign.agreement import agreement
@@ -26,7 +27,6 @@ from workbench.campaign.columns import read_columns
 from workbench.campaign.statistics import rate_interval
 from workbench.campaign.targets.base import PassThrough, Response
 from workbench.core.errors import ConfigError, StoreError
-from workbench.judge.agreement import cohen_kappa, krippendorff_alpha, votes_of
 from workbench.store import schema
 from workbench.store.database import Store
 from workbench.store.records import TestSet

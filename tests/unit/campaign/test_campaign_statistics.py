@@ -4,8 +4,9 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
 from scipy.special import stdtrit
 from scipy.stats import binomtest, false_discovery_control
 
@@ -13,6 +14,7 @@ from workbench.campaign.statistics import (
     Paired,
     benjamini_hochberg,
     bootstrap,
+    count_interval,
     holm,
     paired_difference,
     paired_interval,
@@ -40,10 +42,70 @@ def test_wilson_refuses_impossible_counts(successes: int, n: int) -> None:
         wilson(successes, n)
 
 
-def test_many_independent_attempts_have_the_interval_of_wilson() -> None:
-    outcomes = [True] * 1200 + [False] * 2800
-    found = rate_interval(outcomes, goals=[str(n) for n in range(4000)])
-    assert found == pytest.approx(wilson(1200, 4000), abs=1e-4)
+@given(st.lists(st.booleans(), min_size=2, max_size=300))
+def test_one_attempt_per_goal_has_the_interval_of_wilson(outcomes: list[bool]) -> None:
+    found = rate_interval(outcomes, goals=[str(n) for n in range(len(outcomes))])
+    assert found == pytest.approx(wilson(sum(outcomes), len(outcomes)), abs=1e-12)
+
+
+def test_many_goals_of_independent_attempts_are_nearly_that_many_attempts() -> None:
+    hits = np.random.default_rng(0).binomial(5, 0.3, size=5000)
+    found = count_interval(hits, np.full(5000, 5))
+    naive = wilson(int(hits.sum()), 25_000)
+    assert found["low"] == pytest.approx(naive["low"], abs=2e-4)
+    assert found["high"] == pytest.approx(naive["high"], abs=2e-4)
+
+
+counts_per_goal = st.lists(
+    st.integers(1, 40).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))),
+    min_size=1, max_size=40,
+)  # fmt: skip
+
+
+@given(counts_per_goal, st.data())
+@example([(0, 50)] * 20, None)
+@example([(30, 30)] * 14 + [(0, 30)], None)
+@example([(1, 2)] * 12, None)
+def test_another_success_lowers_neither_end(goals: list[tuple[int, int]], data) -> None:
+    hits, sizes = (np.array(column) for column in zip(*goals, strict=True))
+    room = np.flatnonzero(hits < sizes).tolist()
+    assume(room)
+    before = count_interval(hits, sizes)
+    for at in [data.draw(st.sampled_from(room))] if data else room:
+        more = hits.copy()
+        more[at] += 1
+        after = count_interval(more, sizes)
+        assert after["low"] >= before["low"] - 1e-9
+        assert after["high"] >= before["high"] - 1e-9
+        assert after["value"] > before["value"]
+
+
+@given(counts_per_goal)
+def test_failures_have_the_mirrored_interval_of_successes(goals) -> None:
+    hits, sizes = (np.array(column) for column in zip(*goals, strict=True))
+    found, mirrored = count_interval(hits, sizes), count_interval(sizes - hits, sizes)
+    assert found["low"] == pytest.approx(1 - mirrored["high"], abs=1e-9)
+    assert found["high"] == pytest.approx(1 - mirrored["low"], abs=1e-9)
+
+
+def test_within_its_bounds_the_interval_is_that_of_empirical_likelihood() -> None:
+    generator = np.random.default_rng(4)
+    hits = generator.binomial(20, generator.beta(2, 3, size=30))
+    found = count_interval(hits, np.full(30, 20))
+
+    def statistic(rate: float) -> float:
+        """Owen's, by its dual: the highest value over the Lagrange multiplier."""
+        gaps = hits / 20 - rate
+        ends = (1e-9 - 1) / gaps.max(), (1e-9 - 1) / gaps.min()
+        best = minimize_scalar(
+            lambda s: -2 * np.log1p(s * gaps).sum(), bounds=ends, method="bounded",
+            options={"xatol": 1e-12},
+        )  # fmt: skip
+        return -best.fun
+
+    expected = stdtrit(29, 0.975) ** 2
+    assert statistic(found["low"]) == pytest.approx(expected, rel=1e-4)
+    assert statistic(found["high"]) == pytest.approx(expected, rel=1e-4)
 
 
 def test_repeating_attempts_of_a_goal_adds_no_certainty() -> None:
@@ -59,18 +121,33 @@ def test_repeating_attempts_of_a_goal_adds_no_certainty() -> None:
 
 
 @pytest.mark.parametrize(
-    ("goals", "attempts", "least"), [(5, 10, 0.9), (8, 7, 0.92), (40, 7, 0.92)]
-)
-def test_intervals_cover_the_truth_with_few_and_many_goals(goals, attempts, least) -> None:
+    ("goals", "tries", "rate", "icc"),
+    [
+        (100, 30, 0.01, 0.1), (100, 30, 0.01, 0.3), (50, 30, 0.02, 0.5), (20, 30, 0.05, 0.3),
+        (20, 30, 0.2, 0.3), (100, 4, 0.02, 0.3), (10, 20, 0.3, 0.3), (200, 30, 0.005, 0.3),
+        (5, 10, 0.3, 0.33), (40, 7, 0.3, 0.33), (100, 30, 0.3, 0.001),
+    ],
+)  # fmt: skip
+def test_intervals_cover_the_truth_where_goals_differ(goals, tries, rate, icc) -> None:
     generator = np.random.default_rng(0)
-    names = np.repeat(np.arange(goals), attempts).astype(str).tolist()
+    shape = 1 / icc - 1
     covered = []
-    for _ in range(400):
-        chance = generator.beta(0.6, 1.4, size=goals)  # goals differ much; their mean is .3
-        outcomes = (generator.random((attempts, goals)) < chance).T.ravel().tolist()
-        found = rate_interval(outcomes, goals=names)
-        covered.append(found["low"] <= 0.3 <= found["high"])
-    assert least <= np.mean(covered) <= 0.99
+    for _ in range(300):
+        chance = generator.beta(rate * shape, (1 - rate) * shape, size=goals)
+        found = count_interval(generator.binomial(tries, chance), np.full(goals, tries))
+        covered.append(found["low"] <= rate <= found["high"])
+    assert np.mean(covered) >= 0.93 - 0.02  # a standard error and a half of 300 draws
+
+
+def test_clustered_attempts_cost_certainty_no_more_than_they_must() -> None:
+    generator = np.random.default_rng(1)
+    widths = []
+    for _ in range(100):
+        hits = generator.binomial(30, generator.beta(3, 7, size=50))  # ICC 1 / 11
+        found = count_interval(hits, np.full(50, 30))
+        widths.append(found["high"] - found["low"])
+    error = (0.3 * 0.7 * (1 + 29 / 11) / 1500) ** 0.5
+    assert np.mean(widths) == pytest.approx(2 * 1.96 * error, rel=0.1)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from("abcdef")), min_size=1, max_size=60))
@@ -125,7 +202,12 @@ def test_unequal_goals_are_exchanged_in_every_way(differences: list[int]) -> Non
     found = paired_test(np.array(differences, np.int64))
     assert found.p == pytest.approx(np.mean([one >= observed for one in sums]))
     weights = [1.0 if one > observed else 0.5 if one == observed else 0.0 for one in sums]
-    assert found.mid_p == pytest.approx(np.mean(weights))
+    assert found.mid_p == pytest.approx(np.mean(weights) if any(differences) else 1.0)
+
+
+def test_ways_that_never_differed_are_not_told_apart() -> None:
+    assert paired_test(np.zeros(12, np.int64)) == (1.0, 1.0)
+    assert paired_test(np.array([], np.int64)) == (1.0, 1.0)
 
 
 def test_many_unequal_goals_are_nearly_exact() -> None:
@@ -167,7 +249,7 @@ def test_difference_of_single_pairs_is_newcombes_method_10(table) -> None:
     expected = paired_interval(
         wilson(a, n), wilson(b, n), correlation=cross / spread if spread else 0.0
     )
-    assert paired_difference(pairs(*table)) == pytest.approx(expected, abs=4e-3)
+    assert paired_difference(pairs(*table)) == pytest.approx(expected, abs=1e-9)
 
 
 def test_no_difference_seen_is_not_certainty() -> None:
@@ -216,3 +298,12 @@ def test_bootstrap_of_a_mean_is_that_of_its_formula() -> None:
     assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * error, rel=0.1)
     assert found == bootstrap(sums, lambda total: total[:, 0] / total[:, 1])
     assert found != bootstrap(sums, lambda total: total[:, 0] / total[:, 1], seed=1)
+
+
+def test_bootstrap_leaves_out_what_is_undefined() -> None:
+    def ratio(total: np.ndarray) -> np.ndarray:
+        return total[:, 0] / np.where(total[:, 1] > 0, total[:, 1], np.nan)
+
+    sums = np.array([[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]])  # without the first it is undefined
+    assert bootstrap(sums, ratio) == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert bootstrap(sums[1:], ratio) is None

@@ -1,16 +1,11 @@
+"""The oracle of agreement between judges, on published tables and against another library."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
-from workbench.core.errors import ConfigError
-from workbench.judge.agreement import (
-    agreement_of,
-    cohen_kappa,
-    fleiss_kappa,
-    krippendorff_alpha,
-    votes_of,
-)
+from judge_agreement import cohen_kappa, krippendorff_alpha, votes_of
 
 labels = st.integers(0, 2)
 
@@ -27,20 +22,6 @@ def test_cohen_on_a_published_table():
     pairs = [("y", "y")] * 20 + [("y", "n")] * 5 + [("n", "y")] * 10 + [("n", "n")] * 15
     found = cohen_kappa(*zip(*pairs, strict=True))
     assert found == (pytest.approx(0.7), pytest.approx(0.4))
-
-
-def test_fleiss_on_a_published_table():
-    """Fourteen raters, ten subjects, five categories; P = .378, kappa = .210."""
-    counts = [
-        (0, 0, 0, 0, 14), (0, 2, 6, 4, 2), (0, 0, 3, 5, 6), (0, 3, 9, 2, 0), (2, 2, 8, 1, 1),
-        (7, 7, 0, 0, 0), (3, 2, 6, 3, 0), (2, 5, 3, 2, 2), (6, 5, 2, 1, 0), (0, 2, 2, 3, 7),
-    ]  # fmt: skip
-    items = [
-        [category for category, count in enumerate(row) for _ in range(count)] for row in counts
-    ]
-    observed, kappa = fleiss_kappa(list(zip(*items, strict=True)))
-    assert observed == pytest.approx(0.378, abs=5e-4)
-    assert kappa == pytest.approx(0.210, abs=5e-4)
 
 
 def test_krippendorff_on_the_published_example_with_missing_opinions():
@@ -63,16 +44,6 @@ def test_cohen_equals_sklearn(votes):
         assert len({*votes[0], *votes[1]}) == 1  # chance alone would agree always
 
 
-@given(grid(4))
-def test_alpha_is_fleiss_corrected_for_small_samples(votes):
-    """Without gaps, 1 - alpha = (1 - kappa) * (N - 1) / N for N opinions in all."""
-    kappa, alpha = fleiss_kappa(votes).beyond_chance, krippendorff_alpha(votes).beyond_chance
-    assert (kappa is None) == (alpha is None)
-    if kappa is not None:
-        n = 4 * len(votes[0])
-        assert 1 - alpha == pytest.approx((1 - kappa) * (n - 1) / n)
-
-
 @given(grid(3, missing=True), st.permutations(range(3)))
 def test_order_of_judges_and_items_nobody_judged_twice_change_nothing(votes, order):
     found = krippendorff_alpha(votes)
@@ -88,19 +59,10 @@ def test_what_is_undefined_is_none():
     assert cohen_kappa([None, 1], [1, None]) == (None, None)
     assert cohen_kappa([], []) == (None, None)
     assert cohen_kappa([1, 1], [1, 1]) == (1.0, None)
-    assert fleiss_kappa([[1, 0]]) == (None, None)
     assert krippendorff_alpha([[1, None], [None, 0]]) == (None, None)
 
 
-def test_judges_of_other_items_are_refused():
-    for measure in (cohen_kappa, lambda *votes: fleiss_kappa(votes)):
-        with pytest.raises(ConfigError, match="judged 1, 2 items"):
-            measure([1], [1, 2])
-    with pytest.raises(ConfigError, match="use krippendorff_alpha"):
-        fleiss_kappa([[1, None], [1, 1]])
-
-
-def test_agreement_of_stored_scores():
+def test_votes_of_stored_scores():
     scores = [{"a": 0.9, "b": 0.4}, {"a": 0.1, "c": 0.2}, {"a": 0.5, "b": 0.3, "c": 0.9}, {}]
     votes = votes_of(scores, thresholds={"a": 0.5, "b": 0.3, "c": 0.3})
     assert votes == {
@@ -108,9 +70,3 @@ def test_agreement_of_stored_scores():
         "b": [True, None, True, None],
         "c": [None, False, True, None],
     }
-    rows = agreement_of(votes)
-    assert [(row["judges"], row["n"]) for row in rows] == [
-        (["a", "b"], 2), (["a", "c"], 2), (["b", "c"], 1), (["a", "b", "c"], 3),
-    ]  # fmt: skip
-    assert rows[1]["beyond_chance"] == rows[3]["beyond_chance"] == 1
-    assert len(agreement_of({"a": [True], "b": [False]})) == 1

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final, NoReturn, TextIO
 
@@ -185,9 +186,8 @@ class _Yaml:
             _fail(event, f"stands for over {_MOST_VALUES:,} values")
 
     def _many(self, event: Any, depth: int) -> Any:
-        ended = iter(lambda: isinstance(one := next(self._events), yaml.CollectionEndEvent) or one,
-                     True)  # fmt: skip
-        items = (self._value(one, depth=depth + 1) for one in ended)
+        inside = takewhile(lambda one: not isinstance(one, yaml.CollectionEndEvent), self._events)
+        items = (self._value(one, depth=depth + 1) for one in inside)
         if isinstance(event, yaml.SequenceStartEvent):
             return list(items)
         found: dict[str, Any] = {}
@@ -195,7 +195,7 @@ class _Yaml:
             merged = value if isinstance(value, list) else [value]
             if key == "<<" and all(isinstance(one, dict) for one in merged):
                 for one in merged:
-                    found = {**one, **found} if len(found) else dict(one)
+                    found.update({name: one[name] for name in one if name not in found})
             else:
                 found[key if isinstance(key, str) else stringify(key)] = value
         return found

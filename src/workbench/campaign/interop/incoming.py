@@ -9,14 +9,13 @@ from decimal import Decimal
 from typing import Any, Final
 
 from workbench.core.errors import DataError
-from workbench.core.money import ZERO
 from workbench.core.plain import storable
 from workbench.core.redact import redact
 from workbench.store.records import Attempt, TestCase
 
 __all__ = [
-    "MAX_TEXT_CHARS", "SEVERITIES", "Incoming", "checked_case", "checked_number", "known_case",
-    "of_one_target", "section",
+    "MAX_TEXT_CHARS", "SEVERITIES", "Incoming", "checked_case", "checked_number", "of_one_target",
+    "section", "with_cases",
 ]  # fmt: skip
 
 MAX_TEXT_CHARS: Final = 1_000_000
@@ -27,11 +26,10 @@ _MOST_JUDGES: Final = 200
 _MOST_NAME: Final = 200
 """Characters of a name that every database takes."""
 _FIELDS: Final[dict[str, type]] = {
-    "prompt": str, "goal": str, "plugin": str, "category": str, "severity": str,
-    "strategies": list, "taxonomy": list, "turns": list, "assertions": list, "is_control": bool,
-    "metadata": dict,
+    **dict.fromkeys(("prompt", "goal", "plugin", "category", "severity"), str),
+    **dict.fromkeys(("strategies", "taxonomy", "turns", "assertions"), list),
+    "is_control": bool, "metadata": dict,
 }  # fmt: skip
-_KINDS: Final = {str: "a text", list: "a short list", bool: "true or false", dict: "an object"}
 
 
 def checked_case(fields: Mapping[str, Any], *, place: str) -> TestCase:
@@ -45,25 +43,21 @@ def checked_case(fields: Mapping[str, Any], *, place: str) -> TestCase:
     for name, kind in _FIELDS.items():
         value = fields.get(name, kind())
         items = value if isinstance(value, list) else [value]
-        inner = {list: dict if name == "assertions" else str}.get(kind, kind)
+        inner = kind if kind is not list else dict if name == "assertions" else str
         if not isinstance(value, kind) or not all(isinstance(one, inner) for one in items):
-            shown = f"{name} is {str(value)[:40]!r}"
-            raise DataError(f"{place}: {shown}; write {_KINDS[kind]}")
-        if len(items) > _MOST_ITEMS:
-            raise DataError(f"{place}: {name} has over {_MOST_ITEMS} items; shorten it")
-        longest = max((len(one) for one in items if isinstance(one, str)), default=0)
-        if longest > MAX_TEXT_CHARS:
-            raise DataError(
-                f"{place}: {name} has {longest:,} characters; the limit is {MAX_TEXT_CHARS:,}, "
-                "so shorten or drop it"
-            )
+            raise DataError(f"{place}: {name} is {str(value)[:40]!r}; that is no {kind.__name__}")
+        size = max((len(one) for one in items if isinstance(one, str)), default=0)
+        for length, most in ((len(items), _MOST_ITEMS), (size, MAX_TEXT_CHARS)):
+            if length > most:
+                what = f"{name} has {length:,} items or characters; the limit is {most:,}"
+                raise DataError(f"{place}: {what}, so shorten or drop it")
     if fields["severity"] not in SEVERITIES:
         shown = f"severity is {fields['severity'][:40]!r}"
         raise DataError(f"{place}: {shown}; write one of {', '.join(SEVERITIES)}")
     return TestCase.from_json(dict(fields))
 
 
-def checked_number(value: Any, name: str, *, place: str, most: float = 1e12) -> float:
+def checked_number(value: Any, name: str, *, place: str, most: float) -> float:
     """Return a number from 0 to ``most``; nothing is 0.
 
     Raises:
@@ -94,47 +88,40 @@ class Incoming:
         Raises:
             DataError: If a number is none or out of bounds, or the judges are too many.
         """
-        name = _clean(target)[:_MOST_NAME]
-        trial = self._tried[case_id, name]
-        self._tried[case_id, name] += 1
-        said = {} if error else {_clean(judge)[:_MOST_NAME]: p for judge, p in scores.items()}
+        tried = case_id, _clean(target)[:_MOST_NAME]
+        self._tried[tried] += 1
+        said = {} if error else {
+            _clean(judge)[:_MOST_NAME]: checked_number(p, f"score of {judge!r}", place=place, most=1)
+            for judge, p in scores.items()
+        }  # fmt: skip
         self._judges.update(said)
         if len(self._judges) > _MOST_JUDGES:
             raise DataError(f"{place}: over {_MOST_JUDGES} judges; split the file")
+        why = {_clean(judge)[:_MOST_NAME]: _clean(text) for judge, text in (reasons or {}).items()}
         cost = checked_number(usd, "cost", place=place, most=1e6)
         return Attempt(
-            execution=_clean(execution),
-            case_id=case_id,
-            target=name,
-            sent=_clean(sent),
-            received=_clean(received),
-            decision="error" if error else decision,
-            scores={
-                judge: checked_number(p, f"score of {judge!r}", place=place, most=1)
-                for judge, p in said.items()
-            },
-            success=success and not error,
-            latency_ms=checked_number(latency_ms, "latency in ms", place=place),
-            usd=Decimal(str(cost)) if cost else ZERO,
-            error=_clean(error),
-            trial=trial,
-            reasons={} if error else {_clean(judge)[:_MOST_NAME]: _clean(why)
-                                      for judge, why in (reasons or {}).items()},
+            execution=_clean(execution), case_id=case_id, target=tried[1], sent=_clean(sent),
+            received=_clean(received), decision="error" if error else decision, scores=said,
+            success=success and not error, usd=Decimal(repr(cost)), error=_clean(error),
+            latency_ms=checked_number(latency_ms, "latency in ms", place=place, most=1e12),
+            trial=self._tried[tried] - 1, reasons={} if error else why,
         )  # fmt: skip
 
 
-def known_case(known: Mapping[str, TestCase], attempt: Attempt) -> TestCase:
-    """Return the case of an attempt.
+def with_cases(
+    attempts: Iterable[Attempt], cases: Iterable[TestCase]
+) -> Iterable[tuple[Attempt, TestCase]]:
+    """Iterate over attempts with their cases.
 
     Raises:
-        DataError: If it is none of them.
+        DataError: If one is of none of the cases.
     """
-    if attempt.case_id not in known:
-        raise DataError(
-            f"attempt of case {attempt.case_id[:12]!r}: none of the cases; give the test set that "
-            "was executed"
-        )
-    return known[attempt.case_id]
+    known = {case.id: case for case in cases}
+    for one in attempts:
+        if one.case_id not in known:
+            what = f"attempt of case {one.case_id[:12]!r}: none of the cases"
+            raise DataError(f"{what}; give the test set that was executed")
+        yield one, known[one.case_id]
 
 
 def of_one_target(
@@ -145,11 +132,9 @@ def of_one_target(
     Raises:
         DataError: If they are on several targets, none, or of none of the cases.
     """
-    known = {case.id: case for case in cases}
-    tried = [(one, known_case(known, one)) for one in attempts]
-    targets = len({one.target for one, _ in tried})
-    if targets != 1:
-        raise DataError(f"{targets} targets; such a file is of one, so write one for each")
+    tried = list(with_cases(attempts, cases))
+    if (count := len({one.target for one, _ in tried})) != 1:
+        raise DataError(f"{count} targets; such a file is of one, so write one for each")
     return tried
 
 

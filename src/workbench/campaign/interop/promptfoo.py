@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import yaml
 
@@ -40,27 +40,17 @@ def promptfoo_id(tests: Iterable[Mapping[str, Any]]) -> str:
     Source:
         promptfoo 0.121.20: hex sha256 of ``JSON.stringify(config.tests || [])``.
     """
-    digest = _Digest()
-    for test in tests:
-        digest.add(stringify(test))
-    return digest.hex()
+    return _hashed(stringify(test) for test in tests)
 
 
-class _Digest:
-    """Hash of a JSON list whose items come one at a time."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-        self._before = b"["
-
-    def add(self, item: str) -> None:
-        self._hash.update(self._before)
-        self._hash.update(item.encode())
-        self._before = b","
-
-    def hex(self) -> str:
-        self._hash.update(b"[]" if self._before == b"[" else b"]")
-        return self._hash.hexdigest()
+def _hashed(items: Iterable[str]) -> str:
+    """Return the hash of a JSON list of these items; one in memory."""
+    digest, before = hashlib.sha256(b"["), b""
+    for item in items:
+        digest.update(before + item.encode())
+        before = b","
+    digest.update(b"]")
+    return digest.hexdigest()
 
 
 def read_promptfoo(path: Path) -> TestSet:
@@ -85,9 +75,10 @@ def read_promptfoo(path: Path) -> TestSet:
         for single, variable in _dealt(test, named, place):
             case = case_of(single, variable=variable, place=place)
             cases.setdefault(case.id, case)
-    about = {name: default[name] for name in ("purpose", "entities") if name in default}
-    recipe = {"source": "promptfoo", "promptfoo_id": promptfoo_id(tests), **about}
-    return TestSet(cases=tuple(cases.values()), recipe=recipe)
+    recipe = {"source": "promptfoo", "promptfoo_id": promptfoo_id(tests)}
+    return TestSet(cases=tuple(cases.values()), recipe={
+        **recipe, **{name: default[name] for name in ("purpose", "entities") if name in default}
+    })  # fmt: skip
 
 
 def write_promptfoo(
@@ -96,7 +87,6 @@ def write_promptfoo(
     *,
     targets: Sequence[str | Mapping[str, Any]] = _ECHO,
     purpose: str = "",
-    entities: Sequence[str] = (),
 ) -> str:
     """Write a red-team file that promptfoo evaluates; return the id that promptfoo gives its tests.
 
@@ -107,38 +97,39 @@ def write_promptfoo(
         path: Where to, replaced once all is written; ``.json`` for sets over some 10,000 cases.
         targets: promptfoo's providers: ids, or objects as its documentation describes them.
         purpose: What the application is for; its graders read it.
-        entities: Names that an answer may say without leaking them.
 
     Raises:
-        DataError: If promptfoo would put environment variables or files into a prompt.
+        DataError: If there are none, or promptfoo would put environment variables or files into a
+            prompt.
         StoreError: If the file cannot be written.
     """
-    about = {"purpose": purpose, "entities": list(entities)}
     head = {
         "description": "Written by prompt-safety-workbench",
         "targets": list(targets),
         "prompts": [f"{{{{{_VARIABLE}}}}}"],
         # promptfoo fills no templates in the variable that its red-team settings name
         "redteam": {"purpose": purpose or "Not said", "injectVar": _VARIABLE},
-        "defaultTest": {"metadata": {name: value for name, value in about.items() if value}},
+        "defaultTest": {"metadata": {"purpose": purpose} if purpose else {}},
     }
-    is_json = path.suffix.lower() == ".json"
-    opening = f'{stringify(head)[:-1]},"tests":[' if is_json else (
-        f"{yaml.safe_dump(head, sort_keys=False)}tests:"
-    )  # fmt: skip
-    before, between = ("\n", ",\n") if is_json else ("\n- ", "\n- ")
-    digest, count = _Digest(), 0
-    with written(path) as file:
+    if path.suffix.lower() == ".json":
+        opening, item, between, ending = f'{stringify(head)[:-1]},"tests":[\n', "", ",", "]}\n"
+    else:
+        opening, item, between, ending = f"{yaml.safe_dump(head)}tests:\n", "- ", "", ""
+
+    def lines(file: TextIO) -> Iterator[str]:
         file.write(opening)
-        for count, case in enumerate(cases, 1):  # noqa: B007 - the last one is told below
-            line = stringify(_checked(case))
-            digest.add(line)
+        before = ""
+        for case in cases:
+            yield (line := stringify(_checked(case)))
             escaped = _NOT_YAML.sub(lambda char: f"\\u{ord(char[0]):04x}", line)
-            file.write(f"{before if count == 1 else between}{escaped}")
-        if not count:
+            file.write(f"{before}{item}{escaped}\n")
+            before = between
+        if file.tell() == len(opening):
             raise DataError("there are no cases to write; choose another test set")
-        file.write("\n]}\n" if is_json else "\n")
-    return digest.hex()
+        file.write(ending)
+
+    with written(path) as file:
+        return _hashed(lines(file))
 
 
 def attacked(variables: Mapping[str, Any], named: Any, *, place: str) -> str:

@@ -1,4 +1,4 @@
-"""How far judges agree beyond chance.
+"""Oracle of how far judges agree beyond chance: slow, from the papers, proved on their tables.
 
 A judge may have no opinion on an item: None. Figures are None where they are undefined, as when
 nothing was judged twice, or when chance alone would agree always.
@@ -8,15 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from itertools import combinations
-from typing import NamedTuple, TypeAlias, TypedDict
-
-from workbench.core.errors import ConfigError
-
-__all__ = [
-    "Agreement", "Chance", "agreement_of", "cohen_kappa", "fleiss_kappa", "krippendorff_alpha",
-    "votes_of",
-]  # fmt: skip
+from typing import NamedTuple, TypeAlias
 
 Vote: TypeAlias = Hashable | None
 _TWO = 2
@@ -31,22 +23,8 @@ class Chance(NamedTuple):
     """Kappa or alpha: 1 for full agreement, 0 for that of chance, below it for less."""
 
 
-class Agreement(TypedDict):
-    """How far two judges agree, or all of them."""
-
-    judges: list[str]
-    n: int
-    """Items with opinions of both; for more than two judges: of at least two."""
-    observed: float | None
-    beyond_chance: float | None
-    """Cohen's kappa of two judges, Krippendorff's alpha of several."""
-
-
 def cohen_kappa(one: Sequence[Vote], other: Sequence[Vote]) -> Chance:
     """Return the agreement of two judges on the items on which both have an opinion.
-
-    Raises:
-        ConfigError: If they did not judge the same items.
 
     Source:
         Cohen 1960, "A coefficient of agreement for nominal scales", eq. 1.
@@ -60,38 +38,11 @@ def cohen_kappa(one: Sequence[Vote], other: Sequence[Vote]) -> Chance:
     return Chance(observed, _beyond(observed, expected))
 
 
-def fleiss_kappa(votes: Sequence[Sequence[Vote]]) -> Chance:
-    """Return the agreement of several judges, each with an opinion on every item.
-
-    Args:
-        votes: One sequence per judge, of the same items.
-
-    Raises:
-        ConfigError: If they did not judge the same items, or an opinion is missing.
-
-    Source:
-        Fleiss 1971, "Measuring nominal scale agreement among many raters", eqs. 2-7.
-    """
-    items = [Counter(item) for item in _items(votes)]
-    if any(None in item for item in items):
-        raise ConfigError("fleiss_kappa(): an opinion is missing; use krippendorff_alpha()")
-    if len(votes) < _TWO or not items:
-        return Chance(None, None)
-    every = len(votes) * len(items)
-    observed = sum(_alike(item) for item in items) / len(items)
-    totals: Counter[Vote] = sum(items, Counter())
-    expected = sum((count / every) ** 2 for count in totals.values())
-    return Chance(observed, _beyond(observed, expected))
-
-
 def krippendorff_alpha(votes: Sequence[Sequence[Vote]]) -> Chance:
     """Return the agreement of several judges, of whom some may have no opinion on an item.
 
     Args:
         votes: One sequence per judge, of the same items; labels are nominal.
-
-    Raises:
-        ConfigError: If they did not judge the same items.
 
     Source:
         Krippendorff 2011, "Computing Krippendorff's alpha-reliability", section C.
@@ -103,26 +54,6 @@ def krippendorff_alpha(votes: Sequence[Sequence[Vote]]) -> Chance:
     observed = sum(item.total() * _alike(item) for item in items) / paired
     totals: Counter[Vote] = sum(items, Counter())
     return Chance(observed, _beyond(observed, _alike(totals)))
-
-
-def agreement_of(votes: Mapping[str, Sequence[bool | None]]) -> list[Agreement]:
-    """Return the agreement of each two judges, then of all where there are more than two.
-
-    Args:
-        votes: Judge → whether it says yes, per item; see :func:`votes_of`.
-
-    Raises:
-        ConfigError: If they did not judge the same items.
-    """
-    rows = []
-    for two in combinations(votes, _TWO):
-        one, other = votes[two[0]], votes[two[1]]
-        both = sum(None not in pair for pair in _items([one, other]))
-        rows.append(_row(two, both, cohen_kappa(one, other)))
-    if len(votes) > _TWO:
-        every = list(votes.values())
-        rows.append(_row(votes, len(_judged_twice(every)), krippendorff_alpha(every)))
-    return rows
 
 
 def votes_of(
@@ -141,16 +72,7 @@ def votes_of(
     }
 
 
-def _row(judges: Iterable[str], n: int, found: Chance) -> Agreement:
-    return Agreement(
-        judges=list(judges), n=n, observed=found.observed, beyond_chance=found.beyond_chance
-    )
-
-
 def _items(votes: Sequence[Sequence[Vote]]) -> list[tuple[Vote, ...]]:
-    if len({len(one) for one in votes}) > 1:
-        counts = ", ".join(str(len(one)) for one in votes)
-        raise ConfigError(f"the judges judged {counts} items; give the votes on the same ones")
     return list(zip(*votes, strict=True))
 
 
