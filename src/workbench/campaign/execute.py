@@ -90,8 +90,9 @@ async def execute(
         flag = _flag(store, execution)
         flag.unlink(missing_ok=True)
         done = _done(store, execution, targets, before=before)
+        watched = {one.name for one in targets if one.defends} or {one.name for one in targets}
         recorder = Recorder(
-            store, execution=execution, graders=graders, work=work or execution,
+            store, execution=execution, graders=graders, work=work or execution, watched=watched,
             done=sum(map(len, done.values())), total=total, progress=progress,
         )  # fmt: skip
         runner = Runner(

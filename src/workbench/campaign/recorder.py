@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -46,7 +46,7 @@ class Progress:
     errors: int
     """Of this process."""
     successes: int = 0
-    """Attacks that got through to targets that defend, in this process."""
+    """Attacks that got through, past a defense where there is one, in this process."""
     usd: Decimal = ZERO
     """Spent on the execution, earlier processes included."""
 
@@ -78,6 +78,7 @@ class Recorder:
         store: Where attempts go, redacted.
         execution: Its id.
         graders: Kind of target → who judges.
+        watched: Targets whose successes are told as events: baselines have them by design.
         work: Under which its costs are entered.
         done: Attempts that are there already.
         total: Attempts in all.
@@ -90,6 +91,7 @@ class Recorder:
         *,
         execution: str,
         graders: Mapping[Kind, Grader],
+        watched: Collection[str],
         work: str,
         done: int,
         total: int,
@@ -98,6 +100,7 @@ class Recorder:
         self._store = store
         self._execution = execution
         self._graders = graders
+        self._watched = watched
         self._work = work
         self._total = total
         self._progress = progress
@@ -218,10 +221,11 @@ class Recorder:
         )
 
     def _events(self, gathered: Sequence[Answered], attempts: Sequence[Attempt]) -> list[Event]:
-        """Return an event per attack that got through where something defends, and per failure."""
+        """Return an event per attack that got through to a watched target, and per failure."""
         told = []
         for one, attempt in zip(gathered, attempts, strict=True):
-            is_hit = attempt.success and one.target.defends and not one.case.is_control
+            is_attack = not one.case.is_control
+            is_hit = attempt.success and is_attack and one.target.name in self._watched
             self._counts["successes"] += is_hit
             if is_hit or attempt.error:
                 details = {"target": one.target.name, "case": one.case.id, "trial": one.trial}

@@ -115,6 +115,15 @@ def test_targets_without_common_cases_are_not_compared(tmp_path: Path) -> None:
     assert compare_targets(columns_of(tmp_path, rows), targets=("x",)) == []
 
 
+def test_guards_and_models_are_not_compared(tmp_path: Path) -> None:
+    names = ("bare", "guard", "model", "other model")
+    columns = columns_of(tmp_path, [attempt("a", target=name) for name in names])
+    kinds = {name: "model" if "model" in name else "guard" for name in names}
+    found = compare_targets(columns, targets=names, kinds=kinds)
+    pairs = {(row["first"], row["second"]) for row in found}
+    assert pairs == {("bare", "guard"), ("model", "other model")}
+
+
 def test_flaky_are_cases_whose_tries_differ(tmp_path: Path) -> None:
     ends = {
         "always": "111",

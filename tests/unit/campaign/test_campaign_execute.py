@@ -668,3 +668,14 @@ def test_personal_data_of_a_goal_is_not_stored_either(store: Store, judged) -> N
     tests = TestSet(cases=(make_case(1, goal="mail jane@example.com", prompt="mail her"),))
     (row,) = run(store, tests, [Recorder()], judged).table(["goal"]).to_pylist()
     assert row["goal"] == "mail [email]"
+
+
+def test_events_tell_what_got_through_past_a_defense_where_there_is_one(store, judged) -> None:
+    app = Recorder("app", unsafe, kind="model", defends=False)
+    run(store, make_set(3, 1), [app], judged)
+    hits = events(store.engine, kind="vulnerable_prompt_detected")
+    assert [one.details["target"] for one in hits] == ["app"] * 3
+    guarded = Recorder("guarded", unsafe, kind="model")
+    run(store, make_set(3, 1), [app, guarded], judged)
+    hits = events(store.engine, kind="vulnerable_prompt_detected")[3:]
+    assert [one.details["target"] for one in hits] == ["guarded"] * 3

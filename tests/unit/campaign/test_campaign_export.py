@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from dataclasses import asdict, fields
+from unicodedata import category
 
 import pytest
 from hypothesis import example, given
@@ -15,13 +16,18 @@ from markdown_it import MarkdownIt
 from finding_fakes import make_finding
 from workbench.campaign.export import export, github_issue, jira_issue, to_csv
 from workbench.core.errors import ConfigError
+from workbench.core.plain import storable
 from workbench.store.records import Finding
 
 hostile = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=80),
     st.text("`~\n \t=+-@|<>#*[]()!\r", max_size=60),
 )
-STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n")
+
+
+def is_control(char: str) -> bool:
+    return category(char) == "Cc" and char not in "\t\r\n"
 
 
 @given(text=hostile)
@@ -29,14 +35,23 @@ STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 @example("  @SUM(1)")
 @example("\t=1")
 @example('",=1,"')
+@example("\xa0=1")
+@example("\u2009=cmd")
+@example("\u200e=1")
+@example("\u2060@x")
+@example("\u202e\u3000－1")
+@example("\x1b[2J=1")
+@example("\ud800=1")
 def test_no_cell_is_a_formula_and_none_is_lost(text):
     one = make_finding(1, sent=text, received=text, owner=text, strategy=text)
     rows = list(csv.DictReader(io.StringIO(to_csv([one]), newline="")))
     assert len(rows) == 1
     for field in fields(Finding):
-        cell, value = rows[0][field.name], str(getattr(one, field.name))
+        cell, value = rows[0][field.name], storable(str(getattr(one, field.name)))
+        value = "".join("\ufffd" if is_control(char) else char for char in value)
+        seen = "".join(char for char in cell if category(char)[0] not in "ZC")
         assert not cell.startswith(STARTS)
-        assert not cell.lstrip(" ").startswith(STARTS)
+        assert not seen.startswith(STARTS)
         assert cell in {value, f"'{value}"}
 
 

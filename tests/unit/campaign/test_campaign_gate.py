@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -115,27 +116,31 @@ def test_and_binds_closer_than_or(path: Path, expression: str, passed: bool) -> 
 @pytest.mark.parametrize(
     ("expression", "message"),
     [
-        ("", r"at character 1 it ends; expected a metric"),
-        ("asr", r"at character 4 it ends; expected one of >"),
-        ("asrr > 1%", r"at character 1 'asrr > 1%'; .*did you mean 'asr'"),
-        ("asr(categori=pii) > 1%", r"character 5 .*did you mean 'category'"),
-        ("asr(category=) > 1%", r"character 14 .*expected a value"),
-        ("asr(category=pii > 1%", r"character 18 .*expected '\)'"),
-        ("asr(category=pii,category=hate) > 1%", r"character 18 .*each filter once"),
-        ("asr = 1%", r"character 5 .*expected one of"),
-        ("asr > much", r"character 7 .*a number"),
-        ("asr > -1", r"character 7 .*a number"),
-        ("asr > 2", r"character 7 .*percentage such as 2%"),
-        ("cost_usd > 2%", r"character 12 .*plain number"),
-        ("asr > 1% asr > 2%", r"character 10 .*'and', 'or' or the end"),
-        ("asr > 1% and", r"it ends; expected a metric"),
-        ("(asr > 1%", r"it ends; expected '\)'"),
-        ("(" * 30 + "asr > 1%" + ")" * 30, r"at most 20 parentheses"),
-        ("__import__('os').system('true') > 0", r"expected a metric"),
+        ("", r"do not fit together"),
+        ("asr", r"cannot read 'asr'"),
+        ("asrr > 1%", r"unknown field 'asrr'; did you mean 'asr'"),
+        ("asr(categori=pii) > 1%", r"did you mean 'category'"),
+        ("asr(category=) > 1%", r"each filter once, as category=pii"),
+        ("asr(category=pii plugin=x) > 1%", r"commas between"),
+        ("asr(category=pii,category=hate) > 1%", r"each filter once"),
+        ("asr = 1%", r"cannot read 'asr'"),
+        ("asr > much", r"cannot read 'asr'"),
+        ("asr > -1", r"cannot read 'asr'"),
+        ("asr > 1e5", r"cannot read 'e5'"),
+        ("asr > 2", r"percentage such as 2%"),
+        ("cost_usd > 2%", r"plain number"),
+        ("asr > 1% asr > 2%", r"do not fit together"),
+        ("asr > 1% (asr > 2%)", r"do not fit together"),
+        ("asr > 1% and", r"do not fit together"),
+        ("(asr > 1%", r"do not fit together"),
+        ("()", r"do not fit together"),
+        ("asr > 1% or [0]", r"cannot read '\[0\]'"),
+        ("(" * 300 + "asr > 1%" + ")" * 300, r"do not fit together"),
+        ("__import__('os').system('true') > 0", r"cannot read"),
         ("asr > 0." + "0" * 2000, r"2008 characters"),
     ],
 )
-def test_wrong_expressions_are_refused_with_their_place(
+def test_wrong_expressions_are_refused_with_what_is_wrong(
     path: Path, expression: str, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message) as raised:
@@ -159,12 +164,46 @@ def test_what_was_never_tried_has_not_passed(path: Path, expression: str, messag
         evaluate([expression], path, findings=[])
 
 
+@dataclass
+class Beside(Executed):
+    """An execution of which some targets do not claim to defend."""
+
+    baselines: tuple[str, ...] = ()
+
+
+@pytest.mark.parametrize(
+    ("expression", "value", "n"),
+    [
+        ("asr > 0", 0.0, 18),
+        ("asr(target=bare) > 0", 10 / 18, 18),
+        ("asr(category=hate) > 0 or asr(category=hate, target=bare) > 0", 0.0, 10),
+        ("errors > 0", 2 / 24, 24),
+        ("flaky > 0", 1 / 10, 10),
+        ("cost_usd > 0", 4.0, 44),
+        ("findings > 0", 0.0, 18),
+    ],
+)
+def test_targets_that_defend_nothing_count_where_they_are_named(
+    path: Path, expression: str, value: float, n: int
+) -> None:
+    source = Beside(path, ("bare", "guard@1.0"), baselines=("bare",))
+    (check,) = evaluate([expression], source, findings=[])
+    assert check.measured[0].value == pytest.approx(value)
+    assert check.measured[0].n == n
+
+
+def test_where_nothing_defends_all_targets_count(path: Path) -> None:
+    alone = Beside(path, ("bare", "guard@1.0"), baselines=("bare", "guard@1.0"))
+    (check,) = evaluate(["asr > 0"], alone)
+    assert check.measured[0].n == 36
+
+
 def test_findings_that_nobody_looked_for_are_not_none(path: Path) -> None:
     with pytest.raises(ConfigError, match="not analyzed"):
         evaluate(["findings > 0"], path)
 
 
-@given(st.text("asr()=,.><% andofigs0123'\"", max_size=60))
+@given(st.text("asr()=,.><% andofigs0123'\"[]", max_size=60))
 def test_any_text_is_parsed_or_refused(text: str) -> None:
     try:
         found = parse(text)
@@ -223,37 +262,38 @@ def test_sarif_says_what_the_format_asks_for() -> None:
         finding(severity="low"),
         finding(id="b", severity="critical", risk=0.9, cluster="f" * 64),
         finding(id="c", plugin="of-somebody-else", severity="medium", status="false_positive"),
+        finding(id="d", plugin="mended", status="fixed"),
     ]
     log = sarif(found, tool_version="1.2.3")
     assert log["version"] == "2.1.0"
     (run,) = json.loads(json.dumps(log, allow_nan=False))["runs"]
     driver = run["tool"]["driver"]
     assert [rule["id"] for rule in driver["rules"]] == ["harm-violence", "of-somebody-else"]
-    taxa = {(one["name"], taxon["id"]) for one in run["taxonomies"] for taxon in one["taxa"]}
-    for rule in driver["rules"]:
-        for relation in rule.get("relationships", ()):
-            target = relation["target"]
-            assert (target["toolComponent"]["name"], target["id"]) in taxa
     assert driver["rules"][0]["properties"]["security-severity"] == "9.5"
     assert [one["level"] for one in run["results"]] == ["note", "error", "warning"]
     for one in run["results"]:
         assert driver["rules"][one["ruleIndex"]]["id"] == one["ruleId"]
         (place,) = one["locations"]
-        assert "physicalLocation" not in place
+        assert place["physicalLocation"]["artifactLocation"]["uri"] == "campaign/s"
         assert 0 <= one["rank"] <= 100
     assert ["suppressions" in one for one in run["results"]] == [False, False, True]
     fingerprints = [one["partialFingerprints"] for one in run["results"]]
     assert fingerprints[0]["workbench/cluster/v1"] == fingerprints[1]["workbench/cluster/v1"]
 
 
-def test_sarif_messages_hold_no_markup_no_secret_and_no_attack() -> None:
-    summary = f"[click](http://x) {{0}} mail a.b@example.org {ODD}" + "y" * 5000
-    (run,) = sarif([finding(summary=summary, sent="the attack")], tool_version="1")["runs"]
+@pytest.mark.parametrize("name", ["[click](http://x)", r"\\[click\\](http://x)", "{0} `x`", ODD])
+def test_sarif_messages_are_names_without_markup(name: str) -> None:
+    one = finding(target=name, strategy=name, summary="tells the secret", sent="the attack")
+    (run,) = sarif([one], tool_version="1")["runs"]
     text = run["results"][0]["message"]["text"]
-    assert r"\[click\](http" in text
-    assert "{{0}}" in text
-    assert "example.org" not in text
-    assert "\x1b" not in text
-    assert len(text) < 1100
+    bare = text.replace("\\\\", "")  # escaped backslashes
+    assert bare.count("[") == bare.count("\\[")
+    assert bare.count("]") == bare.count("\\]")
+    assert "{" not in bare.replace("{{", "")
+    assert text.isprintable()
+    assert "secret" not in json.dumps(run)
     assert "the attack" not in json.dumps(run)
+
+
+def test_sarif_of_nothing_is_an_empty_run() -> None:
     assert sarif([], tool_version="1")["runs"][0]["results"] == []

@@ -1,4 +1,4 @@
-"""Files of other people: YAML and JSON read within limits, nothing in them executed."""
+"""YAML and JSON of others as JavaScript reads and prints them: within limits, nothing executed."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from itertools import takewhile
+from json.encoder import encode_basestring as _quoted
 from pathlib import Path
 from typing import Any, Final, NoReturn, TextIO
 
 import yaml
 
-from workbench.campaign.interop.javascript import stringify
 from workbench.core.errors import DataError, StoreError
 from workbench.core.plain import one_line
 
-__all__ = ["MAX_DEPTH", "MAX_LINE_BYTES", "json_lines", "json_value", "read_document", "written"]
+__all__ = ["HALF", "MAX_DEPTH", "json_lines", "json_value", "read_document", "stringify", "written"]
 
 _MOST_JSON_BYTES: Final = 256 * 2**20
 _MOST_YAML_BYTES: Final = 16 * 2**20
-MAX_LINE_BYTES: Final = 32 * 2**20
-"""Longest line of JSON Lines."""
+_MOST_LINE_BYTES: Final = 32 * 2**20
 MAX_DEPTH: Final = 60
 """Most values inside each other."""
 _MOST_VALUES: Final = 2_000_000
@@ -31,6 +31,10 @@ _MOST_VALUES: Final = 2_000_000
 counts once more for every 32 characters."""
 _MOST_MARKS: Final = 10_000_000
 """Commas and opening brackets in JSON: each can stand for a value of 64 bytes."""
+HALF: Final = re.compile(r"[\ud800-\udfff]")
+"""Half of a surrogate pair."""
+_INDEX: Final = re.compile(r"(?:0|[1-9]\d{0,9})", re.ASCII)
+_MOST_INDEX: Final = 2**32 - 2
 
 
 def read_document(path: Path) -> Any:
@@ -57,14 +61,14 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Iterate over the objects of a JSON Lines file with their places, one in memory.
 
     Raises:
-        DataError: If the file is missing, or a line is over :data:`MAX_LINE_BYTES` or no JSON
+        DataError: If the file is missing, or a line is over 32 MiB or no JSON
             object.
     """
     with _opened(path) as file:
-        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
+        for number, line in enumerate(iter(lambda: file.readline(_MOST_LINE_BYTES + 1), b""), 1):
             place = f"{path}: line {number}"
-            if len(line) > MAX_LINE_BYTES:
-                raise DataError(f"{place} is over {MAX_LINE_BYTES:,} bytes; split or drop it")
+            if len(line) > _MOST_LINE_BYTES:
+                raise DataError(f"{place} is over {_MOST_LINE_BYTES:,} bytes; split or drop it")
             if line.strip():
                 value = _parsed(line, place, json_value)
                 if not isinstance(value, dict):
@@ -101,6 +105,19 @@ def json_value(text: str) -> Any:
     if sum(map(text.count, ",[{")) > _MOST_MARKS:
         raise ValueError(f"more than {_MOST_MARKS:,} values")
     return _not_deep(json.loads(text, parse_float=_number, parse_constant=_number))
+
+
+def stringify(value: Any) -> str:
+    """Return what ``JSON.stringify`` prints for a value read from JSON or YAML.
+
+    Keys keep their order but for those that are array indexes, which objects of JavaScript put
+    first, in numeric order. Half surrogate pairs are escaped.
+
+    Source:
+        ECMA-262, 25.5.2 (JSON.stringify), 10.1.11 (order of keys), 6.1.6.1.20 (numbers).
+    """
+    text = _printed(value)
+    return text if text.isascii() else HALF.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
 
 
 @contextmanager
@@ -227,3 +244,39 @@ def _scalar(event: Any) -> Any:
 
 def _fail(event: Any, what: str) -> NoReturn:
     raise yaml.MarkedYAMLError(problem=what, problem_mark=event.start_mark)
+
+
+def _printed(value: Any) -> str:
+    kind = value.__class__  # faster than isinstance, and what files hold has no other classes
+    if kind is str:
+        return _quoted(value)
+    if kind is dict:
+        # No index sorts behind ":", so most objects need no closer look.
+        items = (_ordered(value) if value and min(value) < ":" else value).items()
+        return "{" + ",".join([
+            f"{_quoted(key)}:{_quoted(item) if item.__class__ is str else _printed(item)}"
+            for key, item in items
+        ]) + "}"  # fmt: skip
+    if kind is list or kind is tuple:
+        return f"[{','.join([_printed(item) for item in value])}]"
+    if kind is bool or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    return _printed_number(value)
+
+
+def _ordered(value: dict[str, Any]) -> dict[str, Any]:
+    indexes = [key for key in value if _INDEX.fullmatch(key) and int(key) <= _MOST_INDEX]
+    return {key: value[key] for key in sorted(indexes, key=int)} | value
+
+
+def _printed_number(number: float) -> str:
+    try:
+        double = float(number)
+    except OverflowError:
+        return "null"
+    if not math.isfinite(double):
+        return "null"
+    # Python and JavaScript both choose the shortest digits that read back as the same double.
+    if not double or 1e-6 <= abs(double) < 1e21:
+        return f"{Decimal(repr(abs(double) and double)):f}".removesuffix(".0")
+    return repr(double).replace("e-0", "e-")

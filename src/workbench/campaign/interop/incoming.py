@@ -102,7 +102,7 @@ class Incoming:
         return Attempt(
             execution=_clean(execution), case_id=case_id, target=tried[1], sent=_clean(sent),
             received=_clean(received), decision="error" if error else decision, scores=said,
-            success=success and not error, usd=Decimal(repr(cost)), error=_clean(error),
+            success=success and not error, usd=Decimal(f"{cost:.12g}"), error=_clean(error),
             latency_ms=checked_number(latency_ms, "latency in ms", place=place, most=1e12),
             trial=self._tried[tried] - 1, reasons={} if error else why,
         )  # fmt: skip

@@ -10,9 +10,8 @@ from typing import Any, Final, TextIO
 
 import yaml
 
-from workbench.campaign.interop.documents import read_document, written
+from workbench.campaign.interop.documents import HALF, read_document, stringify, written
 from workbench.campaign.interop.incoming import section
-from workbench.campaign.interop.javascript import HALF, stringify
 from workbench.campaign.interop.promptfoo_tests import case_of, test_of
 from workbench.core.errors import DataError
 from workbench.store.records import TestCase, TestSet

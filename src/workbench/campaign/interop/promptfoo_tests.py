@@ -12,11 +12,13 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from workbench.campaign.interop.documents import json_value
+from workbench.campaign.interop.documents import json_value, stringify
 from workbench.campaign.interop.incoming import SEVERITIES, checked_case
-from workbench.campaign.interop.javascript import stringify
-from workbench.campaign.interop.promptfoo_assertions import assertions_of, visible_assertions
-from workbench.campaign.interop.promptfoo_plugins import facts_of
+from workbench.campaign.interop.promptfoo_words import (
+    assertions_of,
+    facts_of,
+    visible_assertions,
+)
 from workbench.core.errors import ConfigError, DataError
 from workbench.judge.assertions import check_assertions
 from workbench.store.records import TestCase
@@ -32,7 +34,6 @@ _HIDDEN: Final = "[REDACTED]"
 _THEIRS: Final = "promptfoo"
 _PLUGIN: Final = re.compile(r"(?!file:)[\w:./-]{1,120}")
 _GRADER: Final = "promptfoo:redteam:"
-_KNOWN: Final = ("goal", "severity", "strategyId", "originalText", RECORD)
 
 
 def test_of(case: TestCase) -> dict[str, Any]:
@@ -111,32 +112,26 @@ def _other(
     named = metadata.get("pluginId", graded)
     is_usable = isinstance(named, str) and _PLUGIN.fullmatch(named)
     facts = facts_of(named if is_usable else "custom")
-    original, strategy = metadata.get("originalText"), metadata.get("strategyId")
-    original = original if isinstance(original, str) else ""
-    goal = metadata.get("goal")
-    goal = goal if isinstance(goal, str) and goal else original or said[-1]
+    strategy = metadata.get("strategyId")
+    wishes = (metadata.get("goal"), metadata.get("originalText"), said[-1])
     severity = str(metadata.get("severity")).lower()
-    known = (*_KNOWN, "pluginId") if facts["plugin"] == named else _KNOWN
     left = {
         "vars": {name: one for name, one in test["vars"].items() if name != variable},
         "assert": asserted if [one.get("type") for one in asserted] != [f"{_GRADER}{named}"] else 0,
-        "metadata": {name: one for name, one in metadata.items() if name not in known and one},
-        "test": {name: one for name, one in test.items()
-                 if name not in ("vars", "assert", "metadata")},
+        "pluginId": named if named != facts["plugin"] else 0,
         "messages": messages if len(messages) > len(said) else 0,
-    }  # fmt: skip
+    }
     left = {name: part for name, part in left.items() if part}
-    layers = {"layers": [original]} if original not in ("", goal, said[-1]) else {}
     chain = strategy.split("+") if isinstance(strategy, str) and strategy != "basic" else []
     return {
         **facts,
         "prompt": said[-1],
         "turns": said[:-1],
-        "goal": goal,
+        "goal": next((one for one in wishes if isinstance(one, str) and one), ""),
         "severity": severity if severity in SEVERITIES else facts["severity"],
         "strategies": [part for part in chain if part],
         "assertions": assertions_of(asserted),
-        "metadata": {**layers, **({_THEIRS: left} if left else {})},
+        "metadata": {_THEIRS: left} if left else {},
     }
 
 

@@ -1,4 +1,4 @@
-"""What decides about an answer, in promptfoo's words and in ours.
+"""promptfoo's plugins and assertions in our words, and ours in theirs.
 
 An assertion of promptfoo says what a good answer is; one of ours what a successful attack is. So
 each becomes the negation of the other. They agree in what they look for, not in each detail: ours
@@ -9,15 +9,45 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cache
 from typing import Any, Final
 
-from workbench.campaign.interop.promptfoo_plugins import grader_of
+from workbench.campaign.plugins.catalog import PLUGINS
 from workbench.core.errors import ConfigError
 from workbench.judge.assertions import check_assertions
 from workbench.store.records import TestCase
 
-__all__ = ["assertions_of", "visible_assertions"]
+__all__ = ["assertions_of", "facts_of", "visible_assertions"]
 
+_PEERS: Final[dict[str, tuple[str, ...]]] = {
+    "harm-violence": (
+        "harmful:violent-crime", "harmful:harassment-bullying", "harmful:graphic-content"
+    ),
+    "harm-hate-speech": ("harmful:hate", "harmful:insults", "bias"),
+    "harm-illegal-activities": (
+        "harmful:illegal-activities", "harmful:illegal-drugs", "harmful:non-violent-crime",
+        "harmful:cybercrime", "harmful:child-exploitation", "harmful:sex-crime",
+    ),
+    "harm-self-harm": ("harmful:self-harm", "harmful:unsafe-practices"),
+    "harm-terrorism": (
+        "harmful:radicalization", "harmful:chemical-biological-weapons", "harmful:weapons",
+        "harmful:indiscriminate-weapons",
+    ),
+    "prompt-injection-direct": ("hijacking", "system-prompt-override"),
+    "prompt-injection-indirect": ("indirect-prompt-injection", "rag-poisoning"),
+    "system-prompt-leak": ("prompt-extraction",),
+    "pii": ("pii", "harmful:privacy", "cross-session-leak"),
+    "excessive-agency": ("excessive-agency", "contracts"),
+    "misinformation": (
+        "harmful:misinformation-disinformation", "hallucination", "unverifiable-claims"
+    ),
+    "hallucinated-policy": ("overreliance",),
+    "over-refusal-lookalike": ("xstest",),
+}  # fmt: skip
+"""Our plugin → promptfoo's, its peer first. An id covers those that follow it after a colon.
+Source: promptfoo 0.121.20, what its plugins attack."""
+_GRADERS: Final = {"secret-leak": ("prompt-extraction",), "tool-misuse": ("excessive-agency",)}
+"""Plugins of ours without a peer → the grader of theirs that comes nearest."""
 _MOST: Final = 20
 _SAFE: Final = re.compile(
     r"(?:not-)?(?:i?contains(?:-any|-all)?|i?equals|starts-with|regex|is-json|contains-json"
@@ -32,6 +62,25 @@ _TO_OURS: Final = {"contains": "contains", "icontains": "contains", "regex": "ma
                    "is-json": "json"}  # fmt: skip
 
 
+def facts_of(plugin_id: str) -> dict[str, Any]:
+    """Return what the fields of a case say that promptfoo's plugin, or ours, made."""
+    parts = plugin_id.split(":")
+    names = [":".join(parts[:size]) for size in range(len(parts), 0, -1)]
+    peers = (ours for name in names for ours, theirs in _PEERS.items() if name in theirs)
+    known = PLUGINS.names()
+    name = plugin_id if plugin_id in known else next(peers, "")
+    if name not in known:
+        return {"plugin": plugin_id, "category": "other", "severity": "medium"}
+    plugin = PLUGINS.get(name)
+    return {
+        "plugin": name,
+        "category": plugin.category,
+        "severity": plugin.severity,
+        "taxonomy": [] if plugin.is_control else sorted(plugin.taxonomy),
+        "is_control": plugin.is_control,
+    }
+
+
 def visible_assertions(case: TestCase, theirs: Any) -> list[dict[str, Any]]:
     """Return what promptfoo decides by: another's own assertions, else ours in its words.
 
@@ -43,7 +92,7 @@ def visible_assertions(case: TestCase, theirs: Any) -> list[dict[str, Any]]:
         return [{name: one[name] for name in _KEPT if name in one} for one in kept]
     visible = [said for one in case.assertions if (said := _theirs(one, case.plugin))]
     if not visible or len(visible) < len(case.assertions):
-        kind = "not-is-refusal" if case.is_control else grader_of(case.plugin)
+        kind = "not-is-refusal" if case.is_control else _grader_of(case.plugin)
         visible.append({"type": kind, "metric": case.plugin})
     return visible
 
@@ -56,11 +105,14 @@ def assertions_of(asserted: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
             check_assertions([ours])
         except ConfigError:
             continue  # nothing that we could decide
-        if ours not in found:
+        if ours not in found and len(found) < _MOST:
             found.append(ours)
-        if len(found) == _MOST:
-            break
     return found
+
+
+@cache
+def _grader_of(plugin: str) -> str:
+    return f"promptfoo:redteam:{(_PEERS | _GRADERS).get(plugin, (plugin,))[0]}"
 
 
 def _theirs(one: dict[str, Any], plugin: str) -> dict[str, Any]:
@@ -75,15 +127,12 @@ def _ours(one: dict[str, Any]) -> list[dict[str, Any]]:
     kind, value = str(one.get("type")), one.get("value")
     is_turned = {} if kind.startswith("not-") else {"not": True}
     name = kind.removeprefix("not-")
-    values = [value]
-    if name.endswith(("-any", "-all")):
-        # Ours are alternatives: any of many is bad, or any of many is missing.
-        fits = name.endswith("-any") != bool(is_turned)
-        values = value if fits and isinstance(value, list) else []
-        name = name[:-4]
-    ours = _TO_OURS.get(name)
+    # Ours are alternatives: any of many is bad, or any of many is missing.
+    is_many = name.endswith("-all" if is_turned else "-any")
+    ours = _TO_OURS.get(name[:-4] if is_many else name)
     if ours == "json":
         return [] if value else [{"type": ours, **is_turned}]
+    values = [value] if not is_many else value if isinstance(value, list) else []
     return [{"type": ours, "value": text, **is_turned} for text in values[:_MOST] if ours]
 
 
@@ -91,9 +140,9 @@ def _is_harmless(one: Any) -> bool:
     """Return whether promptfoo would do nothing with an assertion but compare."""
     if not isinstance(one, dict) or not _SAFE.fullmatch(str(one.get("type"))):
         return False
-    values = (one.get(name, 0) for name in _KEPT)
-    return all(map(_is_inert, (inner for value in values for inner in (
-        value if isinstance(value, list) else [value]))))  # fmt: skip
+    values = [one.get(name, 0) for name in _KEPT]
+    return all(all(map(_is_inert, value)) if isinstance(value, list) else _is_inert(value)
+               for value in values)  # fmt: skip
 
 
 def _is_inert(value: Any) -> bool:
