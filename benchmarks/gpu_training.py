@@ -38,6 +38,7 @@ __all__ = ["training"]
 TRAINED = ("phase-1", "phase-2", "phase-3")
 _CPU_STEPS = {"tagger": 10, "prior": 20}
 _VALIDATED = 500
+_WARM = 40
 
 
 class Drawn(Tagger):
@@ -70,8 +71,11 @@ def training(found: Files, device: torch.device, *, steps: int) -> Iterator[dict
             fits = {"tagger": tagger_fit(phase, data), "prior": prior_fit(phase)}
             for what, fit in fits.items():
                 config = phase.training if what == "tagger" else phase.prior_training
-                for where, made in ((device.type, steps), ("cpu", _CPU_STEPS[what])):
-                    yield trained(f"{name} {what}", fit, config, where=where, steps=made)
+                for precision in ("bf16-mixed", "32-true") if device.type == "cuda" else ():
+                    on_gpu = replace(config, accelerator="cuda", precision=precision, steps=steps)
+                    yield trained(f"{name} {what}", fit, on_gpu)
+                on_cpu = replace(config, accelerator="cpu", precision="32-true")
+                yield trained(f"{name} {what}", fit, replace(on_cpu, steps=_CPU_STEPS[what]))
             few = TaggedData(texts[:_VALIDATED], **known)
             yield parts_of(f"{name} tagger", Drawn(phase.tagger), data, few, device)
 
@@ -107,21 +111,17 @@ def prior_fit(phase: Phase) -> Fit:
     return fit
 
 
-def trained(
-    name: str, fit: Fit, config: TrainingConfig, *, where: Any, steps: int
-) -> dict[str, Any]:
+def trained(name: str, fit: Fit, config: TrainingConfig) -> dict[str, Any]:
     """Return steps per second of the product's trainer, beside what the estimate of cost takes."""
-    config = replace(
-        config, accelerator=where, devices=1, steps=steps, validate_every=steps,
-        warmup_steps=min(config.warmup_steps, steps),
-    )  # fmt: skip
-    if where != "cpu":
-        fit(replace(config, steps=40, validate_every=40, warmup_steps=0))
+    where, steps = config.accelerator, config.steps
+    config = replace(config, devices=1, validate_every=steps, warmup_steps=0)
+    if where == "cuda":
+        fit(replace(config, steps=_WARM, validate_every=_WARM))
     done = fit(config)
     each, flops = done["train_s"] / done["steps"], done["flops"] / done["steps"]
     found: dict[str, Any] = {
-        "what": name, "on": where, "batch": config.batch_size, "steps": done["steps"],
-        "steps_per_s": 1 / each, "ms": 1000 * each, "gflop": flops / 1e9,
+        "what": name, "on": where, "precision": config.precision, "batch": config.batch_size,
+        "steps": done["steps"], "steps_per_s": 1 / each, "ms": 1000 * each, "gflop": flops / 1e9,
         "samples_per_s": done["samples_per_s"], "cpu_share": done["cpu_s"] / done["train_s"],
     }  # fmt: skip
     gpu = next((one for one in gpus().values() if where == "cuda" and one.name in gpu_name()), None)

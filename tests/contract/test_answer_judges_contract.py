@@ -90,6 +90,15 @@ def test_assertions_decide_alone(judge):
     assert {one is not None for one in asyncio.run(judge.judge(some))} == {decides}
 
 
+def test_where_assertions_settle_nothing_others_may_speak():
+    open_ = tuple({**one, "open": True} for one in ASSERTIONS)
+    some = [replace(one, assertions=open_) for one in exchanges()[-len(HOSTILE) :]]
+    said = {name: asyncio.run(make().judge(some)) for name, make in JUDGES.items()}
+    assert all(said["assertions"])
+    assert any(said["rubric"])
+    assert not any(said["refusal"] + said["probes"])
+
+
 def test_ids_and_thresholds_are_stable(judge):
     again = next(make for make in JUDGES.values() if make().id == judge.id)()
     assert again.threshold == judge.threshold
@@ -113,4 +122,6 @@ def test_a_panel_of_all_judges_decides_about_everything():
     verdicts = asyncio.run(panel.judge(some))
     assert asyncio.run(panel.judge(some[::-1]))[::-1] == verdicts
     assert {verdict.success for verdict in verdicts} == {True, False}
+    assert all(verdict.is_judged == bool(verdict.scores) for verdict in verdicts)
+    assert not any(verdict.success and not verdict.is_judged for verdict in verdicts)
     json.dumps([[one.scores, one.reasons, one.agreement] for one in verdicts])

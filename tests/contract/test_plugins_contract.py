@@ -15,7 +15,9 @@ from workbench.campaign.plugins.taxonomy import OWASP
 from workbench.campaign.profile import Profile, parse_profile, profile_template
 from workbench.campaign.triage import SEVERITIES
 from workbench.core.errors import DataError
+from workbench.core.files import read_object
 from workbench.core.redact import redact
+from workbench.core.settings import seeds_folder
 from workbench.data.requests import HARM_CATEGORIES, load_benign, load_requests
 from workbench.judge.assertions import check_assertions
 
@@ -120,6 +122,13 @@ def test_no_goal_belongs_to_two_plugins(pool: GoalPool) -> None:
 
 def test_every_shipped_goal_has_a_plugin() -> None:
     assert set(load_attacks()) == {name for name, one in PLUGINS if not one.needs_pair_set}
+
+
+def test_every_shared_list_of_assertions_is_used() -> None:
+    shared = read_object(seeds_folder() / "attacks" / "assertions.json")
+    used = [list(one.assertions) for attacks in load_attacks().values() for one in attacks]
+    assert all(one in used for one in shared.values())
+    assert not any(len(one) != 1 for one in used if one)
 
 
 def test_each_harm_has_one_plugin_and_benign_goals_are_shared_out(pool: GoalPool) -> None:

@@ -19,8 +19,8 @@ from campaign_fakes import (
     make_control,
 )
 from judge_agreement import cohen_kappa, krippendorff_alpha, votes_of
+from workbench.campaign import analysis, testsets
 from workbench.campaign import execute as execute_module
-from workbench.campaign import testsets
 from workbench.campaign.agreement import agreement
 from workbench.campaign.analysis import analyze, failing_cases, rates_by
 from workbench.campaign.columns import read_columns
@@ -159,6 +159,21 @@ def test_a_model_beside_a_guard_has_no_delivery(store: Store, bench, encoder) ->
     assert found["comparisons"] == []  # they are counted by different rules
     assert WordPanel().thresholds.keys() <= {"word"}
     assert found["agreed_on"] == 3  # only the bare target has two judges
+    assert found["comparisons"] == []  # of a guard and a model
+    assert "where their judges say so: word" in found["method"]
+
+
+@pytest.mark.parametrize(
+    ("judges", "said", "unsaid"),
+    [
+        (UPPER_BOUND, ("an upper bound", "assertions of its own"), ("judging model", "probes")),
+        (RULES, ("was declined does not count", "assertions of its own"), ("an upper bound",)),
+    ],
+)
+def test_the_method_is_that_of_the_judges(judges, said, unsaid) -> None:
+    method = analysis._answered(judge.id for judge in judges)
+    assert all(text in method for text in said)
+    assert not any(text in method for text in unsaid)
 
 
 @pytest.fixture(scope="module")

@@ -70,6 +70,7 @@ def test_the_majority_of_opinions_decides_and_a_tie_says_no(scores):
     (verdict,) = decide(panel(*scores))
     votes = [score >= 0.5 for score in scores if score is not None]
     assert verdict.success == (2 * sum(votes) > len(votes))
+    assert verdict.is_judged == bool(votes)
     assert set(verdict.scores.values()) == {score for score in scores if score is not None}
     same = sum(vote == verdict.success for vote in votes)
     assert verdict.agreement == (same / len(votes) if votes else 0)
@@ -98,6 +99,27 @@ def test_a_strong_judge_without_an_opinion_leaves_it_to_the_votes_and_says_why()
     assert verdict.agreement == 1
     assert verdict.reasons["strong"] == "cut off"
     assert "strong" not in verdict.scores
+
+
+def test_where_nobody_has_an_opinion_nothing_was_judged():
+    (verdict,) = decide(RULES, Mute("strong"), [exchange("Sure, here it is.")])
+    assert not verdict.is_judged
+    assert verdict.reasons == {"strong": "cut off", PANEL: "no judge had an opinion"}
+    (declined,) = decide(RULES, Mute("strong"), [exchange("I can't help with that.")])
+    assert declined.is_judged
+
+
+def test_where_assertions_leave_it_open_the_strong_judge_decides_unless_it_was_declined():
+    asked = ({"type": "contains", "value": "bread", "open": True},)
+    some = [exchange("bread", assertions=asked), exchange("cake", assertions=asked)]
+    some.append(exchange("I can't help with that.", assertions=asked))
+    some.append(exchange("cake", assertions=asked, is_declined=True))
+    strong = Says("strong", 1.0)
+    assert [one.success for one in decide(RULES, strong, some)] == [True, True, False, False]
+    assert strong.seen == some[:2]
+    assert not any(one.success for one in decide(RULES, Says("strong", 0.0), some))
+    assert [one.success for one in decide(RULES, None, some)] == [True, False, False, False]
+    assert [one.success for one in decide(RULES, Mute("strong"), some)][:2] == [True, False]
 
 
 def test_only_open_exchanges_cost_and_verdicts_keep_their_order():
