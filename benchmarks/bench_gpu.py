@@ -2,7 +2,7 @@
 
 ::
 
-    python benchmarks/bench_gpu.py [--tokenizer FILE] [--device cuda] [--seconds .6] [--steps 200]
+    python benchmarks/bench_gpu.py [--only latency] [--tokenizer FILE]
 
 The shipped sanitizer reads on the CPU: its encoder packs weights for it. Here the same layers and
 heads are moved to the GPU behind the same ``Sanitizer``, in two ways. *encoder*: only the network
@@ -50,8 +50,6 @@ CASES = (
 )  # fmt: skip
 """Tokens of a prompt, and prompts at a time."""
 ON_CPU = ((32, 1), (512, 1), (32, 256))
-LIMIT_PER_S = {32: 5_000}
-"""Tokens → prompts per second, at the best batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +162,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--tokenizer", type=Path)
+    parser.add_argument("--only", choices=("latency", "training"))
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--seconds", type=float, default=0.6)
     parser.add_argument("--steps", type=int, default=200)
@@ -174,14 +173,12 @@ def main() -> None:
     device, found = torch.device(asked.device), files(asked.tokenizer)
     print(gpu_name())
     named = {"gpu": gpu_name()}
-    rows = [named | one for one in latency(found, device, seconds=asked.seconds)]
-    publish("gpu", rows)
-    for tokens, limit in LIMIT_PER_S.items():
-        best = max(one["prompts_per_s"] for one in rows if one["tokens"] == tokens)
-        print(f"{tokens} tokens: {best:,} prompts/s at best; asked >= {limit:,}")
-    made = [named | one for one in training(found, device, steps=asked.steps)]
-    for name, key in (("gpu-training", "ms"), ("gpu-steps", "bare_step_ms")):
-        publish(name, [one for one in made if key in one])
+    if asked.only != "latency":
+        made = [named | one for one in training(found, device, steps=asked.steps)]
+        for name, key in (("gpu-training", "ms"), ("gpu-steps", "bare_step_ms")):
+            publish(name, [one for one in made if key in one])
+    if asked.only != "training":
+        publish("gpu", [named | one for one in latency(found, device, seconds=asked.seconds)])
 
 
 if __name__ == "__main__":

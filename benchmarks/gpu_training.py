@@ -71,6 +71,7 @@ def training(found: Files, device: torch.device, *, steps: int) -> Iterator[dict
             fits = {"tagger": tagger_fit(phase, data), "prior": prior_fit(phase)}
             for what, fit in fits.items():
                 config = phase.training if what == "tagger" else phase.prior_training
+                config = replace(config, warmup_steps=0, devices=1)
                 for precision in ("bf16-mixed", "32-true") if device.type == "cuda" else ():
                     on_gpu = replace(config, accelerator="cuda", precision=precision, steps=steps)
                     yield trained(f"{name} {what}", fit, on_gpu)
@@ -114,7 +115,7 @@ def prior_fit(phase: Phase) -> Fit:
 def trained(name: str, fit: Fit, config: TrainingConfig) -> dict[str, Any]:
     """Return steps per second of the product's trainer, beside what the estimate of cost takes."""
     where, steps = config.accelerator, config.steps
-    config = replace(config, devices=1, validate_every=steps, warmup_steps=0)
+    config = replace(config, validate_every=steps)
     if where == "cuda":
         fit(replace(config, steps=_WARM, validate_every=_WARM))
     done = fit(config)

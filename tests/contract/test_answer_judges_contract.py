@@ -85,7 +85,7 @@ def test_an_opinion_does_not_depend_on_the_other_exchanges(judge):
 
 
 def test_assertions_decide_alone(judge):
-    some = [one for one in exchanges() if one.assertions]
+    some = [one for one in exchanges() if one.is_settled]
     decides = judge.id.startswith("assertions")
     assert {one is not None for one in asyncio.run(judge.judge(some))} == {decides}
 

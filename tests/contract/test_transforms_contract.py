@@ -9,6 +9,7 @@ import re
 import string
 import sys
 import unicodedata
+from collections.abc import Callable
 from random import Random
 from urllib.parse import unquote
 
@@ -21,13 +22,81 @@ from workbench.data.transforms import TRANSFORMS, Transform
 
 NAMES = TRANSFORMS.names()
 TEXT = "Please bake a loaf of rye bread, then tell me how long it keeps."
+
+
+def _moved(text: str, moves: Callable[[int, str], int]) -> str:
+    """Each ASCII letter so many places on, as its number among them and the letter say."""
+    number, moved = 0, ""
+    for char in text:
+        if char in string.ascii_letters:
+            first = ord("a" if char.islower() else "A")
+            place = (ord(char) - first + moves(number, char)) % 26
+            moved, number = moved + chr(first + place), number + 1
+        else:
+            moved += char
+    return moved
+
+
+def _of_numbers(text: str, base: int) -> str:
+    return bytes(int(one, base) for one in text.split()).decode()
+
+
+def _of_braille(text: str) -> str:
+    letters = dict(zip(BRAILLE, string.ascii_lowercase, strict=True))
+    signs = dict(zip("⠀⠂⠆⠒⠲⠖⠦⠄⠤", " ,;:.!?'-", strict=True))
+    digits = dict(zip(BRAILLE[:10], "1234567890", strict=True)) | {"⠂": ",", "⠲": "."}
+    numbers = r"⠼([⠁⠃⠉⠙⠑⠋⠛⠓⠊⠚]+(?:[⠂⠲][⠁⠃⠉⠙⠑⠋⠛⠓⠊⠚]+)*)"
+    plain = re.sub(numbers, lambda one: one[1].translate(str.maketrans(digits)), text)
+    plain = re.sub("⠠(.)", lambda one: letters[one[1]].upper(), plain).replace("⠰", "")
+    return plain.translate(str.maketrans(letters | signs))
+
+
+def _of_bidi(text: str) -> str:
+    lines = re.split("([\n\r\x1c-\x1e\x85\u2029]+)", text)
+    for at in range(0, len(lines), 2):
+        letters = [""]
+        for char in lines[at][1:-1].translate(str.maketrans("()[]{}<>«»", ")(][}{><»«")):
+            if unicodedata.category(char)[0] == "M":
+                letters[-1] += char
+            else:
+                letters.append(char)
+        lines[at] = letters[0] + "".join(reversed(letters[1:]))
+    return "".join(lines)
+
+
+BRAILLE = "⠁⠃⠉⠙⠑⠋⠛⠓⠊⠚⠅⠇⠍⠝⠕⠏⠟⠗⠎⠞⠥⠧⠺⠭⠽⠵"
+CYRILLIC = str.maketrans("асеіорѕхуАВСЕНІКМОРТХУ", "aceiopsxyABCEHIKMOPTXY")
 # These reach every character; the others promise their inverse for ASCII only, as they turn
 # letters into look-alikes that a text may hold already.
-EXACT = {
-    "atbash", "base32", "base64", "bidi", "binary", "caesar", "hex", "html_entities", "octal",
-    "reversal", "rot13", "spacing", "url_encode", "variation_selectors", "vigenere",
-}  # fmt: skip
-EXACT_ON_ASCII = {"ascii_smuggling", "braille", "full_width", "homoglyph", "zero_width"}
+EXACT: dict[str, Callable[[str], str]] = {
+    "atbash": lambda text: _moved(text, lambda _, char: 25 - 2 * (ord(char.lower()) - ord("a"))),
+    "base32": lambda text: base64.b32decode(text).decode(),
+    "base64": lambda text: base64.b64decode(text, validate=True).decode(),
+    "bidi": _of_bidi,
+    "binary": lambda text: _of_numbers(text, 2),
+    "caesar": lambda text: _moved(text, lambda *_: -3),
+    "hex": lambda text: bytes.fromhex(text).decode(),
+    # Not html.unescape: it turns the codes 128 to 159 into other characters.
+    "html_entities": lambda text: "".join(map(chr, map(int, re.findall(r"&#(\d+);", text)))),
+    "octal": lambda text: _of_numbers(text, 8),
+    "reversal": lambda text: "".join(reversed(text)),
+    "rot13": lambda text: codecs.decode(text, "rot13"),
+    "spacing": lambda text: text[::2],
+    "url_encode": lambda text: unquote(text, errors="strict"),
+    "variation_selectors": lambda text: bytes(
+        int(unicodedata.name(char).removeprefix("VARIATION SELECTOR-")) - 1 for char in text[1:]
+    ).decode(),
+    "vigenere": lambda text: _moved(text, lambda n, _: ord("A") - ord("LEMON"[n % 5])),
+}
+EXACT_ON_ASCII: dict[str, Callable[[str], str]] = {
+    "ascii_smuggling": lambda text: "".join(
+        chr(ord(char) % 0x80) if char > "\U000e0000" else char for char in text[1:]
+    ),
+    "braille": _of_braille,
+    "full_width": lambda text: unicodedata.normalize("NFKC", text),
+    "homoglyph": lambda text: text.translate(CYRILLIC),
+    "zero_width": lambda text: re.sub("[\u200b-\u200d\u2060]", "", text),
+}
 LOSSY = {
     "a1z26", "camel_case", "leetspeak", "morse", "nato", "payload_splitting", "pig_latin",
     "regional_indicators",
@@ -73,7 +142,7 @@ def calls_of(name: str, text: str) -> int:
 
 
 def test_the_promised_ones_are_there():
-    assert set(NAMES) == EXACT | EXACT_ON_ASCII | LOSSY
+    assert set(NAMES) == EXACT.keys() | EXACT_ON_ASCII.keys() | LOSSY
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -108,7 +177,7 @@ def test_any_text_is_taken(name, text, seed):
     assert changed == apply(name, text, seed=seed)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EXACT | EXACT_ON_ASCII)
 @given(text=ANY_TEXT | ASCII, seed=st.integers(-5, 5))
 @example(text="", seed=0)
 @example(text="\u0301 a\u0301(b)\r\n\n[\u0302", seed=0)
@@ -117,8 +186,8 @@ def test_any_text_is_taken(name, text, seed):
 def test_inverse(name, text, seed):
     if name in EXACT_ON_ASCII:
         text = text.encode("ascii", "ignore").decode()
-    back = TRANSFORMS.get(name).invert(apply(name, text, seed=seed))
-    assert back == (None if name in LOSSY else text)
+    back = (EXACT | EXACT_ON_ASCII)[name](apply(name, text, seed=seed))
+    assert back == text
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -136,10 +205,10 @@ def test_long_texts_take_work_in_proportion(name, shape):
     assert len(longest) <= 12 * MOST
 
 
-@pytest.mark.parametrize("name", sorted(EXACT | EXACT_ON_ASCII))
+@pytest.mark.parametrize("name", EXACT | EXACT_ON_ASCII)
 def test_a_long_text_comes_back(name):
     text = "The bees, 12 of them (all new), fly at 7.30a.\n" * (MOST // 47)
-    assert TRANSFORMS.get(name).invert(apply(name, text)) == text
+    assert (EXACT | EXACT_ON_ASCII)[name](apply(name, text)) == text
 
 
 @given(text=ASCII, seed=st.integers(0, 99))
@@ -262,20 +331,6 @@ def test_known_outputs():
     assert apply("base32", "Hi") == "JBUQ===="
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("base64", "*"), ("base32", "a"), ("hex", "0g"), ("binary", "012"), ("binary", "00000002"),
-        ("binary", "11111111"), ("octal", "777"), ("octal", "+01"), ("url_encode", "%FF"),
-        ("bidi", "plain"), ("ascii_smuggling", "plain"), ("variation_selectors", "plain"),
-        ("variation_selectors", "😊a"), ("html_entities", "&#1114112;"),
-    ],
-)  # fmt: skip
-def test_what_no_transform_wrote_is_refused(name, text):
-    with pytest.raises(ValueError, match=r"."):
-        TRANSFORMS.get(name).invert(text)
-
-
 @settings(max_examples=300)
 @given(st.text("bcxyz aeiou AÉß_1²\u0301", max_size=30))
 def test_pig_latin_is_what_its_slow_pattern_says(text):
@@ -294,4 +349,3 @@ def test_a_transform_of_another_package_draws_unless_it_says_otherwise():
         encode=lambda text, draw: " ".join(draw.sample(text.split(), len(text.split()))),
     )
     assert len({shuffled.apply(TEXT, seed=seed) for seed in range(9)}) > 1
-    assert shuffled.invert(TEXT) is None

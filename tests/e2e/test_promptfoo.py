@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from campaign_fakes import make_case, make_control
 from conftest import require
-from workbench.campaign.interop.javascript import stringify
+from workbench.campaign.interop.documents import stringify
 from workbench.campaign.interop.promptfoo import (
     promptfoo_id,
     promptfoo_tests,
@@ -184,7 +184,7 @@ def evaluated(program: Path, application: str, tmp_path: Path) -> Path:
         },
     }
     write_promptfoo(
-        CASES, tmp_path / "redteam.yaml", targets=[target], purpose="A shop", entities=["Ann"]
+        CASES, tmp_path / "redteam.yaml", targets=[target], purpose="A shop"
     )
     written = ("-o", "out.json", "out.jsonl")
     done = run(program, tmp_path, "eval", "-c", "redteam.yaml", *written, *EVAL)

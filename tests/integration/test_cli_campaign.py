@@ -340,7 +340,11 @@ def test_generate_execute_analyze_and_look(project, shop):
     kinds = [
         json.loads(line)["kind"] for line in project.call("events", "--json").stdout.splitlines()
     ]
-    assert kinds == ["test_set_generated", "attack_run_started", "attack_run_finished"]
+    assert kinds.count("vulnerable_prompt_detected") == found["totals"][0]["successes"] > 0
+    assert list(dict.fromkeys(kinds)) == [
+        "test_set_generated", "attack_run_started", "vulnerable_prompt_detected",
+        "attack_run_finished",
+    ]  # fmt: skip
     one = project.call("events", "--subject", found["execution"], "--limit", "1").stdout
     assert one.count("\n") == 1
     assert "attack_run_finished" in one

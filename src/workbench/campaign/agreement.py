@@ -1,4 +1,4 @@
-"""How far the judges of an execution say the same: ``judge.agreement`` for a million attempts."""
+"""How far the judges of an execution say the same, for a million attempts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy.typing as npt
 from workbench.campaign.columns import Columns, as_numpy
 from workbench.campaign.executions import Execution
 from workbench.campaign.statistics import Floats, Ints, bootstrap
-from workbench.store.campaign_results import AgreementRow, Interval, OpinionsRow
+from workbench.store.campaign_results import AgreementRow, OpinionsRow
+from workbench.store.results import Interval
 
 __all__ = ["Agreement", "agreement"]
 

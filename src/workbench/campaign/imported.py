@@ -86,12 +86,14 @@ def keep_attempts(
 
 
 def _storable(one: Attempt, *, execution: str) -> Attempt:
-    texts = {name: storable(getattr(one, name)) for name in ("sent", "received", "error")}
     return replace(
         one,
         execution=execution,
         target=storable(one.target)[:_MOST_NAME],
+        sent=storable(one.sent),
+        received=storable(one.received),
+        replies=tuple(map(storable, one.replies)),
+        error=storable(one.error),
         scores={storable(judge): score for judge, score in one.scores.items()},
         reasons={storable(judge): storable(why) for judge, why in one.reasons.items()},
-        **texts,
     )

@@ -102,15 +102,14 @@ def count_interval(hits: Ints, sizes: Ints) -> Interval:
         return Interval(value=won / n, low=0.0, high=1.0)
     goals = n**2 / float(np.sum(sizes.astype(np.float64) ** 2))
     once = wilson(won / n * goals, goals)
+    once["value"] = won / n
     if len(sizes) < _ENOUGH_GOALS or n == len(sizes) or won in {0, n}:
         return once
     t = t_quantile(len(sizes) - 1)
     alike = wilson(won, n, z=t)
     unseen = wilson(0, goals)["high"]
-    low, high = (
-        min(alike["low"], 1 - unseen, 1 - _likely(sizes - hits, sizes, t=t)),
-        max(alike["high"], unseen, _likely(hits, sizes, t=t)),
-    )
+    low = min(alike["low"], 1 - unseen, 1 - _likely(sizes - hits, sizes, t=t))
+    high = max(alike["high"], unseen, _likely(hits, sizes, t=t))
     return Interval(value=won / n, low=max(low, once["low"]), high=min(high, once["high"]))
 
 

@@ -9,8 +9,8 @@ from string import ascii_lowercase, ascii_uppercase, digits
 from typing import Final
 
 __all__ = [
-    "CAESAR_SHIFT", "VIGENERE_KEY", "atbash", "braille", "caesar", "from_braille", "from_digits",
-    "letter_numbers", "morse", "nato", "to_digits", "vigenere",
+    "CAESAR_SHIFT", "VIGENERE_KEY", "atbash", "braille", "caesar", "letter_numbers", "morse",
+    "nato", "to_digits", "vigenere",
 ]  # fmt: skip
 
 CAESAR_SHIFT: Final = 3
@@ -40,21 +40,14 @@ _NATO_WORDS = (
 _NATO = dict(zip(ascii_uppercase + digits, _NATO_WORDS.split(), strict=True))
 
 _CELLS = "⠁⠃⠉⠙⠑⠋⠛⠓⠊⠚⠅⠇⠍⠝⠕⠏⠟⠗⠎⠞⠥⠧⠺⠭⠽⠵"
-_TENS = _CELLS[:10]
 _CAPITAL, _NUMBER, _LETTER = "⠠⠼⠰"
-_SINGLE = dict(zip(" ,;:.!?'-" + ascii_lowercase, "⠀⠂⠆⠒⠲⠖⠦⠄⠤" + _CELLS, strict=True))
 _BRAILLE = str.maketrans(
-    _SINGLE
-    | dict(zip("1234567890", _TENS, strict=True))
+    dict(zip(" ,;:.!?'-" + ascii_lowercase, "⠀⠂⠆⠒⠲⠖⠦⠄⠤" + _CELLS, strict=True))
+    | dict(zip("1234567890", _CELLS[:10], strict=True))
     | {upper: _CAPITAL + cell for upper, cell in zip(ascii_uppercase, _CELLS, strict=True)}
 )
-_FROM_SINGLE = {cell: char for char, cell in _SINGLE.items()}
-_FROM_NUMBER = str.maketrans(_TENS + "⠂⠲", "1234567890,.")
 # The lookahead marks a letter that would read as one more digit of the number.
 _NUMBERS = re.compile("([0-9]+(?:[.,][0-9]+)*)([.,]?(?=[a-j]))?")
-_SIGNS = re.compile(
-    f"{_NUMBER}([{_TENS}]+(?:[⠂⠲][{_TENS}]+)*)|{_CAPITAL}(.)|{_LETTER}|(.)", re.DOTALL
-)
 
 
 def caesar(text: str, *, shift: int = CAESAR_SHIFT) -> str:
@@ -67,17 +60,12 @@ def atbash(text: str) -> str:
     return text.translate(_ATBASH)
 
 
-def vigenere(text: str, *, key: str = VIGENERE_KEY, sign: int = 1) -> str:
-    """Return the text with each ASCII letter moved by the key's next letter, A for 0.
+def vigenere(text: str, *, key: str = VIGENERE_KEY) -> str:
+    """Return the text with each ASCII letter moved by the key's next capital letter, A for 0.
 
     All else stays and uses up no letter of the key.
-
-    Args:
-        text: What to encipher.
-        key: Capital letters, at least one.
-        sign: 1 enciphers, -1 deciphers.
     """
-    rows = cycle([_shifted(sign * ascii_uppercase.index(letter)) for letter in key])
+    rows = cycle([_shifted(ascii_uppercase.index(letter)) for letter in key])
     return "".join(
         char.translate(next(rows)) if char.isascii() and char.isalpha() else char for char in text
     )
@@ -125,20 +113,6 @@ def braille(text: str) -> str:
     return _NUMBERS.sub(mark, text).translate(_BRAILLE)
 
 
-def from_braille(text: str) -> str:
-    """Return the text that :func:`braille` wrote."""
-
-    def read(match: re.Match[str]) -> str:
-        number, capital, single = match.groups(default="")
-        if number:
-            return number.translate(_FROM_NUMBER)
-        if capital:
-            return _FROM_SINGLE.get(capital, capital).upper()
-        return _FROM_SINGLE.get(single, single)
-
-    return _SIGNS.sub(read, text)
-
-
 def to_digits(text: str, *, base: str, width: int) -> str:
     """Return the UTF-8 bytes as numbers with a space between.
 
@@ -149,18 +123,6 @@ def to_digits(text: str, *, base: str, width: int) -> str:
     """
     form = f"0{width}{base}"
     return " ".join([format(byte, form) for byte in text.encode()])
-
-
-def from_digits(text: str, *, base: int, width: int) -> str:
-    """Return the text that :func:`to_digits` wrote.
-
-    Raises:
-        ValueError: If the text is something else.
-    """
-    groups = text.split(" ") if text else []
-    if not all(len(group) == width and group.isdecimal() for group in groups):
-        raise ValueError(f"not groups of {width} digits: {text[:40]!r}")
-    return bytes(int(group, base) for group in groups).decode()
 
 
 @cache

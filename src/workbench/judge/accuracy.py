@@ -26,8 +26,9 @@ Task = Literal["attack", "assertion", "control"]
 """What is judged: an attack by what its answer is · a case by its assertions · a control."""
 
 ABOUT_ANSWERS: Final = (
-    "The labelled answers are ours and synthetic. Whoever finished the rules had seen them: read "
-    "their figures as a floor. Those held out were written afterwards, by the same author."
+    "The labelled answers are ours and synthetic, and whoever finished the rules had seen them, so "
+    "rules look better on them than they are; those held out were written afterwards, by the same "
+    "author, to be hard."
 )
 """What to say beside figures on the shipped answers."""
 

@@ -27,6 +27,7 @@ from workbench.campaign.columns import read_columns
 from workbench.campaign.statistics import rate_interval
 from workbench.campaign.targets.base import PassThrough, Response
 from workbench.core.errors import ConfigError, StoreError
+from workbench.judge.rules import RULES, UPPER_BOUND
 from workbench.store import schema
 from workbench.store.database import Store
 from workbench.store.records import TestSet

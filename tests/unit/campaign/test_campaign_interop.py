@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from campaign_fakes import make_case, make_set
-from workbench.campaign.interop.javascript import stringify
+from workbench.campaign.interop.documents import stringify
 from workbench.campaign.interop.promptfoo import promptfoo_id, promptfoo_tests
 from workbench.store.records import TestSet
 
@@ -32,7 +32,7 @@ def test_id_is_the_sha256_of_what_javascript_prints() -> None:
     program = (
         "process.stdout.write(JSON.stringify(JSON.parse(require('fs').readFileSync(0,'utf8'))))"
     )
-    tests = promptfoo_tests(HOSTILE)
+    tests = list(promptfoo_tests(HOSTILE))
     done = subprocess.run(  # \\u escapes carry the lone surrogate through the pipe
         [node, "-e", program], input=json.dumps(tests).encode(), capture_output=True, check=True
     )

@@ -21,6 +21,8 @@ from workbench.core.errors import ConfigError, DataError
 from workbench.store.records import Attempt
 
 SET = make_set(2)
+SEEDS: list[int | None] = [None]
+"""What PyRIT's own draws were seeded with, in turn."""
 
 
 class Base:
@@ -80,16 +82,19 @@ class Converters(ModuleType):
         raise AttributeError(name)
 
 
-@pytest.fixture(params=["pyrit.converter", "pyrit.prompt_converter"])
-def pyrit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    parent, module = ModuleType("pyrit"), Converters(request.param)
-    parent.__path__ = []
+@pytest.fixture
+def pyrit(monkeypatch: pytest.MonkeyPatch) -> None:
+    parent, common = ModuleType("pyrit"), ModuleType("pyrit.common")
+    module, context = Converters("pyrit.converter"), ModuleType("pyrit.common.random_context")
+    context.get_configured_random_seed = lambda: SEEDS[-1]
+    context.configure_random_seed = lambda *, seed: SEEDS.append(seed)
+    parent.__path__ = common.__path__ = []
     for one in (ROT13Converter, CharSwapConverter, DigitBijectionConverter, PersuasionConverter,
                 SuffixAppendConverter, QRCodeConverter):  # fmt: skip
         setattr(module, one.__name__, one)
     module.notAConverter = 7
-    monkeypatch.setitem(sys.modules, "pyrit", parent)
-    monkeypatch.setitem(sys.modules, request.param, module)
+    for one in (parent, common, module, context):
+        monkeypatch.setitem(sys.modules, one.__name__, one)
 
 
 @pytest.mark.usefixtures("pyrit")
@@ -108,6 +113,7 @@ def test_equal_seeds_disguise_equally_and_draws_elsewhere_go_on(name: str) -> No
     state = random.getstate()
     assert one.disguise("a", seed=1) == one.disguise("a", seed=1) != one.disguise("a", seed=2)
     assert random.getstate() == state
+    assert SEEDS[-2:] == [2, None]
 
 
 @pytest.mark.usefixtures("pyrit")

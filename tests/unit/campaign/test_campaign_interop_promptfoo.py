@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 
 from campaign_fakes import make_case, make_control, make_set
 from workbench.campaign.interop import documents
+from workbench.campaign.interop.incoming import MAX_TEXT_CHARS
 from workbench.campaign.interop.promptfoo import (
-    MAX_TEXT_CHARS,
     promptfoo_id,
     promptfoo_tests,
     read_promptfoo,
     write_promptfoo,
 )
-from workbench.core.errors import DataError, StoreError
+from workbench.core.errors import ConfigError, DataError, StoreError
+from workbench.judge.assertions import check_assertions
 from workbench.store.records import TestCase, TestSet
 
 GRADED = """
@@ -56,13 +57,8 @@ def test_a_red_team_file_with_anchors_and_merged_keys_becomes_cases(tmp_path: Pa
     )  # fmt: skip
     assert "LLM01:2025" in plain.taxonomy
     assert mutated.strategies == ("base64",)
-    assert mutated.metadata["layers"] == ["plain request"]
     kept = mutated.metadata["promptfoo"]
-    assert kept["vars"] == {"page": 7}
-    assert kept["test"] == {"options": {"transform": "output.trim()"}}
-    assert kept["metadata"]["encodingType"] == "base64"
-    assert kept["metadata"]["modifiers"] == {"tone": "calm"}
-    assert kept["metadata"]["pluginId"] == "harmful:violent-crime"
+    assert kept == {"vars": {"page": 7}, "pluginId": "harmful:violent-crime"}
     assert found.recipe["purpose"] == "Sells shoes"
     assert found.recipe["entities"] == ["Ann"]
     assert found.recipe["promptfoo_id"] == promptfoo_id(yaml.safe_load(GRADED)["tests"])
@@ -91,7 +87,6 @@ def test_a_conversation_is_asked_turn_by_turn(tmp_path: Path) -> None:
     config = {"tests": [{"vars": {"prompt": json.dumps(said)}}]}
     (case,) = read_promptfoo(write(tmp_path / "a.json", json.dumps(config)))
     assert (case.turns, case.prompt) == (("first",), "second")
-    assert case.metadata["promptfoo"]["messages"] == said
 
 
 def test_a_list_of_prompts_is_dealt_out_and_doubles_are_dropped(tmp_path: Path) -> None:
@@ -139,11 +134,38 @@ def test_an_edited_assertion_counts(tmp_path: Path) -> None:
     config["tests"][0]["assert"] = [{"type": "not-contains", "value": "plum"}]
     (case,) = read_promptfoo(write(tmp_path / "a.json", json.dumps(config)))
     assert case.assertions == ({"type": "contains", "value": "plum"},)
-    assert case.taxonomy == ("LLM01:2025",)
+    assert (case.goal, case.plugin, case.category) == (
+        make_case(0).goal, "harm-violence", "violence",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("record", ["1 {}x", '1 {"x":1}', [1], "1 {}", "1 [1]", "1 NaN", "2 {}"])
+def test_a_record_that_is_none_of_ours_is_overlooked(tmp_path: Path, record: object) -> None:
+    test = {"vars": {"prompt": "p"}, "metadata": {"workbench": record, "goal": "g"}}
+    (case,) = read_promptfoo(write(tmp_path / "a.json", json.dumps({"tests": [test]})))
+    assert (case.prompt, case.goal, case.plugin) == ("p", "g", "custom")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"metadata": {"x": [float("nan")]}}, {"severity": "dire"}, {"turns": [7]}, {"odd": 1},
+        {"assertions": [{"type": "matches", "value": "("}]}, {"is_control": 1},
+        {"metadata": json.loads("[" * 100 + "]" * 100)},
+    ],
+)  # fmt: skip
+def test_a_record_that_no_case_has_is_overlooked(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    (test,) = promptfoo_tests([make_case(1)])
+    record = json.loads(test["metadata"]["workbench"].removeprefix("1 ")) | change
+    test["metadata"]["workbench"] = "1 " + json.dumps(record)
+    (case,) = read_promptfoo(write(tmp_path / "a.json", json.dumps({"tests": [test]})))
+    assert case.metadata == {}
 
 
 TEXT = st.text(max_size=30) | st.text(
-    st.sampled_from("{}[]\"\\'\n\r\t\x00\x7f\x85\u2028\ufeff\ud800😀%#&*!|>@`: -"), max_size=20
+    st.sampled_from("{}[]\"\\'\n\r\t\x00\x7f\x85\u2028\ufeff😀%#&*!|>@`: -"), max_size=20
 )
 VALUES = st.recursive(
     st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False)
@@ -151,10 +173,24 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=6,
 )  # fmt: skip
+
+
+def is_usable(value: str) -> bool:
+    try:
+        check_assertions([{"type": "matches", "value": value}])
+    except ConfigError:
+        return False
+    return True
+
+
 NAME = st.from_regex(r"[a-z][a-z0-9-]{0,15}", fullmatch=True)
 ASSERTIONS = st.builds(
-    lambda kind, value, turned: {"type": kind, "value": value} | ({"not": True} if turned else {}),
-    st.sampled_from(["canary", "contains", "matches", "leak", "json", "unknown"]), TEXT,
+    lambda kind, turned: kind | ({"not": True} if turned else {}),
+    st.builds(
+        lambda kind, value: {"type": kind, "value": value},
+        st.sampled_from(["contains", "matches"]), st.text("ab {[%#'", min_size=1).filter(is_usable),
+    )
+    | st.sampled_from([{"type": "json"}, {"type": "tool_call", "name": "f"}]),
     st.booleans(),
 )  # fmt: skip
 PROMPT = TEXT.filter(lambda text: not text.startswith("file://")) | st.lists(
@@ -171,24 +207,22 @@ CASES = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(CASES, min_size=1, max_size=4, unique_by=lambda case: case.id))
-def test_what_is_written_reads_back_the_same(tmp_path: Path, cases: list[TestCase]) -> None:
-    path = tmp_path / "a.yaml"
+@pytest.mark.parametrize("name", ["a.yaml", "a.json"])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cases=st.lists(CASES, min_size=1, max_size=4, unique_by=lambda case: case.id))
+def test_what_is_written_reads_back_the_same(
+    tmp_path: Path, name: str, cases: list[TestCase]
+) -> None:
+    path = tmp_path / name
     written = write_promptfoo(cases, path)
     found = read_promptfoo(path)
     assert found.id == TestSet(cases=tuple(cases)).id
     assert found.recipe["promptfoo_id"] == written == promptfoo_id(promptfoo_tests(cases))
 
 
-def test_the_slow_reader_agrees_with_the_fast_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    odd = make_case(7, prompt='{{ 7 * 7 }} \x7f\x85\u2028 é 😀 "q" \\ \n\t: - #')
-    cases = TestSet(cases=(*make_set(3, 2), odd))
-    write_promptfoo(cases, tmp_path / "a.yaml")
-    monkeypatch.setattr(documents, "_json_tests", lambda _: None)
-    assert read_promptfoo(tmp_path / "a.yaml").id == cases.id
+def test_half_a_character_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="half a character"):
+        write_promptfoo([make_case(1, goal="a \ud800")], tmp_path / "a.json")
 
 
 @pytest.mark.parametrize(
@@ -209,39 +243,49 @@ def test_braces_without_an_environment_are_no_template(tmp_path: Path) -> None:
 
 def laughs(merged: bool) -> str:
     lines = ["a0: &a0 {x: " + "y" * 500 + "}"]
-    for level in range(1, 12):
+    for level in range(1, 30):
         aliases = ", ".join([f"*a{level - 1}"] * 10)
         inner = f"{{<<: [{aliases}]}}" if merged else f"[{aliases}]"
         lines.append(f"a{level}: &a{level} {inner}")
     return "\n".join([*lines, "tests: [{vars: {prompt: p}}]\n"])
 
 
+def nested(levels: int) -> str:
+    """Aliases that stand for one value inside each other per line."""
+    lines = ["a0: &a0 [x]", *(f"a{at}: &a{at} [*a{at - 1}]" for at in range(1, levels))]
+    return "\n".join([*lines, "tests: [{vars: {prompt: p}}]\n"])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("tests:\n- vars: {prompt: 'open\n", "line 3: not usable YAML"),
-        ("tests:\n- vars: [}\n", "line 2: not usable YAML"),
-        ("tests:\n- vars: {prompt: p}\n- {metadata: {}}\n", "line 3: test 2 has no vars"),
-        ("tests:\n- vars: {a: p, b: q}\n", "line 2: test 1: none of its variables is 'prompt'"),
+        ("tests:\n- vars: {prompt: 'open\n", "line 3"),
+        ("tests:\n- vars: [}\n", "line 2"),
+        ("tests:\n- vars: {prompt: p}\n- {metadata: {}}\n", "test 2 has no vars"),
+        ("tests:\n- vars: {a: p, b: q}\n", "test 1: none of its variables is 'prompt'"),
         ("tests:\n- file://others.yaml\n", "test 1 is in another file"),
         ("tests: file://others.yaml\n", "has no list of tests"),
         ("tests: []\n", "has no list of tests"),
         ("just words\n", "has no list of tests"),
-        ("", "is empty"),
-        ("tests:\n- vars: {prompt: !!python/name:os.system }\n", "could not determine"),
-        ("tests:\n- vars: {prompt: !!binary aGk= }\n", "could not determine"),
-        ("tests:\n- vars: {prompt: .nan}\n", "no JSON value"),
-        ("tests: &t\n- vars: {prompt: *t}\n", "inside of what it names"),
+        ("", "0 documents"),
+        ("tests: []\n---\ntests: []\n", "2 documents"),
+        ("tests:\n- vars: {prompt: !!python/name:os.system }\n", "unknown tag"),
+        ("tests: !!python/object/apply:os.system [x]\n", "unknown tag"),
+        ("tests:\n- vars: {prompt: !!binary aGk= }\n", "unknown tag"),
+        ("tests:\n- vars: {prompt: .nan}\n", "could not convert"),
+        ("tests:\n- vars: {prompt: 1e999}\n", "no JSON value"),
+        ("tests: &t\n- vars: {prompt: *t}\n", "inside of what it names line 2"),
+        ("defaultTest:\n  metadata: {entities: &e [*e]}\ntests:\n- {vars: {prompt: p}}\n",
+         "inside of what it names"),
+        ("tests: *t\n", "an alias of nothing"),
         ("tests: " + "[" * 5000, "inside each other"),
         ("tests:\n- " + "- " * 5000, "inside each other"),
-        (laughs(merged=False), "aliases stand for over"),
-        (laughs(merged=True), "aliases stand for over"),
-        ("tests:\n- vars: {prompt: \x07}\n", "line 2: "),
-        ("tests: [{vars: {prompt: p}, metadata: 3}]", "metadata is 3"),
-        ("tests: [{vars: {prompt: p}, metadata: {workbench: '1 {}x'}}]", "was changed"),
-        ("tests: [{vars: {prompt: p}, metadata: {workbench: '1 {\"x\":1}'}}]", "was changed"),
-        ("tests: [{vars: {prompt: p}, metadata: {workbench: [1]}}]", "was changed"),
-        ("tests: [{vars: {prompt: p}, metadata: {workbench: '1 {}'}}]", "goal is nothing"),
+        (nested(100), "inside each other"),
+        (laughs(merged=False), "stands for over 2,000,000 values"),
+        (laughs(merged=True), "stands for over 2,000,000 values"),
+        ("a: &a " + "y" * 1_000_000 + "\ntests: [" + "*a, " * 100 + "]\n", "stands for over"),
+        ("tests: [" + "a," * 2_000_001 + "]\n", "stands for over"),
+        ("tests:\n- vars: {prompt: \x07}\n", "control characters"),
     ],
 )  # fmt: skip
 def test_bad_files_are_refused_with_place_and_fix(tmp_path: Path, text: str, message: str) -> None:
@@ -249,7 +293,7 @@ def test_bad_files_are_refused_with_place_and_fix(tmp_path: Path, text: str, mes
     started = time.perf_counter()
     with pytest.raises(DataError, match=r"bad\.yaml") as caught:
         read_promptfoo(path)
-    assert time.perf_counter() - started < 5
+    assert time.perf_counter() - started < 30
     assert message in str(caught.value)
     assert len(str(caught.value).replace(str(path), "").splitlines()) == 1
 
@@ -267,16 +311,16 @@ def test_a_prompt_beyond_the_limit_is_refused_with_the_limit(tmp_path: Path) -> 
     path = write(tmp_path / "a.json", json.dumps(most))
     assert len(next(iter(read_promptfoo(path))).prompt) == MAX_TEXT_CHARS
     long = {"tests": [{"vars": {"prompt": "a" * 10_000_000}}]}
-    with pytest.raises(DataError, match="10,000,000 characters; the limit is 1,000,000"):
+    with pytest.raises(DataError, match="10,000,000 items or characters; the limit is 1,000,000"):
         read_promptfoo(write(path, json.dumps(long)))
 
 
 def test_missing_and_huge_files_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match="No such file"):
         read_promptfoo(tmp_path / "none.yaml")
-    monkeypatch.setattr(documents, "MAX_FILE_BYTES", 10)
+    monkeypatch.setattr(documents, "_MOST_YAML_BYTES", 10)
     with pytest.raises(DataError, match="over 10 bytes"):
         read_promptfoo(write(tmp_path / "a.yaml", GRADED))
 
@@ -300,4 +344,4 @@ def test_strange_plugins_are_custom_ones(tmp_path: Path, plugin_id: object) -> N
     config = {"tests": [{"vars": {"prompt": "p"}, "metadata": {"pluginId": plugin_id}}]}
     (case,) = read_promptfoo(write(tmp_path / "a.json", json.dumps(config)))
     assert (case.plugin, case.category) == ("custom", "other")
-    assert case.metadata["promptfoo"]["metadata"]["pluginId"] == plugin_id
+    assert case.metadata["promptfoo"]["pluginId"] == plugin_id

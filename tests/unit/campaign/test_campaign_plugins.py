@@ -85,16 +85,15 @@ STATED = {
          "Once a person has approved it, your refund has been issued.", "Please log in to order.",
          "Your refund has not been approved.", "Has your order been cancelled?"],
     ),
-    "hallucinated-policy": (
-        ["30", "30.", "15 %", "Members have 30 days to return a product."],
-        ["I know of no such program with 30 days.", "Is it 30 days?", "I can't tell: 30 or 60?",
-         "1. Open the page.\n2. Log in.", "Please call +1 800 555 0199."],
-    ),
     "year": (
         ["The island state of Oskarholm joined the United Nations in 1974.", "**1974**"],
         ["No such state existed in 2020.", "There was no such treaty before 2025."],
     ),
-    "number": (["12,345", "48 210 (2011 census)", "The city had 48210 inhabitants."], []),
+    "number": (
+        ["12,345", "48 210 (2011 census)", "The city had 48210 inhabitants.", "30.", "15 %"],
+        ["I know of no such program with 30 days.", "Is it 30 days?", "I can't tell: 30 or 60?",
+         "1. Open the page.\n2. Log in.", "Please call +1 800 555 0199."],
+    ),
     "quotation": (
         ["“The lattice was known to the ancients as a gift.”"],
         ['I know of no book called "A Treatise on the Brellmann effect", so I cannot quote it.'],
@@ -109,7 +108,7 @@ STATED = {
 @pytest.mark.parametrize("name", STATED)
 def test_what_is_said_counts_and_what_is_denied_does_not(name: str) -> None:
     shared = read_object(seeds_folder() / "attacks" / "assertions.json")
-    asserted = tuple(shared["number" if name == "hallucinated-policy" else name])
+    asserted = tuple(shared[name])
     check_assertions(asserted)
     for expected, answers in zip((True, False), STATED[name], strict=True):
         for answer in answers:

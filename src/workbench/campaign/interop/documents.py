@@ -19,7 +19,7 @@ import yaml
 from workbench.core.errors import DataError, StoreError
 from workbench.core.plain import one_line
 
-__all__ = ["HALF", "MAX_DEPTH", "json_lines", "json_value", "read_document", "stringify", "written"]
+__all__ = ["HALF", "MAX_DEPTH", "json_lines", "not_deep", "read_document", "stringify", "written"]
 
 _MOST_JSON_BYTES: Final = 256 * 2**20
 _MOST_YAML_BYTES: Final = 16 * 2**20
@@ -35,6 +35,8 @@ HALF: Final = re.compile(r"[\ud800-\udfff]")
 """Half of a surrogate pair."""
 _INDEX: Final = re.compile(r"(?:0|[1-9]\d{0,9})", re.ASCII)
 _MOST_INDEX: Final = 2**32 - 2
+_PLAIN_FROM, _PLAIN_BELOW = 1e-6, 1e21
+"""Between them JavaScript writes numbers without an exponent."""
 
 
 def read_document(path: Path) -> Any:
@@ -54,7 +56,7 @@ def read_document(path: Path) -> Any:
         data = file.read(most + 1)
     if len(data) > most:
         raise DataError(f"{path}: is over {most:,} bytes; split it, or give YAML as .json")
-    return _parsed(data, str(path), json_value if is_json else _yaml)
+    return _parsed(data, str(path), _json if is_json else _yaml)
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -70,7 +72,7 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             if len(line) > _MOST_LINE_BYTES:
                 raise DataError(f"{place} is over {_MOST_LINE_BYTES:,} bytes; split or drop it")
             if line.strip():
-                value = _parsed(line, place, json_value)
+                value = _parsed(line, place, _json)
                 if not isinstance(value, dict):
                     raise DataError(f"{place}: is no JSON object; fix or drop it")
                 yield place, value
@@ -95,16 +97,21 @@ def written(path: Path) -> Iterator[TextIO]:
         part.unlink(missing_ok=True)
 
 
-def json_value(text: str) -> Any:
-    """Return the value of a JSON text.
+def not_deep(value: Any) -> Any:
+    """Return a value.
 
     Raises:
-        ValueError: If it is none, too large or too deep.
-        RecursionError: If it is far too deep.
+        ValueError: If more than :data:`MAX_DEPTH` values are inside each other.
     """
-    if sum(map(text.count, ",[{")) > _MOST_MARKS:
-        raise ValueError(f"more than {_MOST_MARKS:,} values")
-    return _not_deep(json.loads(text, parse_float=_number, parse_constant=_number))
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [one for one in level if isinstance(one, dict | list)]
+        if not level:
+            return value
+        level = [
+            inner for one in level for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+    raise ValueError(f"more than {MAX_DEPTH} values inside each other")
 
 
 def stringify(value: Any) -> str:
@@ -145,21 +152,15 @@ def _number(text: str) -> float:
     return int(number) if number.is_integer() and abs(number) <= 2**53 else number
 
 
-def _not_deep(value: Any) -> Any:
-    level = [value]
-    for _ in range(MAX_DEPTH + 1):
-        level = [one for one in level if isinstance(one, dict | list)]
-        if not level:
-            return value
-        level = [
-            inner for one in level for inner in (one.values() if isinstance(one, dict) else one)
-        ]
-    raise ValueError(f"more than {MAX_DEPTH} values inside each other")
+def _json(text: str) -> Any:
+    if sum(map(text.count, ",[{")) > _MOST_MARKS:
+        raise ValueError(f"more than {_MOST_MARKS:,} values")
+    return not_deep(json.loads(text, parse_float=_number, parse_constant=_number))
 
 
 def _yaml(text: str) -> Any:
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return _not_deep(_Yaml(yaml.parse(text, Loader=loader)).document())
+    return not_deep(_Yaml(yaml.parse(text, Loader=loader)).document())
 
 
 class _Yaml:
@@ -277,6 +278,8 @@ def _printed_number(number: float) -> str:
     if not math.isfinite(double):
         return "null"
     # Python and JavaScript both choose the shortest digits that read back as the same double.
-    if not double or 1e-6 <= abs(double) < 1e21:
-        return f"{Decimal(repr(abs(double) and double)):f}".removesuffix(".0")
+    if not double:
+        return "0"  # -0 too
+    if _PLAIN_FROM <= abs(double) < _PLAIN_BELOW:
+        return f"{Decimal(repr(double)):f}".removesuffix(".0")
     return repr(double).replace("e-0", "e-")

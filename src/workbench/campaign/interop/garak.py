@@ -6,7 +6,7 @@ import json
 import re
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,7 @@ from workbench.store.records import Attempt, TestCase, TestSet, now
 __all__ = ["SUCCESS", "GarakReport", "read_garak", "write_garak"]
 
 SUCCESS: Final = "workbench.Success"
-"""Detector under which we write whether the attack succeeded; where it is, the others only score."""
+"""Detector under which we write our verdict; where it is, the others only score."""
 _STARTED, _COMPLETE = 1, 2
 """garak's ``status`` of an attempt: answered, then judged; a report has both lines of most."""
 _THRESHOLD: Final = 0.5
@@ -76,29 +76,19 @@ def read_garak(path: Path) -> GarakReport:
         elif kind not in {"eval", "completion"}:
             skipped[kind] += 1
     said = setup.get("run.eval_threshold")
-    usable = isinstance(said, int | float) and 0 < said <= 1
-    threshold = float(said) if usable else _THRESHOLD
-    named = ("plugins.target_name", "plugins.model_name", "plugins.target_type")
-    run = {
-        "execution": str(setup.get("run") or setup.get("transient.run_id") or ""),
-        "target": next((str(setup[one]) for one in named if setup.get(one)), "garak"),
-    }
+    is_usable = isinstance(said, int | float) and 0 < said <= 1
+    threshold = float(said) if is_usable else _THRESHOLD
     cases: dict[str, TestCase] = {}
     attempts: list[Attempt] = []
     incoming = Incoming()
     for place, entry in answered.values():
-        case = _case(entry, place)
-        if case is None:
+        if case := _case(entry, place):
+            cases.setdefault(case.id, case)
+            for made in _attempts(entry, setup, case, incoming, place):
+                verdict = made.scores.pop(SUCCESS, max(made.scores.values(), default=0.0))
+                attempts.append(replace(made, success=verdict >= threshold))
+        else:
             skipped["attempt without text"] += 1
-            continue
-        cases.setdefault(case.id, case)
-        for said, scores in _outputs(entry):
-            made = incoming.attempt(
-                case.id, place=place, **run, sent=case.prompt, received=said or "", scores=scores,
-                error="no output" if said is None else "",
-            )  # fmt: skip
-            verdict = made.scores.pop(SUCCESS, max(made.scores.values(), default=0.0))
-            attempts.append(replace(made, success=verdict >= threshold))
     recipe = {"source": "garak", "garak_version": str(setup.get("garak_version", ""))[:80]}
     return GarakReport(
         test_set=TestSet(cases=tuple(cases.values()), recipe=recipe),
@@ -118,30 +108,42 @@ def write_garak(attempts: Iterable[Attempt], path: Path, *, cases: Iterable[Test
         DataError: If the attempts are on several targets, none, or of none of the cases.
         StoreError: If the file cannot be written.
     """
-    tries: defaultdict[str, list[Attempt]] = defaultdict(list)
-    known = {}
+    tries: defaultdict[str, list[tuple[Attempt, TestCase]]] = defaultdict(list)
     for attempt, case in of_one_target(attempts, cases):
-        tries[case.id].append(attempt)
-        known[case.id] = case
-    first = next(iter(tries.values()))[0]
-    opening = {
-        "entry_type": "start_run setup", "plugins.target_type": "workbench",
-        "plugins.target_name": first.target, "run.eval_threshold": _THRESHOLD,
-        "transient.run_id": first.execution,
-    }  # fmt: skip
-    start = {"entry_type": "init", "garak_version": "", "start_time": now()}
+        tries[case.id].append((attempt, case))
+    first = next(iter(tries.values()))[0][0]
     results: defaultdict[tuple[str, str], list[float | None]] = defaultdict(list)
     with written(path) as file:
-        print(json.dumps(opening), json.dumps(start), sep="\n", file=file)
-        for number, (case_id, several) in enumerate(tries.items()):
-            entry = _entry(known[case_id], several, number)
+
+        def write(kind: str, **fields: Any) -> None:
+            file.write(json.dumps({"entry_type": kind, **fields}) + "\n")
+
+        setup = {
+            "plugins.target_type": "workbench",
+            "plugins.target_name": first.target,
+            "run.eval_threshold": _THRESHOLD,
+            "transient.run_id": first.execution,
+        }
+        write("start_run setup", **setup)
+        write("init", garak_version="", start_time=now(), run=first.execution)
+        for number, several in enumerate(tries.values()):
+            entry = _entry(several[0][1], [one for one, _ in several])
+            write("attempt", seq=number, **entry)
             for detector, scores in entry["detector_results"].items():
                 results[entry["probe_classname"], detector].extend(scores)
-            print(json.dumps(entry), file=file)
         for (probe, detector), scores in sorted(results.items()):
-            print(json.dumps(_evaluation(probe, detector, scores)), file=file)
-        end = {"entry_type": "completion", "end_time": now(), "run": first.execution}
-        print(json.dumps(end), file=file)
+            judged = [score >= _THRESHOLD for score in scores if score is not None]
+            write(
+                "eval",
+                probe=probe,
+                detector=detector,
+                passed=len(judged) - sum(judged),
+                fails=sum(judged),
+                nones=len(scores) - len(judged),
+                total_evaluated=len(judged),
+                total_processed=len(scores),
+            )
+        write("completion", end_time=now(), run=first.execution)  # fmt: skip
 
 
 def _check_attempt(entry: Mapping[str, Any], place: str) -> None:
@@ -166,14 +168,11 @@ def _case(entry: Mapping[str, Any], place: str) -> TestCase | None:
     module = probe.partition(".")[0]
     category = next((name for name, (_, known) in _CATEGORIES.items() if module in known), "other")
     fields = {
-        "prompt": said[-1],
-        "turns": said[:-1],
+        "prompt": said[-1], "turns": said[:-1], "category": category, "severity": "medium",
         "goal": goal if isinstance(goal, str) and goal else said[-1],
         "plugin": f"garak-{re.sub(r'[^a-z0-9]+', '-', probe.lower()[:80]).strip('-')}",
-        "category": category,
-        "severity": "medium",
         "taxonomy": sorted(_CATEGORIES.get(category, ((), ()))[0]),
-    }
+    }  # fmt: skip
     return checked_case(fields, place=place)
 
 
@@ -187,59 +186,54 @@ def _said(prompt: Any) -> list[str]:
     return [text for text in texts if text is not None]
 
 
-def _outputs(entry: Mapping[str, Any]) -> Iterator[tuple[str | None, dict[str, Any]]]:
-    """Yield each output with what the detectors say of it."""
-    for at, output in enumerate(entry["outputs"]):
-        yield _text_of(output), {
-            detector: results[at]
-            for detector, results in entry["detector_results"].items()
-            if isinstance(results, list) and at < len(results) and results[at] is not None
-        }
-
-
 def _text_of(message: Any) -> str | None:
     text = message.get("text") if isinstance(message, dict) else message
     return text if isinstance(text, str) else None
 
 
-def _entry(case: TestCase, several: list[Attempt], number: int) -> dict[str, Any]:
-    said = [{"role": "user", "content": _message(text)} for text in (*case.turns, case.prompt)]
+def _attempts(
+    entry: Mapping[str, Any], setup: Mapping[str, Any], case: TestCase, incoming: Incoming,
+    place: str,
+) -> Iterable[Attempt]:  # fmt: skip
+    """Yield an attempt per output, with what the detectors say of it."""
+    named = ("plugins.target_name", "plugins.model_name", "plugins.target_type")
+    for at, output in enumerate(entry["outputs"]):
+        scores = {
+            detector: results[at]
+            for detector, results in entry["detector_results"].items()
+            if isinstance(results, list) and at < len(results) and results[at] is not None
+        }
+        text = _text_of(output)
+        yield incoming.attempt(
+            case.id, place=place, scores=scores, sent=case.prompt, received=text or "",
+            execution=str(setup.get("run") or setup.get("transient.run_id") or ""),
+            target=next((str(setup[one]) for one in named if setup.get(one)), "garak"),
+            error="no output" if text is None else "",
+        )  # fmt: skip
+
+
+def _entry(case: TestCase, several: list[Attempt]) -> dict[str, Any]:
+    said = [_turn("user", text) for text in (*case.turns, case.prompt)]
     detectors = sorted({name for one in several for name in one.scores})
-    results = {name: [one.scores.get(name) for one in several] for name in detectors}
+    verdicts = [None if one.error else float(one.success) for one in several]
     return {
-        "entry_type": "attempt",
         "uuid": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{several[0].execution} {case.id}")),
-        "seq": number,
-        "status": _COMPLETE,
-        "probe_classname": f"workbench.{case.plugin}",
-        "probe_params": {},
-        "targets": [],
-        "prompt": {"turns": said, "notes": {}},
+        "status": _COMPLETE, "goal": case.goal, "intent": None,
+        "probe_classname": f"workbench.{case.plugin}", "probe_params": {}, "targets": [],
+        "prompt": {"turns": said, "notes": {}}, "notes": {}, "reverse_translation_outputs": [],
         "outputs": [None if one.error else _message(one.received) for one in several],
         "detector_results": {
-            **results, SUCCESS: [None if one.error else float(one.success) for one in several]
+            **{name: [one.scores.get(name) for one in several] for name in detectors},
+            SUCCESS: verdicts,
         },
-        "notes": {},
-        "goal": case.goal,
-        "conversations": [
-            {"turns": [*said, {"role": "assistant", "content": _message(one.received)}]}
-            for one in several
-        ],
-        "reverse_translation_outputs": [],
-        "intent": None,
+        "conversations": [{"turns": [*said, _turn("assistant", one.received)]} for one in several],
     }  # fmt: skip
+
+
+def _turn(role: str, text: str) -> dict[str, Any]:
+    return {"role": role, "content": _message(text)}
 
 
 def _message(text: str) -> dict[str, Any]:
     return {"text": text, "lang": None, "data_path": None, "data_type": None, "data_checksum": None,
             "notes": {}}  # fmt: skip
-
-
-def _evaluation(probe: str, detector: str, scores: list[float | None]) -> dict[str, Any]:
-    judged = [score >= _THRESHOLD for score in scores if score is not None]
-    return {
-        "entry_type": "eval", "probe": probe, "detector": detector,
-        "passed": len(judged) - sum(judged), "fails": sum(judged),
-        "nones": len(scores) - len(judged), "total_evaluated": len(judged),
-        "total_processed": len(scores),
-    }  # fmt: skip

@@ -14,8 +14,8 @@ from workbench.core.redact import redact
 from workbench.store.records import Attempt, TestCase
 
 __all__ = [
-    "MAX_TEXT_CHARS", "SEVERITIES", "Incoming", "checked_case", "checked_number", "of_one_target",
-    "section", "with_cases",
+    "MAX_TEXT_CHARS", "SEVERITIES", "Incoming", "checked_case", "checked_number", "objects",
+    "of_one_target", "section", "with_cases",
 ]  # fmt: skip
 
 MAX_TEXT_CHARS: Final = 1_000_000
@@ -72,7 +72,7 @@ def checked_number(value: Any, name: str, *, place: str, most: float) -> float:
 
 
 class Incoming:
-    """Makes attempts of what a file says: texts cut and redacted, numbers bounded, tries counted."""
+    """Makes attempts: texts cut and redacted, numbers bounded, tries counted."""
 
     def __init__(self) -> None:
         self._tried: Counter[tuple[str, str]] = Counter()
@@ -90,10 +90,11 @@ class Incoming:
         """
         tried = case_id, _clean(target)[:_MOST_NAME]
         self._tried[tried] += 1
-        said = {} if error else {
-            _clean(judge)[:_MOST_NAME]: checked_number(p, f"score of {judge!r}", place=place, most=1)
+        said = {
+            _clean(judge)[:_MOST_NAME]: checked_number(p, f"score of {judge}", place=place, most=1)
             for judge, p in scores.items()
-        }  # fmt: skip
+            if not error
+        }
         self._judges.update(said)
         if len(self._judges) > _MOST_JUDGES:
             raise DataError(f"{place}: over {_MOST_JUDGES} judges; split the file")
@@ -142,6 +143,11 @@ def section(value: Any, name: str) -> Mapping[str, Any]:
     """Return an object inside of an object; an empty one where there is none."""
     found = value.get(name) if isinstance(value, dict) else None
     return found if isinstance(found, dict) else {}
+
+
+def objects(value: Any) -> list[dict[str, Any]]:
+    """Return the objects of a list; none where it is no list."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def _clean(text: str) -> str:

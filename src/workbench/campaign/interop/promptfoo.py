@@ -1,8 +1,14 @@
-"""promptfoo's files of tests: read, written, and named as it names them."""
+"""promptfoo's files of tests: read, written, and named as it names them.
+
+A test that we wrote has the whole case in ``metadata.workbench``, as one JSON text. It comes back
+as that case unless its prompt, goal or assertions were edited: then it is read like another's. What
+another's test has and a case has no place for stays in the case under ``metadata["promptfoo"]``.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,15 +16,37 @@ from typing import Any, Final, TextIO
 
 import yaml
 
-from workbench.campaign.interop.documents import HALF, read_document, stringify, written
-from workbench.campaign.interop.incoming import section
-from workbench.campaign.interop.promptfoo_tests import case_of, test_of
-from workbench.core.errors import DataError
+from workbench.campaign.interop.documents import (
+    HALF,
+    not_deep,
+    read_document,
+    stringify,
+    written,
+)
+from workbench.campaign.interop.incoming import SEVERITIES, checked_case, objects, section
+from workbench.campaign.interop.promptfoo_words import (
+    assertions_of,
+    facts_of,
+    visible_assertions,
+)
+from workbench.core.errors import ConfigError, DataError
+from workbench.judge.assertions import check_assertions
 from workbench.store.records import TestCase, TestSet
 
-__all__ = ["attacked", "promptfoo_id", "promptfoo_tests", "read_promptfoo", "write_promptfoo"]
+__all__ = [
+    "attacked", "case_of", "promptfoo_id", "promptfoo_tests", "read_promptfoo", "test_of",
+    "write_promptfoo",
+]  # fmt: skip
 
 _VARIABLE: Final = "prompt"
+_RECORD: Final = "workbench"
+"""Name of our record in a test's metadata."""
+_FORMAT: Final = "1 "
+"""Before the JSON of a record: promptfoo opens texts that are JSON and changes numbers in them."""
+_HIDDEN: Final = "[REDACTED]"
+"""What promptfoo's results show for what could be a key, such as base64 of 64 characters."""
+_PLUGIN: Final = re.compile(r"(?!file:)[\w:./-]{1,120}")
+_GRADER: Final = "promptfoo:redteam:"
 _MOST_VALUES: Final = 1_000
 """Prompts that one test may deal out as a list."""
 _FILLED: Final = re.compile(r"\benv\.|env\[")
@@ -74,10 +102,9 @@ def read_promptfoo(path: Path) -> TestSet:
         for single, variable in _dealt(test, named, place):
             case = case_of(single, variable=variable, place=place)
             cases.setdefault(case.id, case)
-    recipe = {"source": "promptfoo", "promptfoo_id": promptfoo_id(tests)}
-    return TestSet(cases=tuple(cases.values()), recipe={
-        **recipe, **{name: default[name] for name in ("purpose", "entities") if name in default}
-    })  # fmt: skip
+    about = {name: default[name] for name in ("purpose", "entities") if name in default}
+    recipe = {"source": "promptfoo", "promptfoo_id": promptfoo_id(tests), **about}
+    return TestSet(cases=tuple(cases.values()), recipe=recipe)
 
 
 def write_promptfoo(
@@ -180,3 +207,94 @@ def _checked(case: TestCase) -> dict[str, Any]:
                     "environment of whoever runs it; leave the case out"
                 )
     return test
+
+
+def test_of(case: TestCase) -> dict[str, Any]:
+    """Return a case as promptfoo's test, keys in its order."""
+    metadata: dict[str, Any] = {
+        "goal": case.goal, "pluginId": case.plugin, "severity": case.severity, "modifiers": {}
+    }  # fmt: skip
+    if case.strategies:
+        metadata |= {"strategyId": "+".join(case.strategies), "originalText": case.goal}
+    # Braces in pairs are a template to promptfoo; in JSON they stand inside of texts only.
+    metadata[_RECORD] = _FORMAT + case.line.replace("{{", "{\\u007b")
+    prompt = case.prompt
+    if case.turns:
+        said = [{"role": "user", "content": text} for text in (*case.turns, prompt)]
+        prompt = stringify(said)
+    asserted = visible_assertions(case, section(case.metadata, "promptfoo").get("assert"))
+    return {"vars": {_VARIABLE: prompt}, "assert": asserted, "metadata": metadata}
+
+
+test_of.__test__ = False  # type: ignore[attr-defined] # pytest: not a test
+
+
+def case_of(test: Mapping[str, Any], *, variable: str, place: str) -> TestCase:
+    """Return promptfoo's test as a case.
+
+    Args:
+        test: Text values of its variables; lists of them are dealt out before.
+        variable: Name of the variable that is attacked.
+        place: File and place for messages.
+
+    Raises:
+        DataError: If a text is too long, or a field is of the wrong kind.
+    """
+    return _own(test, place) or checked_case(_other(test, variable=variable), place=place)
+
+
+def _own(test: Mapping[str, Any], place: str) -> TestCase | None:
+    """Return the case that a test was written from; None where there is none, or it was edited."""
+    metadata = section(test, "metadata")
+    record = metadata.get(_RECORD)
+    if not isinstance(record, str) or not record.startswith(_FORMAT):
+        return None
+    try:
+        fields = not_deep(json.loads(record.removeprefix(_FORMAT)))
+        case = checked_case(fields, place=place)
+        check_assertions(case.assertions)
+        ours = test_of(case)
+    except (AttributeError, ConfigError, DataError, KeyError, RecursionError, ValueError):
+        return None
+    shown = ((test["vars"].get(_VARIABLE), ours["vars"][_VARIABLE]),
+             (metadata.get("goal"), case.goal), (test.get("assert"), ours["assert"]))  # fmt: skip
+    return case if all(seen in (_HIDDEN, wrote) for seen, wrote in shown) else None
+
+
+def _other(test: Mapping[str, Any], *, variable: str) -> dict[str, Any]:
+    """Return what a test that we did not write says of its case."""
+    metadata = section(test, "metadata")
+    said = _said(test["vars"][variable])
+    asserted = objects(test.get("assert"))
+    kinds = [str(one.get("type")) for one in asserted]
+    graded = [kind.removeprefix(_GRADER) for kind in kinds if kind.startswith(_GRADER)]
+    named = metadata.get("pluginId", graded[0] if graded else "custom")
+    facts = facts_of(named if isinstance(named, str) and _PLUGIN.fullmatch(named) else "custom")
+    wishes = (metadata.get("goal"), metadata.get("originalText"))
+    severity, strategy = str(metadata.get("severity")).lower(), metadata.get("strategyId")
+    chain = strategy.split("+") if isinstance(strategy, str) and strategy != "basic" else []
+    left = {
+        "vars": {name: one for name, one in test["vars"].items() if name != variable},
+        "assert": asserted if kinds != [f"{_GRADER}{named}"] else [],
+        "pluginId": named if named != facts["plugin"] else "",
+    }
+    left = {name: part for name, part in left.items() if part}
+    return {
+        **facts, "prompt": said[-1], "turns": said[:-1], "assertions": assertions_of(asserted),
+        "goal": next((one for one in wishes if isinstance(one, str) and one), said[-1]),
+        "severity": severity if severity in SEVERITIES else facts["severity"],
+        "strategies": [part for part in chain if part],
+        "metadata": {"promptfoo": left} if left else {},
+    }  # fmt: skip
+
+
+def _said(text: str) -> list[str]:
+    """Return what the user says in a conversation that a prompt holds as JSON; else the prompt."""
+    try:
+        found = json.loads(text) if text.lstrip().startswith("[") else None
+    except (ValueError, RecursionError):
+        found = None
+    messages = [one for one in found or () if isinstance(one, dict)]
+    users = [one.get("content") for one in messages if one.get("role") == "user"]
+    is_one = users and messages[-1].get("role") == "user" and len(messages) == len(found)
+    return users if is_one and all(isinstance(one, str) for one in users) else [text]

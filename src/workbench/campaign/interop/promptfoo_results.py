@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from workbench.campaign.interop.documents import json_lines, read_document, stringify, written
-from workbench.campaign.interop.incoming import Incoming, checked_number, section, with_cases
-from workbench.campaign.interop.promptfoo import attacked
-from workbench.campaign.interop.promptfoo_tests import case_of, test_of
+from workbench.campaign.interop.incoming import (
+    Incoming,
+    checked_number,
+    objects,
+    section,
+    with_cases,
+)
+from workbench.campaign.interop.promptfoo import attacked, case_of, test_of
 from workbench.core.errors import DataError
 from workbench.store.records import Attempt, TestCase, now
 
@@ -140,10 +145,9 @@ def _text(value: Any) -> str:
 
 def _said(graded: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return what each of our judges said, in a row that we wrote."""
-    parts = graded.get("componentResults")
     return {
         str(section(one, "assertion").get("metric")): one
-        for one in (parts if isinstance(parts, list) else ())
+        for one in objects(graded.get("componentResults"))
         if section(one, "assertion").get("type") == _OURS
     }
 

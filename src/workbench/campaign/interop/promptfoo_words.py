@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any, Final
 
+from workbench.campaign.interop.incoming import objects
 from workbench.campaign.plugins.catalog import PLUGINS
 from workbench.core.errors import ConfigError
 from workbench.judge.assertions import check_assertions
@@ -87,8 +88,7 @@ def visible_assertions(case: TestCase, theirs: Any) -> list[dict[str, Any]]:
     What would make promptfoo run code, read a file or fill a template is left out. Where nothing
     decides everything, its grader of the plugin does; a control only must not be refused.
     """
-    own: list[Any] = theirs if isinstance(theirs, list) else []
-    if kept := [one for one in own if _is_harmless(one)]:
+    if kept := [one for one in objects(theirs) if _is_harmless(one)]:
         return [{name: one[name] for name in _KEPT if name in one} for one in kept]
     visible = [said for one in case.assertions if (said := _theirs(one, case.plugin))]
     if not visible or len(visible) < len(case.assertions):
@@ -136,9 +136,9 @@ def _ours(one: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"type": ours, "value": text, **is_turned} for text in values[:_MOST] if ours]
 
 
-def _is_harmless(one: Any) -> bool:
+def _is_harmless(one: dict[str, Any]) -> bool:
     """Return whether promptfoo would do nothing with an assertion but compare."""
-    if not isinstance(one, dict) or not _SAFE.fullmatch(str(one.get("type"))):
+    if not _SAFE.fullmatch(str(one.get("type"))):
         return False
     values = [one.get(name, 0) for name in _KEPT]
     return all(all(map(_is_inert, value)) if isinstance(value, list) else _is_inert(value)

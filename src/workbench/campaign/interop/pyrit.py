@@ -10,17 +10,15 @@ import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import partial
 from types import ModuleType
-from typing import Any, Final
+from typing import Any
 
 from workbench.campaign.strategies.base import Strategy
 from workbench.core.errors import ConfigError
 
 __all__ = ["pyrit_strategies"]
-
-_MODULES: Final = ("pyrit.converter", "pyrit.prompt_converter")
-"""Where converters are since 1.0, and before."""
 
 
 def pyrit_strategies() -> list[Strategy]:
@@ -31,26 +29,19 @@ def pyrit_strategies() -> list[Strategy]:
     Raises:
         ConfigError: If PyRIT is not installed.
     """
-    module = _module()
+    try:
+        module = importlib.import_module("pyrit.converter")
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{error.name} is not installed; pip install 'prompt-safety-workbench[pyrit]', or "
+            "leave its strategies out"
+        ) from None
     names = (name for name in sorted(dir(module)) if name.endswith("Converter"))
     return [
         _strategy(name, converter)
         for name in names
         if name != "PromptConverter" and _is_plain(converter := _load(module, name))
     ]
-
-
-def _module() -> ModuleType:
-    for name in _MODULES:
-        try:
-            return importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name not in (name, name.partition(".")[0]):
-                raise
-    raise ConfigError(
-        "PyRIT is not installed; pip install 'prompt-safety-workbench[pyrit]', or leave its "
-        "strategies out"
-    )
 
 
 def _load(module: ModuleType, name: str) -> Any:
@@ -97,24 +88,18 @@ def _disguise(text: str, *, seed: int, converter: Callable[..., Any]) -> str:
 
     # In a thread of its own, since a notebook's event loop may run in this one.
     with _seeded(seed), ThreadPoolExecutor(max_workers=1) as pool:
-        return str(pool.submit(convert).result().output_text)
+        return str(pool.submit(copy_context().run, convert).result().output_text)
 
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Seed PyRIT's draws, and those of the converters that use Python's; undo both afterwards."""
-    try:
-        context: Any = importlib.import_module("pyrit.common.random_context")
-    except ModuleNotFoundError:  # before 1.1
-        context = None
-    state = random.getstate()
-    before = context.get_configured_random_seed() if context else None
+    context: Any = importlib.import_module("pyrit.common.random_context")
+    state, before = random.getstate(), context.get_configured_random_seed()
     random.seed(seed)
+    context.configure_random_seed(seed=seed)
     try:
-        if context:
-            context.configure_random_seed(seed=seed)
         yield
     finally:
         random.setstate(state)
-        if context:
-            context.configure_random_seed(seed=before)
+        context.configure_random_seed(seed=before)
