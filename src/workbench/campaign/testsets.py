@@ -262,7 +262,7 @@ def _resolve(owned: Sequence[OwnedTestSet], wanted: str, *, user: str) -> OwnedT
         return found[-1]
     if found:
         raise DataError(f"several test sets begin with or are tagged {wanted!r}; give more of one")
-    known = ", ".join(one.id[:12] for one in owned[-3:]) or "none; run 04_generate_tests"
+    known = ", ".join(one.id[:12] for one in owned[-3:]) or "none; run workbench campaign generate"
     raise DataError(f"{user!r} owns no test set {wanted!r}; newest: {known}")
 
 

@@ -70,7 +70,7 @@ def test_list_tells_size_and_promptfoo_id(store: Store) -> None:
 
 
 def test_without_any_the_message_says_where_to_get_one(store: Store) -> None:
-    with pytest.raises(DataError, match="04_generate_tests"):
+    with pytest.raises(DataError, match="workbench campaign generate"):
         testsets.load(store)
 
 
