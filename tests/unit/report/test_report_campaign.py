@@ -15,7 +15,7 @@ from workbench.report.evidence import Evidence, read_evidence
 from workbench.report.pages import campaign
 from workbench.report.pages.campaign_finding import finding, targets_of
 from workbench.report.tables import percent, percentage_points, probability
-from workbench.store import results as shapes
+from workbench.store import campaign_results as shapes
 from workbench.store.database import Store
 
 TWO = {"app-lax": 0.256, "app-strict": 0.041}
