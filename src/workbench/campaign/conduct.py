@@ -25,7 +25,7 @@ from workbench.store.records import TestSet
 
 if TYPE_CHECKING:
     from workbench.campaign.generate import Preview
-    from workbench.campaign.strategies.attacker import Attacker
+    from workbench.campaign.strategies.attacker import Attacker, practice_judge
     from workbench.campaign.targets.config import TargetSpec
     from workbench.campaign.testsets import StoredTestSet
     from workbench.diffusion.sanitizer import Sanitizer
@@ -228,13 +228,12 @@ def generation_work(plan: Preview) -> str:
 
 def attacker_of(plan: Preview, gateway: Gateway, *, config: GatewayConfig) -> Attacker:
     """Return who writes attacks through a gateway; it never learns a profile's canaries."""
-    from workbench.campaign.strategies.attacker import Attacker
-    from workbench.campaign.strategies.practice_judge import PracticeJudge
+    from workbench.campaign.strategies.attacker import Attacker, practice_judge
 
     known = plan.profile
     return Attacker(
         ask=gateway.map,
-        judge=PracticeJudge(gateway.map),
+        judge=practice_judge(gateway.map),
         profile=known.text if known else "",
         withheld=tuple(known.canaries.values()) if known else (),
         items_per_call=config.savings.items_per_call,

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from campaign_fakes import make_case, make_set
 from workbench.campaign.interop.garak import read_garak, write_garak
 from workbench.core.errors import DataError
+from workbench.core.plain import storable
 from workbench.core.redact import redact
-from workbench.store.records import Attempt, TestSet
+from workbench.store.records import Attempt, TestCase, TestSet
 
 SET = TestSet(cases=(*make_set(3, 1), make_case(8, turns=("a", "b"), metadata={"x": [1.0]})))
 
@@ -79,6 +80,16 @@ def test_a_report_becomes_cases_and_attempts(tmp_path: Path) -> None:
     assert found.test_set.recipe["garak_version"] == "0.17.1"
 
 
+@pytest.mark.parametrize(
+    ("said", "threshold"), [(0.15, 0.15), (0, 0.5), (7, 0.5), ("high", 0.5), (None, 0.5)]
+)
+def test_the_threshold_of_the_run_decides(tmp_path: Path, said: object, threshold: float) -> None:
+    setup = {"entry_type": "start_run setup", "run.eval_threshold": said}
+    found = read_garak(report(tmp_path / "a.jsonl", setup, entry()))
+    assert found.threshold == threshold
+    assert [one.success for one in found.attempts] == [threshold < 0.2, False, True]
+
+
 @pytest.mark.parametrize("prompt", ["say it", {"text": "say it"}])
 def test_prompts_of_older_reports_are_read(tmp_path: Path, prompt: object) -> None:
     outputs = ["fine", None, "sure"]
@@ -93,27 +104,27 @@ def test_prompts_without_text_are_counted(tmp_path: Path) -> None:
     assert found.skipped == {"attempt without text": 1}
 
 
-TEXT = st.text(max_size=30)
 ATTEMPTS = st.builds(
     Attempt,
     execution=st.just("execution-1"),
     case_id=st.just(""),
     target=st.just("shop"),
     sent=st.just(""),
-    received=TEXT | st.just("ann@example.org \ud800"),
+    received=st.text(max_size=30) | st.just("ann@example.org \ud800"),
     decision=st.sampled_from(["pass", "dewrap", "block"]),
     scores=st.dictionaries(st.text("abc/1", min_size=1, max_size=4), st.floats(0, 1), max_size=2),
-    reasons=st.dictionaries(TEXT, st.just("why"), max_size=2),
     success=st.booleans(),
     latency_ms=st.floats(0, 1e7),
-    usd=st.decimals(0, 10, places=8),
-    trial=st.integers(0, 5),
+    error=st.sampled_from(["", "closed"]),
 )
 
 
-def canonical(one: Attempt) -> str:
-    scores, reasons = sorted(one.scores.items()), sorted(one.reasons.items())
-    return repr(vars(one) | {"scores": scores, "reasons": reasons})
+def told(case: TestCase, one: Attempt) -> str:
+    """What a report of garak has a place for."""
+    scores = {} if one.error else one.scores
+    return repr((case.goal, case.turns, case.prompt, one.execution, one.target, one.sent,
+                 "" if one.error else storable(redact(one.received)), bool(one.error),
+                 sorted(scores.items()), one.success and not one.error))  # fmt: skip
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -124,15 +135,19 @@ def test_what_is_written_reads_back_the_same(
     cases = data.draw(st.lists(st.sampled_from(SET.cases), min_size=len(attempts),
                                max_size=len(attempts)))  # fmt: skip
     attempts = [
-        replace(one, case_id=case.id, sent=case.prompt, received=redact(one.received))
+        replace(one, case_id=case.id, sent=case.prompt)
         for one, case in zip(attempts, cases, strict=True)
     ]
     path = tmp_path / "a.jsonl"
     write_garak(attempts, path, cases=SET)
     found = read_garak(path)
+    known = {case.id: case for case in found.test_set}
     assert found.skipped == {}
-    assert {case.id for case in found.test_set} == {case.id for case in cases}
-    assert sorted(map(canonical, found.attempts)) == sorted(map(canonical, attempts))
+    assert sorted(told(known[one.case_id], one) for one in found.attempts) == sorted(
+        told(case, one) for case, one in zip(cases, attempts, strict=True)
+    )
+    tries = [(one.case_id, one.trial) for one in found.attempts]
+    assert len(set(tries)) == len(tries)
 
 
 def test_a_written_report_counts_what_garak_counts(tmp_path: Path) -> None:
@@ -147,7 +162,7 @@ def test_a_written_report_counts_what_garak_counts(tmp_path: Path) -> None:
     write_garak([*attempts, failed], tmp_path / "a.jsonl", cases=SET)
     entries = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
     counted = {one["probe"]: (one["passed"], one["fails"], one["nones"]) for one in entries
-               if one["entry_type"] == "eval"}  # fmt: skip
+               if one["entry_type"] == "eval" and one["detector"] == "judge"}  # fmt: skip
     assert counted == {"workbench.harm-violence": (2, 2, 1), "workbench.over-refusal": (1, 0, 0)}
     assert entries[-1]["entry_type"] == "completion"
 
@@ -169,23 +184,20 @@ def test_what_no_report_can_say_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message_"),
     [
-        ("{", "line 3: not usable JSON"),
-        ("[1]", "line 3: list, not a JSON object"),
-        ("[" * 5000, "line 3: not usable JSON"),
+        ("{", "line 3: not usable"),
+        ("[1]", "line 3: is no JSON object"),
+        ("[" * 5000, "line 3: not usable"),
         ('{"a":' * 100 + "1" + "}" * 100, "inside each other"),
         (entry(status=7), "status is '7'"),
         (entry(uuid=None), "uuid is 'None'"),
         (entry(outputs="x"), "outputs is 'x'"),
         (entry(probe_classname=[]), r"probe_classname is '\[\]'"),
-        (entry(detector_results={"d": ["high"]}), "'d' scores 'high'"),
+        (entry(detector_results={"d": ["high"]}), "score of d is 'high'"),
         (entry(detector_results={"d": [float("nan")]}), "NaN is no JSON value"),
-        (entry(detector_results={"d": [7]}), "'d' scores '7'"),
+        (entry(detector_results={"d": [7]}), "score of d is '7'"),
+        (entry(detector_results={f"d{at}": [0.1] for at in range(201)}), "over 200 judges"),
+        (entry(outputs=["a"] * 1001), "over 1,000 outputs"),
         (entry(prompt="a" * 1_000_001), "the limit is 1,000,000"),
-        (entry(notes={"workbench": "{"}), "was changed"),
-        (entry(notes={"workbench": '{"tries": 1}'}), "was changed"),
-        (entry(notes={"workbench": '{"tries": [1]}'}), "was changed"),
-        (entry(notes={"workbench": '{"tries": [], "case": {"y": 1}}'}), "was changed"),
-        (entry(notes={"workbench": '{"tries": [], "case": {"prompt": 1}}'}), "write a text"),
     ],
 )
 def test_bad_lines_are_refused_with_their_number(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
@@ -66,7 +65,7 @@ def checked_number(value: Any, name: str, *, place: str, most: float) -> float:
     if value is None:
         return 0.0
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not 0 <= value <= most:
+    if not is_number or not 0 <= value <= most:  # which NaN is not either
         raise DataError(f"{place}: {name} is {str(value)[:40]!r}; write a number 0 to {most:g}")
     return float(value)
 

@@ -27,6 +27,7 @@ from workbench.campaign.interop.incoming import SEVERITIES, checked_case, object
 from workbench.campaign.interop.promptfoo_words import (
     assertions_of,
     facts_of,
+    grader_of,
     visible_assertions,
 )
 from workbench.core.errors import ConfigError, DataError
@@ -273,9 +274,10 @@ def _other(test: Mapping[str, Any], *, variable: str) -> dict[str, Any]:
     wishes = (metadata.get("goal"), metadata.get("originalText"))
     severity, strategy = str(metadata.get("severity")).lower(), metadata.get("strategyId")
     chain = strategy.split("+") if isinstance(strategy, str) and strategy != "basic" else []
+    usual = [f"{_GRADER}{named}"], [grader_of(facts["plugin"])]
     left = {
         "vars": {name: one for name, one in test["vars"].items() if name != variable},
-        "assert": asserted if kinds != [f"{_GRADER}{named}"] else [],
+        "assert": asserted if kinds not in usual else [],
         "pluginId": named if named != facts["plugin"] else "",
     }
     left = {name: part for name, part in left.items() if part}

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from workbench.core.redact import redact
 from workbench.data.clean import MIN_CHARS, repair
 from workbench.data.dedupe import normalize
-from workbench.judge.refusal import stance_of
+from workbench.judge.refusal import declines
 
 if TYPE_CHECKING:
     from workbench.campaign.strategies.attacker import Attacker
     from workbench.llm.messages import Request
 
 __all__ = [
-    "MOST_CHARS", "Calls", "Draft", "ModelStrategy", "accept", "is_refusal", "variant", "workable",
+    "MOST_CHARS", "Calls", "Draft", "ModelStrategy", "accept", "variant", "workable",
 ]  # fmt: skip
 
 MOST_CHARS: Final = 4_000
@@ -110,11 +110,6 @@ def workable(goals: Sequence[str], *, dropped: Counter[str]) -> dict[int, str]:
     return found
 
 
-def is_refusal(answer: str) -> bool:
-    """Return whether an answer declines, or says nothing."""
-    return stance_of(answer)[0] in {"empty", "refused", "redirected"}
-
-
 def accept(
     text: str,
     *,
@@ -138,7 +133,7 @@ def accept(
     if len(text) < MIN_CHARS:
         return "", "empty"
     # Further on, "I won't tell anybody" and its like are part of the message.
-    if is_refusal(text[:_OPENING_CHARS]) and not is_refusal(goal[:_OPENING_CHARS]):
+    if declines(text[:_OPENING_CHARS]) and not declines(goal[:_OPENING_CHARS]):
         return "", "refused"
     if reason := _tells(text, instruction, withheld):
         return "", reason
