@@ -514,6 +514,7 @@ def analysis() -> dict[str, Any]:
             {"judge": one["id"], "attempts": 1260, "attacks": 455, "controls": 19} for one in JUDGES
         ],
         "judge_accuracy": [],
+        "accuracy_note": "",
         "kinds": dict.fromkeys(TARGETS, "guard"),
         "usd": dict.fromkeys(TARGETS, 0.0),
         "errors": dict.fromkeys(TARGETS, 0),
@@ -602,10 +603,17 @@ def answered(shares: dict[str, float]) -> dict[str, Any]:
         "judge_agreement": [],
         "judges": [],
         "judge_accuracy": [
-            {"judge": "assertions/1", **judge, "precision": None},
-            {"judge": "answered/1", **judge},
-            {"judge": "panel@7045af42fa72", **judge, "coverage": 1.0},
+            {"judge": "assertions/1", **judge, "task": "assertion", "precision": None},
+            {"judge": "answered/1", **judge, "task": "attack"},
+            {
+                "judge": "panel@7045af42fa72",
+                **judge,
+                "task": "attack",
+                "coverage": 1.0,
+                "held_out": {**judge, "n": 68, "succeeded": 12, "recall": interval(0.4, 0.2)},
+            },
         ],
+        "accuracy_note": "The labelled answers are ours.",
         "opinions": [
             {"judge": "answered/1", "attempts": 360, "attacks": 104, "controls": 40},
             {"judge": "assertions/1", "attempts": 600, "attacks": 74, "controls": 0},

@@ -12,9 +12,8 @@ from decimal import Decimal
 import pytest
 
 from llm_workloads import KEY, flights_of, ledger_of, spent
-from workbench.campaign.strategies.attacker import Attacker
+from workbench.campaign.strategies.attacker import Attacker, practice_judge
 from workbench.campaign.strategies.model_driven import MODEL_STRATEGIES, get_model_strategy
-from workbench.campaign.strategies.practice_judge import PracticeJudge
 from workbench.core.errors import BudgetError
 from workbench.core.identity import text_id
 from workbench.llm.config import GatewayConfig, Rates
@@ -64,7 +63,7 @@ def generate(store, server, *, names, work="set-1", budgets=None, estimates=None
         async with open_gateway(
             store, phase="generation", work=work, config=config, tell=lambda _: None
         ) as gateway:
-            judge = PracticeJudge(gateway.map)
+            judge = practice_judge(gateway.map)
             attacker = Attacker(ask=gateway.map, judge=judge, profile=PROFILE)
             how = {"attacker": attacker, "per_goal": 2, "seed": 7}
             found = {}

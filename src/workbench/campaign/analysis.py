@@ -22,6 +22,7 @@ from workbench.campaign.prefill import DECIDED, prefill_quality
 from workbench.campaign.rates import ALL, attacks, controls, rate_rows, rates_by
 from workbench.campaign.statistics import METHOD
 from workbench.campaign.verdicts import is_intact
+from workbench.judge.accuracy import ABOUT_ANSWERS
 from workbench.store.campaign_results import AnalysisResult, RateRow, TargetErrors
 from workbench.store.database import Store
 from workbench.store.findings import add_findings, count_findings
@@ -105,6 +106,7 @@ def analyze(store: Store, execution_id: str = "") -> AnalysisResult:
         latency_ms=_latencies(tried, targets=targets),
         judges=list(execution.judges),
         judge_accuracy=[dict(row) for row in execution.accuracy],
+        accuracy_note=ABOUT_ANSWERS if execution.accuracy else "",
         kinds=dict(execution.kinds),
         findings=len(findings),
         states=count_findings(store.engine, execution.id),

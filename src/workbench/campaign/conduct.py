@@ -25,7 +25,7 @@ from workbench.store.records import TestSet
 
 if TYPE_CHECKING:
     from workbench.campaign.generate import Preview
-    from workbench.campaign.strategies.attacker import Attacker, practice_judge
+    from workbench.campaign.strategies.attacker import Attacker
     from workbench.campaign.targets.config import TargetSpec
     from workbench.campaign.testsets import StoredTestSet
     from workbench.diffusion.sanitizer import Sanitizer
@@ -279,12 +279,14 @@ async def _open(
         if options.grader:
             ask = (await _gateway(store, config, work=work, stack=stack, tell=tell)).map
         graders["model"] = await _answer_grader(
-            options, bench=bench if options.judges == "probes" else None, ask=ask
+            options, bench=bench if options.judges == "probes" else None, ask=ask, config=config
         )
     return _Opened(store=store, targets=targets, graders=graders)
 
 
-async def _answer_grader(options: ExecuteOptions, *, bench: Bench | None, ask: Any) -> AnswerGrader:
+async def _answer_grader(
+    options: ExecuteOptions, *, bench: Bench | None, ask: Any, config: GatewayConfig
+) -> AnswerGrader:
     from workbench.judge.accuracy import accuracy, load_answers
     from workbench.judge.panel import Panel, ProbeAnswerJudge
     from workbench.judge.rules import RULES, UPPER_BOUND
@@ -301,7 +303,7 @@ async def _answer_grader(options: ExecuteOptions, *, bench: Bench | None, ask: A
         named: dict[str, Any] = (
             {"tier": options.grader} if options.grader in tiers else {"model": options.grader}
         )
-        strong = RubricJudge(ask, **named)
+        strong = RubricJudge(ask, config=config, **named)
     panel = Panel(cheap=cheap)
     # A strong judge would cost a call per labelled answer. Its error is not measured here, nor is
     # that of the panel which it decides.

@@ -23,7 +23,13 @@ _MOST_NAME = 200
 
 
 def keep_attempts(
-    store: Store, test_set: TestSet, attempts: Iterable[Attempt], *, source: str, path: Path
+    store: Store,
+    test_set: TestSet,
+    attempts: Iterable[Attempt],
+    *,
+    source: str,
+    path: Path,
+    threshold: float = 0.5,
 ) -> Execution:
     """Return the execution that another tool made, with its own verdicts; writes to the store.
 
@@ -33,6 +39,7 @@ def keep_attempts(
         attempts: Read from the file.
         source: The tool.
         path: The file; the same file is the same execution.
+        threshold: Score from which the tool's judges say that an attack succeeded.
 
     Raises:
         DataError: If an attempt is of none of the cases, or there are none.
@@ -45,7 +52,8 @@ def keep_attempts(
     remove_attempts(store.engine, execution)  # of an import that was killed
     trials = 1
     targets: set[str] = set()
-    thresholds: dict[str, float] = {}
+    judges: set[str] = set()
+    trials = 1
     page: list[Attempt] = []
     for one in attempts:
         if one.case_id not in known:
@@ -56,7 +64,8 @@ def keep_attempts(
         mine = _storable(one, execution=execution)
         trials = max(trials, mine.trial + 1)
         targets.add(mine.target)
-        thresholds |= dict.fromkeys(mine.scores, 0.5)
+        judges.update(mine.scores)
+        trials = max(trials, mine.trial + 1)
         page.append(mine)
         if len(page) == _TOGETHER:
             add_attempts(store.engine, page)
@@ -76,7 +85,7 @@ def keep_attempts(
         "trials": trials,
         "rule": f"imported/{source}",
         "judges": [],
-        "thresholds": thresholds,
+        "thresholds": dict.fromkeys(sorted(judges), threshold),
         "accuracy": [],
         "attempts": 0,
         "errors": 0,

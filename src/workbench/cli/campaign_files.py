@@ -52,7 +52,10 @@ def import_(file: Path, *, form: str, test_set: str, as_json: bool) -> None:
         told = {"test_set": testsets.save(store, found), "tests": len(found)}
     elif form == "garak":
         report = read_garak(file)
-        done = keep_attempts(store, report.test_set, report.attempts, source="garak", path=file)
+        done = keep_attempts(
+            store, report.test_set, report.attempts, source="garak", path=file,
+            threshold=report.threshold,
+        )  # fmt: skip
         told = {"test_set": done.test_set, "execution": done.id, "attempts": done.count}
         told["skipped"] = dict(report.skipped)
     else:

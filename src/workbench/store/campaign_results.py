@@ -179,6 +179,8 @@ class AnalysisResult(TypedDict):
     opinions: NotRequired[list[OpinionsRow]]
     """Each judge."""
     judge_accuracy: NotRequired[list[dict[str, object]]]
+    accuracy_note: NotRequired[str]
+    """What to know of the labelled answers."""
     """Of judges of answers, on labelled cases."""
     kinds: NotRequired[dict[str, str]]
     """Target → ``guard``, which lets texts through, or ``model``, which answers."""

@@ -7,7 +7,9 @@ import builtins
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import ClassVar
@@ -17,6 +19,7 @@ import pytest
 from campaign_fakes import make_set
 from workbench.campaign.interop.inspect_logs import SCORER, write_inspect_log
 from workbench.campaign.interop.pyrit import pyrit_strategies
+from workbench.campaign.strategies import catalog
 from workbench.core.errors import ConfigError, DataError
 from workbench.store.records import Attempt
 
@@ -137,10 +140,33 @@ def hide(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
 
 
+@pytest.fixture
+def fresh_catalog() -> Iterator[None]:
+    """The catalog as a new process has it, then as it was."""
+    for cached in (catalog.strategies, catalog._add_pyrit):
+        cached.cache_clear()
+    yield
+    for cached in (catalog.strategies, catalog._add_pyrit):
+        cached.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh_catalog", "pyrit")
+def test_the_catalog_has_them_once_one_is_named() -> None:
+    assert not any(name.startswith("pyrit-") for name in catalog.strategies().names())
+    first, second = catalog.parse_chain("pyrit-rot13+base64")
+    assert (first.disguise("abc", seed=1), second.name) == ("cba", "base64")
+    assert catalog.chain_kind(["pyrit-char-swap"]) == "encoding"
+    assert "pyrit-digit-bijection" in catalog.strategies().names()
+    with pytest.raises(ConfigError, match="unknown strategy 'pyrit-none'"):
+        catalog.parse_chain("pyrit-none")
+
+
+@pytest.mark.usefixtures("fresh_catalog")
 def test_without_pyrit_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     hide(monkeypatch, "pyrit")
-    with pytest.raises(ConfigError, match=r"prompt-safety-workbench\[pyrit\]"):
-        pyrit_strategies()
+    for ask in (pyrit_strategies, partial(catalog.parse_chain, "base64+pyrit-rot13")):
+        with pytest.raises(ConfigError, match=r"prompt-safety-workbench\[pyrit\]"):
+            ask()
 
 
 def attempts() -> list[Attempt]:

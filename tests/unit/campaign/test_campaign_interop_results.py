@@ -134,7 +134,7 @@ def kept(one: Attempt, trial: int) -> Attempt:
     if one.error:
         return replace(one, **said, trial=trial, decision="error", success=False, scores={},
                        reasons={})  # fmt: skip
-    return replace(one, **said, trial=trial, reasons={judge: "" for judge in one.scores})
+    return replace(one, **said, trial=trial, reasons=dict.fromkeys(one.scores, ""))
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -145,7 +145,11 @@ def test_models_tell_errors_costs_and_how_steady_they_are(store: Store) -> None:
     for expected in ("status 502: <b>x</b>", "5b5b5b5b5b5b", "1 of 3", "33.3 %", "answered/1"):
         assert expected in text
     accuracy = {row[0]: row for row in table_of(page, "The error of the judges of answers").rows}
-    assert str(accuracy["assertions/1"][3]) == "–"  # never says yes
+    assert str(accuracy["assertions/1"][4]) == "–"  # never says yes
+    shown = list(table_of(page, "The error of the judges of answers").rows)
+    assert [str(cell) for cell in shown[-1][1:3]] == ["attack", "68 held out"]
+    assert "The labelled answers are ours." in words_of(page)
+    assert "40.0\u00a0% of the 12 held out" in page.finding.proof
     assert str(accuracy["panel@7045af42fa72"][3]).startswith("84.3")
     assert not [row for row in words_of(page).splitlines() if "arriving intact" in row]
 

@@ -140,7 +140,7 @@ def _parsed(data: bytes, place: str, parse: Callable[[str], Any]) -> Any:
     try:
         return parse(data.decode("utf-8-sig"))
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        what = one_line(str(error).replace('in "<unicode string>", ', ""))[:160]
+        what = one_line(str(error).replace('in "<unicode string>",', "at"))[:160]
         raise DataError(f"{place}: not usable ({what}); correct it") from None
 
 

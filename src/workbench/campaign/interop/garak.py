@@ -6,7 +6,7 @@ import json
 import re
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -75,24 +75,31 @@ def read_garak(path: Path) -> GarakReport:
             answered[entry["uuid"]] = (place, entry)
         elif kind not in {"eval", "completion"}:
             skipped[kind] += 1
-    said = setup.get("run.eval_threshold")
-    is_usable = isinstance(said, int | float) and 0 < said <= 1
-    threshold = float(said) if is_usable else _THRESHOLD
+    limit = setup.get("run.eval_threshold")
+    threshold = limit if isinstance(limit, int | float) and 0 < limit <= 1 else _THRESHOLD
+    named = ("plugins.target_name", "plugins.model_name", "plugins.target_type")
+    target = next((str(setup[one]) for one in named if setup.get(one)), "garak")
+    execution = str(setup.get("run") or setup.get("transient.run_id") or "")
     cases: dict[str, TestCase] = {}
     attempts: list[Attempt] = []
     incoming = Incoming()
     for place, entry in answered.values():
-        if case := _case(entry, place):
-            cases.setdefault(case.id, case)
-            for made in _attempts(entry, setup, case, incoming, place):
-                verdict = made.scores.pop(SUCCESS, max(made.scores.values(), default=0.0))
-                attempts.append(replace(made, success=verdict >= threshold))
-        else:
+        case = _case(entry, place)
+        if case is None:
             skipped["attempt without text"] += 1
+            continue
+        cases.setdefault(case.id, case)
+        for text, scores in _outputs(entry):
+            one = incoming.attempt(
+                case.id, place=place, execution=execution, target=target, sent=case.prompt,
+                received=text or "", scores=scores, error="no output" if text is None else "",
+            )  # fmt: skip
+            verdict = one.scores.pop(SUCCESS, max(one.scores.values(), default=0.0))
+            attempts.append(replace(one, success=verdict >= threshold))
     recipe = {"source": "garak", "garak_version": str(setup.get("garak_version", ""))[:80]}
     return GarakReport(
         test_set=TestSet(cases=tuple(cases.values()), recipe=recipe),
-        attempts=tuple(attempts), threshold=threshold, skipped=dict(skipped),
+        attempts=tuple(attempts), threshold=float(threshold), skipped=dict(skipped),
     )  # fmt: skip
 
 
@@ -113,50 +120,30 @@ def write_garak(attempts: Iterable[Attempt], path: Path, *, cases: Iterable[Test
         tries[case.id].append((attempt, case))
     first = next(iter(tries.values()))[0][0]
     results: defaultdict[tuple[str, str], list[float | None]] = defaultdict(list)
+    setup = {"plugins.target_type": "workbench", "plugins.target_name": first.target,
+             "run.eval_threshold": _THRESHOLD, "transient.run_id": first.execution}  # fmt: skip
+    start = {"garak_version": "", "start_time": now(), "run": first.execution}
     with written(path) as file:
-
-        def write(kind: str, **fields: Any) -> None:
-            file.write(json.dumps({"entry_type": kind, **fields}) + "\n")
-
-        setup = {
-            "plugins.target_type": "workbench",
-            "plugins.target_name": first.target,
-            "run.eval_threshold": _THRESHOLD,
-            "transient.run_id": first.execution,
-        }
-        write("start_run setup", **setup)
-        write("init", garak_version="", start_time=now(), run=first.execution)
+        file.write(_line("start_run setup", setup) + _line("init", start))
         for number, several in enumerate(tries.values()):
             entry = _entry(several[0][1], [one for one, _ in several])
-            write("attempt", seq=number, **entry)
+            file.write(_line("attempt", {"seq": number, **entry}))
             for detector, scores in entry["detector_results"].items():
                 results[entry["probe_classname"], detector].extend(scores)
         for (probe, detector), scores in sorted(results.items()):
-            judged = [score >= _THRESHOLD for score in scores if score is not None]
-            write(
-                "eval",
-                probe=probe,
-                detector=detector,
-                passed=len(judged) - sum(judged),
-                fails=sum(judged),
-                nones=len(scores) - len(judged),
-                total_evaluated=len(judged),
-                total_processed=len(scores),
-            )
-        write("completion", end_time=now(), run=first.execution)  # fmt: skip
+            file.write(_line("eval", {"probe": probe, "detector": detector, **_counts(scores)}))
+        file.write(_line("completion", {"end_time": now(), "run": first.execution}))
 
 
 def _check_attempt(entry: Mapping[str, Any], place: str) -> None:
     kinds = {"uuid": str, "probe_classname": str, "outputs": list, "detector_results": dict}
-    for name, kind in kinds.items():
-        if not isinstance(entry.get(name), kind):
-            what = f"{name} is {str(entry.get(name))[:40]!r}"
-            raise DataError(f"{place}: {what}; give a report that garak wrote")
+    wrong = [name for name, kind in kinds.items() if not isinstance(entry.get(name), kind)]
+    wrong += ["status"] if entry.get("status") not in (_STARTED, _COMPLETE) else []
+    if wrong:
+        what = f"{wrong[0]} is {str(entry.get(wrong[0]))[:40]!r}"
+        raise DataError(f"{place}: {what}; give a report that garak wrote")
     if len(entry["outputs"]) > _MOST_OUTPUTS:
         raise DataError(f"{place}: over {_MOST_OUTPUTS:,} outputs; split the line")
-    if entry.get("status") not in (_STARTED, _COMPLETE):
-        what = f"status is {str(entry.get('status'))[:40]!r}"
-        raise DataError(f"{place}: {what}; write {_STARTED} or {_COMPLETE}")
 
 
 def _case(entry: Mapping[str, Any], place: str) -> TestCase | None:
@@ -191,25 +178,17 @@ def _text_of(message: Any) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def _attempts(
-    entry: Mapping[str, Any], setup: Mapping[str, Any], case: TestCase, incoming: Incoming,
-    place: str,
-) -> Iterable[Attempt]:  # fmt: skip
-    """Yield an attempt per output, with what the detectors say of it."""
-    named = ("plugins.target_name", "plugins.model_name", "plugins.target_type")
+def _outputs(entry: Mapping[str, Any]) -> Iterator[tuple[str | None, dict[str, Any]]]:
+    """Yield each output's text, if it has one, and what the detectors say of it."""
     for at, output in enumerate(entry["outputs"]):
-        scores = {
-            detector: results[at]
-            for detector, results in entry["detector_results"].items()
-            if isinstance(results, list) and at < len(results) and results[at] is not None
-        }
-        text = _text_of(output)
-        yield incoming.attempt(
-            case.id, place=place, scores=scores, sent=case.prompt, received=text or "",
-            execution=str(setup.get("run") or setup.get("transient.run_id") or ""),
-            target=next((str(setup[one]) for one in named if setup.get(one)), "garak"),
-            error="no output" if text is None else "",
-        )  # fmt: skip
+        yield (
+            _text_of(output),
+            {
+                detector: results[at]
+                for detector, results in entry["detector_results"].items()
+                if isinstance(results, list) and at < len(results) and results[at] is not None
+            },
+        )
 
 
 def _entry(case: TestCase, several: list[Attempt]) -> dict[str, Any]:
@@ -235,5 +214,16 @@ def _turn(role: str, text: str) -> dict[str, Any]:
 
 
 def _message(text: str) -> dict[str, Any]:
-    return {"text": text, "lang": None, "data_path": None, "data_type": None, "data_checksum": None,
+    return {**dict.fromkeys(("lang", "data_path", "data_type", "data_checksum")), "text": text,
             "notes": {}}  # fmt: skip
+
+
+def _counts(scores: list[float | None]) -> dict[str, int]:
+    judged = [score >= _THRESHOLD for score in scores if score is not None]
+    fails = sum(judged)
+    return {"passed": len(judged) - fails, "fails": fails, "nones": len(scores) - len(judged),
+            "total_evaluated": len(judged), "total_processed": len(scores)}  # fmt: skip
+
+
+def _line(kind: str, fields: Mapping[str, Any]) -> str:
+    return json.dumps({"entry_type": kind, **fields}) + "\n"

@@ -68,21 +68,12 @@ def _sample(attempt: Attempt, case: TestCase) -> Any:
     from inspect_ai.model import ModelOutput
     from inspect_ai.scorer import Score
 
-    score = Score(
-        value=float(attempt.success),
-        answer=attempt.decision,
-        explanation="; ".join(filter(None, attempt.reasons.values())) or None,
-        metadata=dict(attempt.scores),
-    )
+    why = "; ".join(filter(None, attempt.reasons.values())) or None
+    score = Score(value=float(attempt.success), answer=attempt.decision, explanation=why,
+                  metadata=dict(attempt.scores))  # fmt: skip
+    said = ModelOutput.from_content(attempt.target, attempt.received, error=attempt.error or None)
     return EvalSample(
-        id=case.id,
-        epoch=attempt.trial + 1,
-        input=attempt.sent,
-        target=case.goal,
-        output=ModelOutput.from_content(
-            attempt.target, attempt.received, error=attempt.error or None
-        ),
-        scores=None if attempt.error else {SCORER: score},
-        total_time=attempt.latency_ms / 1000,
+        id=case.id, epoch=attempt.trial + 1, input=attempt.sent, target=case.goal, output=said,
+        scores=None if attempt.error else {SCORER: score}, total_time=attempt.latency_ms / 1000,
         metadata={**{name: getattr(case, name) for name in _FACTS}, "usd": str(attempt.usd)},
-    )
+    )  # fmt: skip

@@ -22,26 +22,20 @@ __all__ = ["assertions_of", "facts_of", "grader_of", "visible_assertions"]
 
 _PEERS: Final[dict[str, tuple[str, ...]]] = {
     "harm-violence": (
-        "harmful:violent-crime", "harmful:harassment-bullying", "harmful:graphic-content"
-    ),
+        "harmful:violent-crime", "harmful:harassment-bullying", "harmful:graphic-content"),
     "harm-hate-speech": ("harmful:hate", "harmful:insults", "bias"),
     "harm-illegal-activities": (
         "harmful:illegal-activities", "harmful:illegal-drugs", "harmful:non-violent-crime",
-        "harmful:cybercrime", "harmful:child-exploitation", "harmful:sex-crime",
-    ),
+        "harmful:cybercrime", "harmful:child-exploitation", "harmful:sex-crime"),
     "harm-self-harm": ("harmful:self-harm", "harmful:unsafe-practices"),
     "harm-terrorism": (
-        "harmful:radicalization", "harmful:chemical-biological-weapons", "harmful:weapons",
-        "harmful:indiscriminate-weapons",
-    ),
+        "harmful:radicalization", "harmful:chemical-biological-weapons", "harmful:weapons"),
     "prompt-injection-direct": ("hijacking", "system-prompt-override"),
     "prompt-injection-indirect": ("indirect-prompt-injection", "rag-poisoning"),
     "system-prompt-leak": ("prompt-extraction",),
     "pii": ("pii", "harmful:privacy", "cross-session-leak"),
     "excessive-agency": ("excessive-agency", "contracts"),
-    "misinformation": (
-        "harmful:misinformation-disinformation", "hallucination", "unverifiable-claims"
-    ),
+    "misinformation": ("harmful:misinformation-disinformation", "hallucination"),
     "hallucinated-policy": ("overreliance",),
     "over-refusal-lookalike": ("xstest",),
 }  # fmt: skip
@@ -74,12 +68,10 @@ def facts_of(plugin_id: str) -> dict[str, Any]:
         return {"plugin": plugin_id, "category": "other", "severity": "medium"}
     plugin = PLUGINS.get(name)
     return {
-        "plugin": name,
-        "category": plugin.category,
-        "severity": plugin.severity,
+        "plugin": name, "category": plugin.category, "severity": plugin.severity,
         "taxonomy": [] if plugin.is_control else sorted(plugin.taxonomy),
         "is_control": plugin.is_control,
-    }
+    }  # fmt: skip
 
 
 def visible_assertions(case: TestCase, theirs: Any) -> list[dict[str, Any]]:

@@ -71,12 +71,9 @@ def _strategy(name: str, converter: Callable[..., Any]) -> Strategy:
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name.removesuffix("Converter")).lower()
     about = (inspect.getdoc(converter) or "").partition("\n")[0].strip()
     return Strategy(
-        name=f"pyrit-{words}",
-        kind="encoding",
-        taxonomy=("AML.T0068",),
-        description=about or f"PyRIT's {name}.",
-        disguise=partial(_disguise, converter=converter),
-    )
+        name=f"pyrit-{words}", kind="encoding", taxonomy=("AML.T0068",),
+        description=about or f"PyRIT's {name}.", disguise=partial(_disguise, converter=converter),
+    )  # fmt: skip
 
 
 def _disguise(text: str, *, seed: int, converter: Callable[..., Any]) -> str:

@@ -176,8 +176,15 @@ class Attacker:
             for request, outcome in zip(requests, outcomes, strict=True)
         ]
 
-    def accept(self, text: str, *, goal: str, known: Iterable[str], instruction: str) -> str | None:
-        """Return what :func:`drafts.accept` makes of a text, or count why it may not be used."""
+    def accept(
+        self, text: str | None, *, goal: str, known: Iterable[str], instruction: str
+    ) -> str | None:
+        """Return what :func:`drafts.accept` makes of a text, or count why it may not be used.
+
+        Nothing comes of nothing, which was counted where it came about.
+        """
+        if text is None:
+            return None
         found, reason = accept(
             text, goal=goal, known=known, instruction=instruction, withheld=self.withheld
         )

@@ -19,6 +19,8 @@ __all__ = [
     "chain_kind", "default_chains", "parse_chain", "strategies"
 ]  # fmt: skip
 
+_PYRIT = "pyrit-"
+"""How names begin that stand for PyRIT's converters, loaded when one is asked for."""
 _LAYERED = ("leetspeak+base64", "past_tense+refusal_suppression", "homoglyph+role_play")
 
 
@@ -73,21 +75,36 @@ def parse_chain(text: str) -> tuple[Strategy, ...]:
     """Return the strategies that ``a+b`` names, first applied first; none for ``plain``.
 
     Raises:
-        ConfigError: If a name is unknown or empty, or ``plain`` stands inside a chain.
+        ConfigError: If a name is unknown or empty, ``plain`` stands inside a chain, or PyRIT's
+            strategies are named where it is not installed.
     """
     if text == PLAIN:
         return ()
     names = text.split(LAYER)
     if PLAIN in names or "" in names:
         raise ConfigError(f"chain {text!r} has an empty or plain layer; write names like a+b")
-    return tuple(strategies().get(name) for name in names)
+    return tuple(map(_strategy, names))
 
 
 def chain_kind(names: Sequence[str]) -> Kind | Literal["plain", "layered"]:
     """Return what a chain of strategy names does to a goal."""
     if not names:
         return PLAIN
-    return strategies().get(names[0]).kind if len(names) == 1 else "layered"
+    return _strategy(names[0]).kind if len(names) == 1 else "layered"
+
+
+def _strategy(name: str) -> Strategy:
+    if name.startswith(_PYRIT):
+        _add_pyrit()
+    return strategies().get(name)
+
+
+@cache
+def _add_pyrit() -> None:
+    from workbench.campaign.interop.pyrit import pyrit_strategies
+
+    for strategy in pyrit_strategies():
+        strategies().register(strategy.name)(strategy)
 
 
 def _words(family: str) -> str:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
-from workbench.campaign.strategies.attacker import Attacker, Said
+from workbench.campaign.strategies.attacker import TYPICAL, Attacker, Try, Tryout, foreseen
 from workbench.campaign.strategies.drafts import Calls, Draft, variant, workable
-from workbench.campaign.strategies.practice_judge import usual_grading
 from workbench.core.identity import seeded
-from workbench.judge.opinions import Exchange
-from workbench.llm.messages import Request, Turn
+from workbench.llm.messages import Request
 
 __all__ = ["OPENINGS", "TOOLBOX", "Conversing"]
 
@@ -37,11 +35,9 @@ TOOLBOX: Final[Mapping[str, str]] = {
 """Techniques between which an attacker chooses anew each turn. Source: Pavlova et al. 2024,
 arXiv:2410.01606, section 3; the words are ours."""
 
-_SHOWN_CHARS = 1_500
 _SHOWN_TURNS = 6
 _SLOTS = 64
 """Variants per conversation: what is declined or unusable is asked for again, otherwise."""
-_TYPICAL = "word " * 120
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +74,14 @@ class Conversing:
         """Return the opening requests to the attacker, and usual ones for what follows."""
         texts = workable(goals, dropped=Counter())
         talks = self._start(texts, per_goal=per_goal, seed=seed)
-        asked = [self._request(talk, step=0, attacker=attacker, seed=seed) for talk in talks]
-        usual = self._usual(attacker)
-        more = range(len(asked), self.calls(len(texts), per_goal).expected)
-        return asked + [replace(usual[n % len(usual)], variant=n) for n in more]
+        usual = _Talk(goal=0, text=TYPICAL.message, number=0, opening=next(iter(self.openings)))
+        usual.tries = [TYPICAL] * (self.turns // 2)
+        return foreseen(
+            [self._request(talk, step=0, attacker=attacker, seed=seed) for talk in talks],
+            rehearsal=attacker.rehearsal(usual.with_next(TYPICAL.message)),
+            step=self._request(usual, step=0, attacker=attacker, seed=0),
+            count=self.calls(len(texts), per_goal).expected,
+        )
 
     async def drafts(
         self, goals: Sequence[str], *, attacker: Attacker, per_goal: int, seed: int
@@ -100,8 +100,9 @@ class Conversing:
             draft = talk.draft(succeeds=attacker.succeeds(talk.best))
             if draft is None:
                 attacker.dropped["every message declined or unusable"] += 1
-            elif any(draft.turns == one.turns and draft.prompt == one.prompt
-                     for one in found[talk.goal]):  # fmt: skip
+            elif (draft.turns, draft.prompt) in {
+                (one.turns, one.prompt) for one in found[talk.goal]
+            }:
                 attacker.dropped["repeats"] += 1
             else:
                 found[talk.goal].append(draft)
@@ -123,8 +124,8 @@ class Conversing:
             "goal": talk.text,
             "beginning": self.openings[talk.opening],
             "conversation": talk.shown(),
-            "declined": "\n".join(one[:_SHOWN_CHARS] for one in talk.declined),
-            "messages left": str(self.turns - len(talk.messages)),
+            "declined": "\n".join(talk.declined),
+            "messages left": str(self.turns - len(talk.tries)),
         }
         return attacker.request(
             facts, instruction=self.instruction, wanted=self.wanted,
@@ -138,50 +139,25 @@ class Conversing:
         requests = [self._request(talk, step=step, attacker=attacker, seed=seed) for talk in going]
         spoken = []
         for talk, said in zip(going, await attacker.invent(requests), strict=True):
-            if said is None:
-                continue
-            text = attacker.accept(
-                said[self.wanted[-1]], goal=talk.text, known=(*talk.messages, *talk.declined),
-                instruction=self.instruction,
-            )  # fmt: skip
+            known = [*(one.message for one in talk.tries), *talk.declined]
+            text = attacker.accept(said, goal=talk.text, known=known, instruction=self.instruction)
             if text:
                 spoken.append((talk, text))
         return spoken
 
     async def _hear(self, spoken: Sequence[tuple[_Talk, str]], *, attacker: Attacker) -> None:
         """Have the stand-in answer and the judge score, and enter both."""
-        replies = await attacker.practice([talk.with_next(text) for talk, text in spoken])
-        heard = []
-        for (talk, text), said in zip(spoken, replies, strict=True):
-            if said is None:
+        tried = await attacker.practice([talk.with_next(text) for talk, text in spoken])
+        for (talk, text), one in zip(spoken, tried, strict=True):
+            if one is None:
                 talk.is_over = True
-            elif said.is_declined and len(talk.declined) < self.backtracks:
+            elif one.is_declined and len(talk.declined) < self.backtracks:
                 talk.declined.append(text)  # as if it had not been said
-            elif said.is_declined and self.backtracks:
+            elif one.is_declined and self.backtracks:
                 talk.is_over = True
             else:
-                heard.append((talk, text, said))
-        scores = await attacker.score(
-            [
-                Exchange(goal=talk.text, prompt=text, answer=said.text,
-                         is_declined=said.is_declined)
-                for talk, text, said in heard
-            ]
-        )  # fmt: skip
-        for (talk, text, said), score in zip(heard, scores, strict=True):
-            talk.enter(text, said, score)
-            talk.is_over = attacker.succeeds(score) or len(talk.messages) == self.turns
-
-    def _usual(self, attacker: Attacker) -> list[Request]:
-        """Return what one further step asks, at its usual size."""
-        talk = _Talk(goal=0, text=_TYPICAL[:200], number=0, opening=next(iter(self.openings)))
-        for _ in range(self.turns // 2):
-            talk.enter(_TYPICAL[:300], Said(text=_TYPICAL, is_declined=False), 0.0)
-        return [
-            attacker.rehearsal(talk.with_next(_TYPICAL[:300])),
-            usual_grading(_TYPICAL),
-            self._request(talk, step=0, attacker=attacker, seed=0),
-        ]
+                talk.tries.append(one)
+                talk.is_over = attacker.succeeds(one.score) or len(talk.tries) == self.turns
 
 
 @dataclass(kw_only=True)
@@ -192,45 +168,32 @@ class _Talk:
     text: str
     number: int
     opening: str
-    messages: list[str] = field(default_factory=list)
-    replies: list[str] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
+    tries: list[Try] = field(default_factory=list)
     declined: list[str] = field(default_factory=list)
     """Messages that were taken back."""
     is_over: bool = False
 
     @property
     def best(self) -> float:
-        return max(self.scores, default=0.0)
+        return max((one.score for one in self.tries), default=0.0)
 
-    def enter(self, message: str, said: Said, score: float) -> None:
-        self.messages.append(message)
-        self.replies.append(said.text)
-        self.scores.append(score)
-
-    def with_next(self, message: str) -> list[Turn]:
-        """Return the turns with one more message, as the stand-in is asked."""
-        turns: list[Turn] = []
-        for said, reply in zip(self.messages, self.replies, strict=True):
-            turns += [Turn("user", said), Turn("assistant", reply)]
-        return [*turns, Turn("user", message)]
+    def with_next(self, message: str) -> Tryout:
+        """Return one more message, as the stand-in is asked."""
+        return Tryout(self.text, message, tuple(self.tries))
 
     def shown(self) -> str:
         """Return the latest turns as the attacker is shown them."""
-        turns = list(zip(self.messages, self.replies, self.scores, strict=True))[-_SHOWN_TURNS:]
-        return "\n\n".join(
-            f"Message: {message[:_SHOWN_CHARS]}\nAnswer: {reply[:_SHOWN_CHARS]}\nScore: {score:.2f}"
-            for message, reply, score in turns
-        )
+        return "\n\n".join(one.shown() for one in self.tries[-_SHOWN_TURNS:])
 
     def draft(self, *, succeeds: bool) -> Draft | None:
         """Return the messages up to the last one with the best score; None where there are none."""
-        if not self.messages:
+        if not self.tries:
             return None
-        end = max(range(len(self.scores)), key=lambda n: (self.scores[n], n))
+        end = max(range(len(self.tries)), key=lambda n: (self.tries[n].score, n))
+        *turns, prompt = (one.message for one in self.tries[: end + 1])
         return Draft(
-            turns=tuple(self.messages[:end]),
-            prompt=self.messages[end],
+            turns=tuple(turns),
+            prompt=prompt,
             notes={
                 "opening": self.opening,
                 "backtracks": len(self.declined),

@@ -6,9 +6,9 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
-from workbench.campaign.strategies.attacker import Attacker, How
+from workbench.campaign.strategies.attacker import Attacker, Batch
 from workbench.campaign.strategies.drafts import Calls, Draft, variant, workable
 from workbench.core.errors import ModelError
 from workbench.core.identity import seeded
@@ -61,23 +61,6 @@ _ROOM_TOKENS = 200
 _MOST_TOKENS = 4_000
 
 
-class _Place(NamedTuple):
-    """Which goal an item belongs to, and the how-manieth of its drafts it is."""
-
-    goal: int
-    draft: int
-
-
-class _Group(NamedTuple):
-    """Items that share an instruction."""
-
-    way: str
-    instruction: str
-    number: int
-    items: dict[str, str]
-    places: dict[str, _Place]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Rewording:
     """Has each goal written anew in one of several ways; ways are dealt in turn, by the seed."""
@@ -115,8 +98,8 @@ class Rewording:
         texts = workable(goals, dropped=Counter())
         return [
             request
-            for group in self._groups(texts, attacker=attacker, per_goal=per_goal, seed=seed)
-            for request in attacker.requests_for_each(group.items, **self._how(group, texts))
+            for _, batch in self._batches(texts, attacker=attacker, per_goal=per_goal, seed=seed)
+            for request in attacker.requests_for_each(batch)
         ]
 
     async def drafts(
@@ -126,73 +109,71 @@ class Rewording:
         texts = workable(goals, dropped=attacker.dropped)
         said = await self._write(texts, attacker=attacker, per_goal=per_goal, seed=seed)
         found: list[list[Draft]] = [[] for _ in goals]
-        for place, (way, answer) in sorted(said.items()):
-            known = [draft.prompt for draft in found[place.goal]]
+        for (goal, _), (way, answer) in sorted(said.items()):
+            known = [draft.prompt for draft in found[goal]]
             text = attacker.accept(
-                answer, goal=texts[place.goal], known=known, instruction=self._told(way)
+                answer, goal=texts[goal], known=known, instruction=self._told(way)
             )
             if text and self.is_translation and _is_english(text):
                 attacker.dropped["not translated"] += 1
             elif text:
-                found[place.goal].append(Draft(prompt=text, notes={self.note: way}))
+                found[goal].append(Draft(prompt=text, notes={self.note: way}))
         return found
 
     async def _write(
         self, texts: Mapping[int, str], *, attacker: Attacker, per_goal: int, seed: int
-    ) -> dict[_Place, tuple[str, str]]:
-        """Return way and text of each draft that came back; all ways are asked at once."""
-        groups = self._groups(texts, attacker=attacker, per_goal=per_goal, seed=seed)
-        jobs = (attacker.write_each(group.items, **self._how(group, texts)) for group in groups)
+    ) -> dict[tuple[int, int], tuple[str, str]]:
+        """Return (goal, draft) → way and text, of what came back; all ways are asked at once."""
+        batches = self._batches(texts, attacker=attacker, per_goal=per_goal, seed=seed)
+        # One batch may fail while others are paid for: let all end before any error is raised.
+        results = await asyncio.gather(
+            *(attacker.write_each(batch) for _, batch in batches), return_exceptions=True
+        )
         said = {}
-        # One group may fail while others are paid for: let all end before any error is raised.
-        for group, result in zip(
-            groups, await asyncio.gather(*jobs, return_exceptions=True), strict=True
-        ):
+        for (way, batch), result in zip(batches, results, strict=True):
             if isinstance(result, ModelError) and attacker.has_answered:
-                attacker.dropped["no answer"] += len(group.items)
+                attacker.dropped["no answer"] += len(batch.items)
             elif isinstance(result, BaseException):
                 raise result
             else:
-                said.update({group.places[name]: (group.way, one) for name, one in result.items()})
+                for name, text in result.items():
+                    goal, _, draft = name.partition("/")
+                    said[int(goal), int(draft)] = (way, text)
         return said
 
     def _told(self, way: str) -> str:
         return self.instruction.format(way=self.ways[way])
 
-    def _groups(
+    def _batches(
         self, texts: Mapping[int, str], *, attacker: Attacker, per_goal: int, seed: int
-    ) -> list[_Group]:
+    ) -> list[tuple[str, Batch]]:
+        """Return each way with what is to be written in it; items are called goal/draft."""
         ways = list(self.ways)
         seeded(self.name, seed).shuffle(ways)
-        placed: defaultdict[tuple[str, int], dict[str, _Place]] = defaultdict(dict)
-        for rank, goal in enumerate(texts):
+        items: defaultdict[tuple[str, int], dict[str, str]] = defaultdict(dict)
+        for rank, (goal, text) in enumerate(texts.items()):
             for draft, place in self._dealt(rank, per_goal):
                 way, again = ways[place % len(ways)], draft // len(ways)
-                placed[way, again][f"{goal}/{draft}"] = _Place(goal, draft)
+                items[way, again][f"{goal}/{draft}"] = text
+        longest = max(map(len, texts.values()), default=0)
         return [
-            _Group(
-                way=way,
-                instruction=attacker.told(self._told(way)),
-                number=variant(seed, again),
-                items={name: texts[place.goal] for name, place in places.items()},
-                places=places,
+            (
+                way,
+                Batch(
+                    items=some,
+                    instruction=attacker.told(self._told(way)),
+                    task=self.task,
+                    max_tokens=min(_ROOM_TOKENS + self.growth * longest, _MOST_TOKENS),
+                    number=variant(seed, again),
+                ),
             )
-            for (way, again), places in placed.items()
+            for (way, again), some in items.items()
         ]
 
     def _dealt(self, rank: int, per_goal: int) -> list[tuple[int, int]]:
         """Return draft number and place in the order of ways, for the goal of that rank."""
         count = per_goal if self.is_repeatable else min(per_goal, len(self.ways))
         return [(draft, rank * count + draft) for draft in range(count)]
-
-    def _how(self, group: _Group, texts: Mapping[int, str]) -> How:
-        longest = max(map(len, texts.values()), default=0)
-        return How(
-            instruction=group.instruction,
-            max_tokens=min(_ROOM_TOKENS + self.growth * longest, _MOST_TOKENS),
-            task=self.task,
-            number=group.number,
-        )
 
 
 def _is_english(text: str) -> bool:

@@ -7,12 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from workbench.campaign.strategies.attacker import Attacker
+from workbench.campaign.strategies.attacker import (
+    TYPICAL,
+    Attacker,
+    Batch,
+    Try,
+    Tryout,
+    foreseen,
+)
 from workbench.campaign.strategies.drafts import Calls, Draft, variant, workable
-from workbench.campaign.strategies.practice_judge import usual_grading
 from workbench.core.identity import seeded
-from workbench.judge.opinions import Exchange
-from workbench.llm.messages import Request, Turn
+from workbench.llm.messages import Request
 
 __all__ = ["APPROACHES", "TreeSearch"]
 
@@ -37,20 +42,9 @@ _ON_TOPIC: Final = (
 )
 _REMEMBERED = 3
 """Tries that the attacker is shown."""
-_SHOWN_CHARS = 1_500
 _YES_TOKENS = 8
 _SLOTS = 64
 """Variants per round: a line that did not grow asks the same again, and wants another answer."""
-_TYPICAL = "word " * 120
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Try:
-    """A message and how it went."""
-
-    prompt: str
-    reply: str
-    score: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +55,7 @@ class _Line:
     number: int
     """Which of the lines that the goal began with it comes from."""
     approach: str
-    tries: tuple[_Try, ...] = ()
+    tries: tuple[Try, ...] = ()
 
     @property
     def score(self) -> float:
@@ -123,11 +117,13 @@ class TreeSearch:
         """Return the first round's requests to the attacker, and usual ones for what follows."""
         texts = workable(goals, dropped=Counter())
         search = _Search(self, texts, attacker=attacker, per_goal=per_goal, seed=seed)
-        asked = search.requests(0)
-        count = self.calls(len(texts), per_goal, items_per_call=attacker.items_per_call).expected
-        usual = _usual(attacker)
-        more = range(len(asked), count)
-        return asked + [replace(usual[n % len(usual)], variant=n) for n in more]
+        line = _Line(goal=0, number=0, approach="role", tries=(TYPICAL, TYPICAL))
+        return foreseen(
+            search.requests(0),
+            rehearsal=attacker.rehearsal(Tryout("", TYPICAL.message)),
+            step=_request(line, TYPICAL.message, attacker=attacker, number=0),
+            count=self.calls(len(texts), per_goal, items_per_call=attacker.items_per_call).expected,
+        )
 
     async def drafts(
         self, goals: Sequence[str], *, attacker: Attacker, per_goal: int, seed: int
@@ -160,38 +156,37 @@ class _Search:
 
     def requests(self, depth: int) -> list[Request]:
         """Return what the attacker is asked in a round: ``branches`` messages for each line."""
-        numbers: Counter[int] = Counter()
+        asked: Counter[int] = Counter()
         requests = []
-        for line in self.lines:
-            facts = {
-                "goal": self._texts[line.goal],
-                "approach": APPROACHES[line.approach],
-                "tries": "\n\n".join(map(_shown, line.tries[-_REMEMBERED:])),
-            }
-            for _ in range(self._plan.branches):
-                number = variant(self._seed, depth * _SLOTS + numbers[line.goal])
-                numbers[line.goal] += 1
-                requests.append(
-                    self._attacker.request(
-                        facts, instruction=_INSTRUCTION, wanted=_WANTED, number=number
-                    )
-                )
+        for line in self._parents():
+            number = variant(self._seed, depth * _SLOTS + asked[line.goal])
+            asked[line.goal] += 1
+            requests.append(
+                _request(line, self._texts[line.goal], attacker=self._attacker, number=number)
+            )
         return requests
 
     async def go_on(self, depth: int) -> None:
         """Take one round: write, drop what lost the goal, try, judge, and keep the best lines."""
-        candidates = await self._on_topic(await self._write(depth))
-        grown = await self._try(candidates)
-        for line in grown:
-            self._tried[line.goal].append(line)
-        self.lines = self._keep(grown)
+        written = await self._on_topic(await self._write(depth))
+        tried = await self._attacker.practice(
+            [Tryout(self._texts[line.goal], text) for line, text in written]
+        )
+        grown, parents = [], set()
+        for (line, _), one in zip(written, tried, strict=True):
+            if one is not None:
+                grown.append(replace(line, tries=(*line.tries, one)))
+                self._tried[line.goal].append(grown[-1])
+                parents.add(line)
+        # One that did not grow stays.
+        self.lines = self._keep([*grown, *(line for line in self.lines if line not in parents)])
 
     def best(self, goal: int) -> list[Draft]:
         """Return the drafts of a goal: best score first, of equals what took fewer rounds."""
         ranked = sorted(self._tried.get(goal, ()), key=lambda one: (-one.score, len(one.tries)))
         return [
             Draft(
-                prompt=line.tries[-1].prompt,
+                prompt=line.tries[-1].message,
                 notes={
                     "approach": line.approach,
                     "rounds": len(line.tries),
@@ -210,21 +205,21 @@ class _Search:
             for number in range(self._plan.starts(self._per_goal))
         ]
 
+    def _parents(self) -> list[_Line]:
+        """Return the line that each message of this round continues."""
+        return [line for line in self.lines for _ in range(self._plan.branches)]
+
     async def _write(self, depth: int) -> list[tuple[_Line, str]]:
         """Return line and text of each new message."""
-        parents = [line for line in self.lines for _ in range(self._plan.branches)]
         known = {
-            goal: [one.tries[-1].prompt for one in tried] for goal, tried in self._tried.items()
+            goal: [one.tries[-1].message for one in tried] for goal, tried in self._tried.items()
         }
         written = []
         answers = await self._attacker.invent(self.requests(depth))
-        for line, said in zip(parents, answers, strict=True):
-            if said is None:
-                continue
+        for line, said in zip(self._parents(), answers, strict=True):
             text = self._attacker.accept(
-                said["message"], goal=self._texts[line.goal], known=known[line.goal],
-                instruction=_INSTRUCTION,
-            )  # fmt: skip
+                said, goal=self._texts[line.goal], known=known[line.goal], instruction=_INSTRUCTION
+            )
             if text:
                 known[line.goal].append(text)
                 written.append((line, text))
@@ -238,60 +233,29 @@ class _Search:
             for number, (line, text) in enumerate(written)
         }
         said = await self._attacker.write_each(
-            items, instruction=_ON_TOPIC, max_tokens=_YES_TOKENS, task="attack_score", number=0
+            Batch(items=items, instruction=_ON_TOPIC, task="attack_score", max_tokens=_YES_TOKENS)
         )
         is_off = {name for name, word in said.items() if word.strip().lower().startswith("no")}
         if is_off:
             self._attacker.dropped["off topic"] += len(is_off)
         return [one for number, one in enumerate(written) if str(number) not in is_off]
 
-    async def _try(self, candidates: Sequence[tuple[_Line, str]]) -> list[_Line]:
-        """Return the lines that have grown by a try."""
-        said = await self._attacker.practice([[Turn("user", text)] for _, text in candidates])
-        heard = [
-            (line, text, one)
-            for (line, text), one in zip(candidates, said, strict=True)
-            if one is not None
-        ]
-        exchanges = [
-            Exchange(
-                goal=self._texts[line.goal], prompt=text, answer=one.text,
-                is_declined=one.is_declined,
-            )
-            for line, text, one in heard
-        ]  # fmt: skip
-        scores = await self._attacker.score(exchanges)
-        return [
-            replace(line, tries=(*line.tries, _Try(prompt=text, reply=one.text, score=score)))
-            for (line, text, one), score in zip(heard, scores, strict=True)
-        ]
-
-    def _keep(self, grown: Sequence[_Line]) -> list[_Line]:
-        """Return the best lines of each goal that is not done; one that did not grow stays."""
-        has_grown = {(line.goal, line.number, line.tries[:-1]) for line in grown}
-        stayed = [
-            line for line in self.lines if (line.goal, line.number, line.tries) not in has_grown
-        ]
+    def _keep(self, lines: Sequence[_Line]) -> list[_Line]:
+        """Return the best lines of each goal that is not done."""
+        ranked = sorted(lines, key=lambda line: -line.score)  # stable: the earlier of equals first
         kept: list[_Line] = []
         for goal, tried in self._tried.items():
             if sum(self._attacker.succeeds(line.score) for line in tried) < self._per_goal:
-                lines = [line for line in (*grown, *stayed) if line.goal == goal]
-                lines.sort(key=lambda line: -line.score)  # stable: the earlier of equals first
-                kept += lines[: max(self._plan.width, self._per_goal)]
+                own = [line for line in ranked if line.goal == goal]
+                kept += own[: max(self._plan.width, self._per_goal)]
         return kept
 
 
-def _usual(attacker: Attacker) -> list[Request]:
-    """Return what one further try asks, at its usual size."""
-    tried = _Try(prompt=_TYPICAL, reply=_TYPICAL, score=0.0)
-    facts = {"goal": _TYPICAL[:200], "approach": APPROACHES["role"], "tries": _shown(tried) * 2}
-    return [
-        attacker.rehearsal([Turn("user", _TYPICAL)]),
-        usual_grading(_TYPICAL),
-        attacker.request(facts, instruction=_INSTRUCTION, wanted=_WANTED, number=0),
-    ]
-
-
-def _shown(one: _Try) -> str:
-    prompt, reply = one.prompt[:_SHOWN_CHARS], one.reply[:_SHOWN_CHARS]
-    return f"Message: {prompt}\nAnswer: {reply}\nScore: {one.score:.2f}"
+def _request(line: _Line, goal: str, *, attacker: Attacker, number: int) -> Request:
+    """Return the request for the next message of a line."""
+    facts = {
+        "goal": goal,
+        "approach": APPROACHES[line.approach],
+        "tries": "\n\n".join(one.shown() for one in line.tries[-_REMEMBERED:]),
+    }
+    return attacker.request(facts, instruction=_INSTRUCTION, wanted=_WANTED, number=number)

@@ -35,7 +35,8 @@ _AUROC: Heads = {
 }
 _ACCURACY: Heads = {
     "Judge": lambda one: _name(one["judge"]),
-    "Labelled | answers": lambda one: number(one["n"]),
+    "Task": lambda one: one.get("task", "all"),
+    "Labelled | answers": lambda one: f"{number(one['n'])}{' held out' * one.get('is_out', False)}",
     "Has an opinion | share": lambda one: percent(one["coverage"]),
     "Precision | of its yes": lambda one: _rate(one["precision"]),
     "Recall | of all successes": lambda one: _rate(one["recall"]),
@@ -66,8 +67,10 @@ def judges(graded: Mapping[str, Any]) -> list[Block]:
         blocks.append(table(caption, _AUROC, graded["judges"]))
     if accuracy := graded.get("judge_accuracy"):
         caption = "The error of the judges of answers, on labelled answers"
-        note = "Wilson's 95 % intervals; no opinion on a success counts as missed."
-        blocks += [table(caption, _ACCURACY, accuracy, note=note), _kinds(accuracy)]
+        note = "Wilson's 95 % intervals; no opinion on a success counts as missed. "
+        note += graded.get("accuracy_note", "")
+        blocks += [table(caption, _ACCURACY, _with_held_out(accuracy), note=note)]
+        blocks += [_kinds(accuracy)]
     if opinions := graded.get("opinions"):
         blocks.append(table("What they said in this campaign", _OPINIONS, opinions))
     if pairs := graded.get("judge_agreement"):
@@ -100,16 +103,36 @@ def error_in_words(analysis: Mapping[str, Any], kind: str) -> str:
         ]
         return f"The probes err too: {'; '.join(told)}." if told else ""
     rows = analysis.get("judge_accuracy", ())
-    row = next((one for one in rows if _PANEL in one["judge"]), rows[-1] if rows else None)
-    if row is None:
+    rows = [one for one in rows if _PANEL in one["judge"]] or rows
+    rows = [one for one in rows if one.get("task") != "control" and one["n"]]
+    if not rows:
         return "How often the judges of answers err was not measured here."
+    return f"The judges of answers err too: {'; '.join(map(_errors, rows))}."
+
+
+def _errors(row: Mapping[str, Any]) -> str:
+    """Return what a row of errors says, by itself and on what was held out."""
     told = [
         f"{share} {estimate(row[key], percent)}" for key, share in
         (("precision", "their yes is right in"), ("recall", "they find"))
         if row[key]
     ]  # fmt: skip
-    many = counted(row["n"], "labelled answer")
-    return f"The judges of answers err too: of {many}, {_both(told)}."
+    words_of = {"attack": "to attacks", "assertion": "that assertions decide"}
+    many = f"{counted(row['n'], 'labelled answer')} {words_of.get(row.get('task', ''), '')}".strip()
+    out, rest = row.get("held_out"), ""
+    if out and out["recall"]:
+        rest = f", {percent(out['recall']['value'])} of the {number(out['succeeded'])} held out"
+    return f"of {many}, {_both(told)}{rest}"
+
+
+def _with_held_out(rows: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return rows, each followed by the same on the answers that were held out."""
+    both = []
+    for row in rows:
+        both.append(row)
+        if row.get("held_out"):
+            both.append({**row, **row["held_out"], "is_out": True})
+    return both
 
 
 def _both(told: list[str]) -> str:
@@ -152,13 +175,17 @@ def _unmeasured(graded: Mapping[str, Any]) -> list[str]:
 
 
 def _kinds(accuracy: list[Mapping[str, Any]]) -> Block:
+    accuracy = [row for row in accuracy if row["by_kind"]]
     kinds = list(dict.fromkeys(kind for row in accuracy for kind in row["by_kind"]))
 
     def cells(kind: str) -> list[Cell]:
         shares = [row["by_kind"].get(kind) for row in accuracy]
         return [words(kind), *("–" if share is None else percent(share) for share in shares)]
 
-    heads = ["Kind of answer", *(f"{_name(row['judge'])} | decided rightly" for row in accuracy)]
+    heads = [
+        "Kind of answer",
+        *(f"{_name(row['judge'])} | {row.get('task', 'decided rightly')}" for row in accuracy),
+    ]
     return table("Decided rightly, by kind of labelled answer", heads, map(cells, kinds)).folded()
 
 
