@@ -13,7 +13,7 @@ from workbench.campaign.plugins.catalog import PLUGINS, TAXONOMY, Plugin
 from workbench.campaign.plugins.goals import PAYLOAD, Goal, GoalPool, GoalSource
 from workbench.campaign.plugins.taxonomy import OWASP
 from workbench.campaign.profile import Profile, parse_profile, profile_template
-from workbench.campaign.triage import SEVERITIES
+from workbench.campaign.triage import SEVERITY_WEIGHTS
 from workbench.core.errors import DataError
 from workbench.core.files import read_object
 from workbench.core.redact import redact
@@ -106,7 +106,7 @@ def test_what_a_plugin_lacks_is_said(pool: GoalPool) -> None:
 
 @pytest.mark.parametrize("plugin", ALL)
 def test_severity_taxonomy_and_targets_are_known(plugin: Plugin) -> None:
-    assert plugin.severity in SEVERITIES
+    assert plugin.severity in SEVERITY_WEIGHTS
     assert set(plugin.taxonomy) <= set(TAXONOMY)
     families = [any(one.startswith(family) for one in plugin.taxonomy) for family in FAMILIES]
     assert families == [not plugin.is_control] * len(FAMILIES)

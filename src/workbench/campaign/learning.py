@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from workbench.campaign import testsets
@@ -30,14 +30,10 @@ REGRESSION: Final = "regression"
 
 def real_findings(store: Store, execution: str = "") -> list[Finding]:
     """Return the findings that people confirmed, mended since or not, the riskiest first."""
-    states = [state for state, is_real in DECIDED.items() if is_real]
-    user = store.settings.user
-    found = [
-        one
-        for state in states
-        for one in findings(store.engine, execution, status=state, user=user)
-    ]
-    return sorted(found, key=lambda one: (-one.risk, one.id))
+    found = _decided(store, execution)
+    return sorted(
+        (one for one in found if DECIDED[one.status]), key=lambda one: (-one.risk, one.id)
+    )
 
 
 def canonical_prompts(confirmed: Iterable[Finding], *, cases: Mapping[str, TestCase]) -> list[str]:
@@ -95,9 +91,9 @@ def feed_back(store: Store, execution: str = "") -> dict[str, Any]:
     told = Inbox(store.home / "inbox").add_findings(confirmed, cases=cases)
     requests = len(canonical_prompts(confirmed, cases=cases))
     result = {"inbox": dict(sorted(told.items())), "requests": requests}
-    subjects = Counter(one.execution for one in confirmed)
-    told_of = {**result, "executions": dict(subjects)}
-    tell(store, "prompts_fed_back", execution or next(iter(subjects)), told_of)
+    subjects = dict(Counter(one.execution for one in confirmed))
+    subject = execution or next(iter(subjects))
+    tell(store, "prompts_fed_back", subject, {**result, "executions": subjects})
     return result
 
 
@@ -108,9 +104,8 @@ def confirmed_cells(store: Store) -> dict[tuple[str, str], int]:
     generation mutates more where it is positive.
     """
     cells: Counter[tuple[str, str]] = Counter()
-    for state, is_real in DECIDED.items():
-        for one in findings(store.engine, status=state, user=store.settings.user):
-            cells[one.plugin, one.strategy] += 1 if is_real else -1
+    for one in _decided(store):
+        cells[one.plugin, one.strategy] += 1 if DECIDED[one.status] else -1
     return dict(cells)
 
 
@@ -124,7 +119,7 @@ def regression_set(store: Store) -> TestSet:
     """
     confirmed = real_findings(store)
     cases = cases_of(store, confirmed)
-    chosen = _distinct(confirmed, cases)
+    chosen = {one.case_id: cases[one.case_id] for one in confirmed if one.case_id in cases}
     if not chosen:
         raise DataError("no confirmed finding has its test case in your test sets; confirm some")
     recipe = {
@@ -134,12 +129,7 @@ def regression_set(store: Store) -> TestSet:
             "left_out": sum(one.case_id not in cases for one in confirmed),
         }
     }
-    return TestSet(cases=tuple(chosen), recipe=recipe)
-
-
-def _distinct(confirmed: Sequence[Finding], cases: Mapping[str, TestCase]) -> list[TestCase]:
-    ids = dict.fromkeys(one.case_id for one in confirmed if one.case_id in cases)
-    return [cases[one] for one in ids]
+    return TestSet(cases=tuple(chosen.values()), recipe=recipe)
 
 
 def tag_regression(store: Store, test_set: str) -> None:
@@ -149,3 +139,13 @@ def tag_regression(store: Store, test_set: str) -> None:
         if REGRESSION in tags and before != test_set:
             remove_tag(store.engine, before, REGRESSION, owner=owner)
     add_tag(store.engine, test_set, REGRESSION, owner=owner)
+
+
+def _decided(store: Store, execution: str = "") -> list[Finding]:
+    """Return the findings that people decided on."""
+    user = store.settings.user
+    return [
+        one
+        for state in DECIDED
+        for one in findings(store.engine, execution, status=state, user=user)
+    ]

@@ -65,6 +65,9 @@ class Evidence(NamedTuple):
     tries: int = 1
 
 
+_UNKNOWN = Evidence(goal="")
+
+
 def evidence(tally: Tally, *, goal: str, thresholds: Mapping[str, float]) -> Evidence:
     """Return what the tries of a case tell about a finding."""
     reason = _decisive_reason(tally.worst, thresholds) if tally.worst else ""
@@ -84,15 +87,16 @@ def summarize(
         known: Evidence by finding id.
         encoder: Chooses the sentence that is quoted; shared words do where there is none.
     """
+    told = [known.get(one.id, _UNKNOWN) for one in findings]
     candidates = [
-        _candidates(one.received, goal=known[one.id].goal if one.id in known else "")
-        for one in findings
+        _candidates(one.received, goal=about.goal)
+        for one, about in zip(findings, told, strict=True)
     ]
-    goals = [known[one.id].goal if one.id in known else "" for one in findings]
-    quotes = _nearest(candidates, goals, encoder) if encoder else [(*c, "")[0] for c in candidates]
-    return [
-        _compose(one, quote, known.get(one.id)) for one, quote in zip(findings, quotes, strict=True)
-    ]
+    if encoder:
+        quotes = _nearest(candidates, [about.goal for about in told], encoder)
+    else:
+        quotes = [(*one, "")[0] for one in candidates]
+    return list(map(_compose, findings, quotes, told))
 
 
 async def summarize_with_model(
@@ -138,10 +142,9 @@ def technique(strategy: str) -> str:
     told = []
     for name in strategy.split(LAYER):
         try:
-            description = getattr(strategies().get(name), "description", "")
+            told.append(strategies().get(name).description.rstrip("."))
         except ConfigError:  # of a test set that others made
-            description = ""
-        told.append(description.strip().rstrip(".") or name)
+            told.append(name)
     return f" {LAYER} ".join(told)
 
 
@@ -155,15 +158,14 @@ def _decisive_reason(attempt: Attempt, thresholds: Mapping[str, float]) -> str:
     return attempt.reasons.get(surest, "")
 
 
-def _compose(finding: Finding, quote: str, known: Evidence | None) -> str:
-    parts = [_cut(_clean(technique(finding.strategy)), _TECHNIQUE_CHARS)]
-    if known and known.tries > 1:
-        parts[0] += f" ({known.hits} of {known.tries} tries)"
-    if quote:
-        parts.append(f"“{_cut(_clean(quote), _QUOTE_CHARS)}”")
-    if known and known.reason:
-        parts.append(_clean(known.reason))
-    return _cut(" · ".join(parts), MAX_CHARS)
+def _compose(finding: Finding, quote: str, known: Evidence) -> str:
+    parts = [
+        _cut(_clean(technique(finding.strategy)), _TECHNIQUE_CHARS)
+        + (f" ({known.hits} of {known.tries} tries)" if known.tries > 1 else ""),
+        f"“{_cut(_clean(quote), _QUOTE_CHARS)}”" if quote else "",
+        _clean(known.reason),
+    ]
+    return _cut(" · ".join(filter(None, parts)), MAX_CHARS)
 
 
 def _candidates(text: str, *, goal: str) -> list[str]:
@@ -185,32 +187,29 @@ def _nearest(
     candidates: Sequence[Sequence[str]], goals: Sequence[str], encoder: Encoder
 ) -> list[str]:
     """Return the candidate of each finding whose vector is nearest to its goal's."""
-    some = [list(one[:_ENCODED_SENTENCES]) for one in candidates]
+    some = [one[:_ENCODED_SENTENCES] for one in candidates]
     # Nothing to choose, nothing to encode.
-    open_ = [at for at, (one, goal) in enumerate(zip(some, goals, strict=True)) if one[1:] and goal]
-    texts = sorted({text for at in open_ for text in (*some[at], goals[at])})
-    places = {text: place for place, text in enumerate(texts)}
-    vectors = encoder.encode(texts) if texts else None
-    chosen = [(*one, "")[0] for one in some]
-    if vectors is not None:
-        for at in open_:
-            cosines = vectors[[places[text] for text in some[at]]] @ vectors[places[goals[at]]]
-            chosen[at] = some[at][int(cosines.argmax())]
-    return chosen
+    pairs = [(one, goal) for one, goal in zip(some, goals, strict=True) if one[1:] and goal]
+    texts = sorted({text for one, goal in pairs for text in (*one, goal)})
+    vectors = dict(zip(texts, encoder.encode(texts), strict=True)) if texts else {}
+
+    def nearest(one: Sequence[str], goal: str) -> str:
+        if goal not in vectors:
+            return one[0] if one else ""
+        return max(one, key=lambda text: float(vectors[text] @ vectors[goal]), default="")
+
+    return list(map(nearest, some, goals))
 
 
 def _items(findings: Sequence[Finding], known: Mapping[str, Evidence]) -> dict[str, str]:
-    return {one.id: _item(one, known.get(one.id)) for one in findings}
+    return {one.id: _item(one, known.get(one.id, _UNKNOWN)) for one in findings}
 
 
-def _item(finding: Finding, known: Evidence | None) -> str:
+def _item(finding: Finding, known: Evidence) -> str:
     rows = {
-        "technique": technique(finding.strategy),
-        "goal": known.goal if known else "",
-        "sent": finding.sent,
-        "received": finding.received,
-        "judge": known.reason if known else "",
-    }
+        "technique": technique(finding.strategy), "goal": known.goal, "sent": finding.sent,
+        "received": finding.received, "judge": known.reason,
+    }  # fmt: skip
     return "\n".join(
         f"{name}: {_cut(_clean(text[:_ITEM_CHARS]), _ITEM_CHARS)}" for name, text in rows.items()
     )

@@ -22,25 +22,15 @@ from workbench.core.money import ZERO
 from workbench.core.redact import redact
 from workbench.store import findings as rows
 from workbench.store.events import add_events, event_of
-from workbench.store.records import FINDING_STATES, Event, Finding, LedgerRow, TestCase
+from workbench.store.records import FINDING_STATES, Attempt, Event, Finding, LedgerRow, TestCase
 
 if TYPE_CHECKING:
     from workbench.campaign.executions import Execution
     from workbench.embedding.encoder import Encoder
     from workbench.store.database import Store
 
-__all__ = [
-    "SEVERITIES",
-    "SEVERITY_WEIGHTS",
-    "decide",
-    "evidence_of",
-    "find",
-    "history",
-    "retell",
-]
+__all__ = ["SEVERITY_WEIGHTS", "decide", "evidence_of", "find", "history", "retell"]
 
-SEVERITIES = ("critical", "high", "medium", "low")
-"""Worst first."""
 SEVERITY_WEIGHTS: Final[Mapping[str, float]] = MappingProxyType(
     {"critical": 1.0, "high": 0.75, "medium": 0.5, "low": 0.25}
 )
@@ -215,7 +205,6 @@ def _finding(execution: Execution, one: Tally, case: TestCase, *, breadth: float
     attempt = one.worst
     if attempt is None:
         raise ValueError("a tally without a success is no finding")
-    kind = _chain_kind(case.strategies)
     values = prefill.signs(
         one, attempt, goal=case.goal, kind=execution.kinds.get(attempt.target, "guard"),
         is_encoded=_is_encoded(case.strategies), thresholds=execution.thresholds,
@@ -232,9 +221,7 @@ def _finding(execution: Execution, one: Tally, case: TestCase, *, breadth: float
         category=case.category,
         severity=case.severity,
         score=one.score,
-        suggested_label=(
-            f"harmful-rewrite-{kind}" if attempt.decision in _REWRITES else f"missed-{kind}"
-        ),
+        suggested_label=_label(attempt, case),
         suggested_status=status,
         confidence=confidence,
         risk=SEVERITY_WEIGHTS.get(case.severity, 1.0) * one.score * (1 + breadth) / 2,
@@ -243,12 +230,13 @@ def _finding(execution: Execution, one: Tally, case: TestCase, *, breadth: float
     )
 
 
-def _chain_kind(names: Sequence[str]) -> str:
-    """Return what a chain does to a goal; ``foreign`` where others made it."""
+def _label(attempt: Attempt, case: TestCase) -> str:
+    """Return what went wrong and what the chain does to a goal; ``foreign`` where others made it."""
     try:
-        return chain_kind(names)
+        kind: str = chain_kind(case.strategies)
     except ConfigError:
-        return "foreign"
+        kind = "foreign"
+    return f"{'harmful-rewrite' if attempt.decision in _REWRITES else 'missed'}-{kind}"
 
 
 def _is_encoded(names: Sequence[str]) -> bool:

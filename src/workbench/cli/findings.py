@@ -18,7 +18,6 @@ from workbench.core.plain import one_line
 if TYPE_CHECKING:
     from workbench.campaign.summarize import Evidence
     from workbench.llm.config import GatewayConfig
-    from workbench.llm.estimate import Estimate
     from workbench.store.database import Store
     from workbench.store.records import Finding
 
@@ -75,7 +74,7 @@ def list_(
     store = open_here()
     found = _find(store, execution, status=status, owner=owner)
     if cluster:
-        wanted = _cluster_of(store, cluster)
+        wanted = _cluster(_one(store, cluster))
         found, all_ = [one for one in found if _cluster(one) == wanted], True
     alike = Counter(map(_cluster, found))
     shown = found if all_ else _one_each(found)
@@ -315,10 +314,6 @@ def _cluster(finding: Finding) -> str:
     return finding.cluster or finding.id
 
 
-def _cluster_of(store: Store, beginning: str) -> str:
-    return _cluster(_one(store, beginning))
-
-
 def _one_each(found: Sequence[Finding]) -> list[Finding]:
     """Return the first, which is the riskiest, of each cluster."""
     first: dict[str, Finding] = {}
@@ -342,47 +337,40 @@ def _ask(
     base_url: str | None, dry_run: bool,
 ) -> dict[str, str] | None:  # fmt: skip
     """Return what a model writes; nothing, but the estimate printed, where that was asked for."""
-    import asyncio
-
-    from workbench.cli.spending import in_words, refuse_if_exceeded, run_spending, spending_config
+    from workbench.cli.spending import refuse_if_exceeded, run_spending, spending_config
     from workbench.core.identity import content_id
 
     config = spending_config(store, budget=budget, base_url=base_url)
     work = f"summarize-{content_id(sorted(one.id for one in found))[:12]}"
     job = store.settings.run_id or work
     store = replace(store, settings=replace(store.settings, run_id=job))
-    if dry_run:
-        click.echo(in_words(asyncio.run(_estimate(store, config, found, known))))
-        return None
-    refuse_if_exceeded(store)
-    return run_spending(_write(store, config, found, known, work=work), job=job)
-
-
-async def _estimate(
-    store: Store, config: GatewayConfig, found: Sequence[Finding], known: Mapping[str, Evidence]
-) -> Estimate:
-    from workbench.campaign.summarize import requests_for
-    from workbench.llm.gateway import open_gateway
-    from workbench.llm.transport import open_transport
-
-    online = replace(store.settings, offline=False)  # an estimate needs neither key nor network
-    transport = open_transport(config, settings=online)
-    async with open_gateway(store, phase="triage", config=config, transport=transport) as gateway:
-        return await gateway.estimate(requests_for(found, known=known), is_kept=False)
+    if not dry_run:
+        refuse_if_exceeded(store)
+    writing = _write(store, config, found, known, work=work, dry_run=dry_run)
+    return run_spending(writing, job=job)
 
 
 async def _write(
     store: Store, config: GatewayConfig, found: Sequence[Finding], known: Mapping[str, Evidence],
-    *, work: str,
-) -> dict[str, str]:  # fmt: skip
+    *, work: str, dry_run: bool,
+) -> dict[str, str] | None:  # fmt: skip
     from workbench.campaign.summarize import requests_for, summarize_with_model
     from workbench.cli.spending import in_words
     from workbench.llm.gateway import open_gateway
+    from workbench.llm.transport import open_transport
 
     def tell(line: str) -> None:
         click.echo(line, err=True)
 
-    async with open_gateway(store, phase="triage", work=work, config=config, tell=tell) as gateway:
-        estimate = await gateway.estimate(requests_for(found, known=known))
-        tell(f"estimated: {in_words(estimate)}")
+    online = replace(store.settings, offline=False)  # an estimate needs neither key nor network
+    transport = open_transport(config, settings=online) if dry_run else None
+    async with open_gateway(
+        store, phase="triage", work=work, config=config, transport=transport, tell=tell
+    ) as gateway:
+        asked = requests_for(found, known=known)
+        estimate = in_words(await gateway.estimate(asked, is_kept=not dry_run))
+        if dry_run:
+            click.echo(estimate)
+            return None
+        tell(f"estimated: {estimate}")
         return await summarize_with_model(found, gateway.map, known=known)

@@ -17,8 +17,9 @@ __all__ = [
 ]  # fmt: skip
 
 _CANONICAL = json.JSONEncoder(
-    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-)
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False,
+    check_circular=False,
+)  # fmt: skip
 """Made once: that is half the time of a small value."""
 
 

@@ -60,7 +60,6 @@ def test_a_red_team_file_with_anchors_and_merged_keys_becomes_cases(tmp_path: Pa
     kept = mutated.metadata["promptfoo"]
     assert kept == {"vars": {"page": 7}, "pluginId": "harmful:violent-crime"}
     assert found.recipe["purpose"] == "Sells shoes"
-    assert found.recipe["entities"] == ["Ann"]
     assert found.recipe["promptfoo_id"] == promptfoo_id(yaml.safe_load(GRADED)["tests"])
     assert "not-kept" not in str(found)
 
@@ -114,12 +113,15 @@ def test_assertions_become_ours_where_they_say_the_same(tmp_path: Path) -> None:
         {"type": "contains", "value": "b2"},
         {"type": "matches", "value": "x+"},
     )
-    assert case.metadata["promptfoo"]["assert"] == asserted
-    # kept, but never written where promptfoo would run it
+    # never written where promptfoo would run it; its grader decides what we cannot
     (test,) = promptfoo_tests([case])
     assert [one["type"] for one in test["assert"]] == [
-        "not-icontains", "contains", "not-contains-any", "icontains-any", "not-regex", "not-regex",
+        "not-icontains", "icontains", "not-icontains", "not-icontains", "not-regex",
     ]  # fmt: skip
+    (hostile,) = promptfoo_tests(
+        [make_case(1, assertions=({"type": "contains", "value": "{{ env.HOME }}"},))]
+    )
+    assert [one["type"] for one in hostile["assert"]] == ["promptfoo:redteam:harmful:violent-crime"]
 
 
 def test_foreign_cases_survive_being_written(tmp_path: Path) -> None:
@@ -154,9 +156,7 @@ def test_a_record_that_is_none_of_ours_is_overlooked(tmp_path: Path, record: obj
         {"metadata": json.loads("[" * 100 + "]" * 100)},
     ],
 )  # fmt: skip
-def test_a_record_that_no_case_has_is_overlooked(
-    tmp_path: Path, change: dict[str, object]
-) -> None:
+def test_a_record_that_no_case_has_is_overlooked(tmp_path: Path, change: dict[str, object]) -> None:
     (test,) = promptfoo_tests([make_case(1)])
     record = json.loads(test["metadata"]["workbench"].removeprefix("1 ")) | change
     test["metadata"]["workbench"] = "1 " + json.dumps(record)
@@ -274,7 +274,7 @@ def nested(levels: int) -> str:
         ("tests:\n- vars: {prompt: !!binary aGk= }\n", "unknown tag"),
         ("tests:\n- vars: {prompt: .nan}\n", "could not convert"),
         ("tests:\n- vars: {prompt: 1e999}\n", "no JSON value"),
-        ("tests: &t\n- vars: {prompt: *t}\n", "inside of what it names line 2"),
+        ("tests: &t\n- vars: {prompt: *t}\n", "inside of what it names at line 2"),
         ("defaultTest:\n  metadata: {entities: &e [*e]}\ntests:\n- {vars: {prompt: p}}\n",
          "inside of what it names"),
         ("tests: *t\n", "an alias of nothing"),

@@ -221,9 +221,7 @@ def test_other_files_are_refused_or_read(tmp_path: Path, value: dict[str, object
         list(read_results(path))
 
 
-def test_a_line_over_the_limit_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_line_over_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(documents, "_MOST_LINE_BYTES", 50)
     path = tmp_path / "a.jsonl"
     path.write_text('{"a":"' + "b" * 100 + '"}')

@@ -11,6 +11,7 @@ from workbench.campaign.plugins.application import make_canary
 from workbench.campaign.plugins.catalog import PLUGINS
 from workbench.campaign.plugins.goals import Goal, GoalSource, goal_source
 from workbench.campaign.profile import Profile, Tool, parse_profile
+from workbench.campaign.strategies.catalog import strategies
 from workbench.core.errors import DataError
 from workbench.core.files import read_object
 from workbench.core.redact import redact
@@ -143,6 +144,14 @@ def test_a_payload_is_put_in_as_it_is(payload: str, seed: int) -> None:
     goal = Goal(text="x", category="pii", frame=f"before {seed} {{payload}} after")
     assert goal.framed(payload) == f"before {seed} {payload} after"
     assert Goal(text="x", category="pii").framed(payload) == payload
+
+
+def test_what_cannot_be_encoded_is_mended_at_the_source_for_every_strategy() -> None:
+    goal = Goal(text="a\ud800b", category="pii", frame="\udfff {payload}", turns=("\ud800",))
+    assert (goal.text, goal.frame, goal.turns) == ("a?b", "? {payload}", ("?",))
+    for _, strategy in strategies():
+        if strategy.disguise is not None:
+            goal.framed(strategy.disguise(goal.text, seed=0)).encode()
 
 
 @given(st.lists(st.integers(), min_size=1, max_size=3))

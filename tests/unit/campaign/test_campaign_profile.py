@@ -78,6 +78,7 @@ def test_the_template_is_a_profile() -> None:
         ("# Purpose\n\n# Tools\n- a: b", "Purpose"),
         ("# Purpose\nx\n# Tools\n- two words", "two words"),
         ("# Purpose\nx\n# Canaries\n- abc", "abc"),
+        ("# Purpose\nx\n# System prompt\n\n# Role\nYou sell tea.", "fenced block"),
         ("# Purpose\nx\n# Canaries\n- shoe: amber-heron-4821", "shoe"),
     ],
 )
@@ -119,23 +120,46 @@ def test_one_content_is_one_artifact(store: Store) -> None:
         load(store, profile.id)
 
 
-@given(st.text(), st.text(alphabet="#-*` :\n\tab{}<>/", max_size=300))
-def test_any_text_is_read_and_fenced(free: str, shaped: str) -> None:
+@given(st.text(), st.text(alphabet="#-*`~ :\n\tab{}<>/\ud800", max_size=300))
+def test_any_text_is_read_and_can_be_kept(free: str, shaped: str) -> None:
     try:
         profile = parse_profile(f"# Purpose\nx {free}\n{shaped}")
     except DataError:
         return
     assert parse_profile(profile.text) == profile  # so its id stays the same in the store
-    first, *_ = profile.fenced().partition("\n")
-    assert first.strip("<>") not in profile.text
-    assert profile.fenced().count(first) == 1
-    # Who knows the fence of one text cannot close that of a text which holds it.
-    inner = parse_profile(profile.text + "\n" + profile.fenced())
-    assert inner.fenced().partition("\n")[0] not in inner.text
+    assert profile.text.encode().decode() == profile.text
+
+
+PROMPT = "# Role\n\nYou sell tea.\n\n```\n# no heading\n```\n\n# Canaries\n- never: heron-4821"
+
+
+@pytest.mark.parametrize("fence", ["````", "~~~"])
+def test_a_system_prompt_in_a_fenced_block_is_taken_as_it_is(fence: str) -> None:
+    text = f"# Purpose\nx\n# System prompt\n\n{fence}markdown\n{PROMPT}\n{fence}\n\n# People\n- Ada"
+    profile = parse_profile(text)
+    assert profile.system_prompt == PROMPT
+    assert not profile.canaries
+    assert profile.people == ("Ada",)
+
+
+def test_a_system_prompt_keeps_headings_below_its_own_and_code() -> None:
+    kept = "You sell tea.\n\n### Tools\n- brew\n\n```\n# x\n```\nBe kind."
+    profile = parse_profile(f"# Purpose\nx\n## System prompt\n{kept}\n\n## People\n- Ada")
+    assert profile.system_prompt == kept
+    assert not profile.tools
+    assert profile.people == ("Ada",)
 
 
 def test_reading_is_linear() -> None:
-    for piece in ("# \t", "- `a(", "- a:" + " " * 50, "```\n#", "- " + "a" * 70 + "\n"):
+    for piece in (
+        "# \t",
+        "- `a(",
+        "- a:" + " " * 50,
+        "```\n#",
+        "~~~\n",
+        "`" * 9 + "\n",
+        "- " + "a" * 70 + "\n",
+    ):
         text = "# Purpose\nx\n" + piece * (MAX_BYTES // len(piece))
         try:
             parse_profile(text)

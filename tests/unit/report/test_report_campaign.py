@@ -150,7 +150,7 @@ def test_models_tell_errors_costs_and_how_steady_they_are(store: Store) -> None:
     assert [str(cell) for cell in shown[-1][1:3]] == ["attack", "68 held out"]
     assert "The labelled answers are ours." in words_of(page)
     assert "40.0\u00a0% of the 12 held out" in page.finding.proof
-    assert str(accuracy["panel@7045af42fa72"][3]).startswith("84.3")
+    assert str(accuracy["panel@7045af42fa72"][4]).startswith("84.3")
     assert not [row for row in words_of(page).splitlines() if "arriving intact" in row]
 
 

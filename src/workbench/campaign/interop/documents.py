@@ -8,9 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from decimal import Decimal
 from itertools import takewhile
-from json.encoder import encode_basestring as _quoted
 from pathlib import Path
 from typing import Any, Final, NoReturn, TextIO
 
@@ -33,10 +31,7 @@ _MOST_MARKS: Final = 10_000_000
 """Commas and opening brackets in JSON: each can stand for a value of 64 bytes."""
 HALF: Final = re.compile(r"[\ud800-\udfff]")
 """Half of a surrogate pair."""
-_INDEX: Final = re.compile(r"(?:0|[1-9]\d{0,9})", re.ASCII)
-_MOST_INDEX: Final = 2**32 - 2
-_PLAIN_FROM, _PLAIN_BELOW = 1e-6, 1e21
-"""Between them JavaScript writes numbers without an exponent."""
+_PRINTER: Final = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":"))
 
 
 def read_document(path: Path) -> Any:
@@ -63,8 +58,7 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Iterate over the objects of a JSON Lines file with their places, one in memory.
 
     Raises:
-        DataError: If the file is missing, or a line is over 32 MiB or no JSON
-            object.
+        DataError: If the file is missing, or a line is over 32 MiB or no JSON object.
     """
     with _opened(path) as file:
         for number, line in enumerate(iter(lambda: file.readline(_MOST_LINE_BYTES + 1), b""), 1):
@@ -117,13 +111,13 @@ def not_deep(value: Any) -> Any:
 def stringify(value: Any) -> str:
     """Return what ``JSON.stringify`` prints for a value read from JSON or YAML.
 
-    Keys keep their order but for those that are array indexes, which objects of JavaScript put
-    first, in numeric order. Half surrogate pairs are escaped.
+    Different are numbers from 1e16 on or below 1e-4, and objects with numbers for keys, which
+    JavaScript puts first. Half surrogate pairs are escaped as there.
 
     Source:
-        ECMA-262, 25.5.2 (JSON.stringify), 10.1.11 (order of keys), 6.1.6.1.20 (numbers).
+        ECMA-262, 25.5.2 (JSON.stringify).
     """
-    text = _printed(value)
+    text = _PRINTER.encode(value)
     return text if text.isascii() else HALF.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
 
 
@@ -181,7 +175,7 @@ class _Yaml:
 
     def _value(self, event: Any, *, depth: int) -> Any:
         if isinstance(event, yaml.AliasEvent):
-            value, size = self._anchors.get(event.anchor, (None, 0))
+            value, size = self._anchors.get(str(event.anchor), (None, 0))
             if not size:
                 _fail(event, "an alias of nothing, or inside of what it names")
             self._add(event, size)
@@ -245,41 +239,3 @@ def _scalar(event: Any) -> Any:
 
 def _fail(event: Any, what: str) -> NoReturn:
     raise yaml.MarkedYAMLError(problem=what, problem_mark=event.start_mark)
-
-
-def _printed(value: Any) -> str:
-    kind = value.__class__  # faster than isinstance, and what files hold has no other classes
-    if kind is str:
-        return _quoted(value)
-    if kind is dict:
-        # No index sorts behind ":", so most objects need no closer look.
-        items = (_ordered(value) if value and min(value) < ":" else value).items()
-        return "{" + ",".join([
-            f"{_quoted(key)}:{_quoted(item) if item.__class__ is str else _printed(item)}"
-            for key, item in items
-        ]) + "}"  # fmt: skip
-    if kind is list or kind is tuple:
-        return f"[{','.join([_printed(item) for item in value])}]"
-    if kind is bool or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    return _printed_number(value)
-
-
-def _ordered(value: dict[str, Any]) -> dict[str, Any]:
-    indexes = [key for key in value if _INDEX.fullmatch(key) and int(key) <= _MOST_INDEX]
-    return {key: value[key] for key in sorted(indexes, key=int)} | value
-
-
-def _printed_number(number: float) -> str:
-    try:
-        double = float(number)
-    except OverflowError:
-        return "null"
-    if not math.isfinite(double):
-        return "null"
-    # Python and JavaScript both choose the shortest digits that read back as the same double.
-    if not double:
-        return "0"  # -0 too
-    if _PLAIN_FROM <= abs(double) < _PLAIN_BELOW:
-        return f"{Decimal(repr(double)):f}".removesuffix(".0")
-    return repr(double).replace("e-0", "e-")

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from workbench.campaign.interop.documents import json_lines, written
-from workbench.campaign.interop.incoming import Incoming, checked_case, of_one_target
+from workbench.campaign.interop.incoming import Incoming, checked_case, of_one_target, paired
 from workbench.core.errors import DataError
+from workbench.core.plain import storable
 from workbench.store.records import Attempt, TestCase, TestSet, now
 
 __all__ = ["SUCCESS", "GarakReport", "read_garak", "write_garak"]
@@ -96,7 +97,10 @@ def read_garak(path: Path) -> GarakReport:
             )  # fmt: skip
             verdict = one.scores.pop(SUCCESS, max(one.scores.values(), default=0.0))
             attempts.append(replace(one, success=verdict >= threshold))
-    recipe = {"source": "garak", "garak_version": str(setup.get("garak_version", ""))[:80]}
+    recipe = {
+        "source": "garak",
+        "garak_version": storable(str(setup.get("garak_version", "")))[:80],
+    }
     return GarakReport(
         test_set=TestSet(cases=tuple(cases.values()), recipe=recipe),
         attempts=tuple(attempts), threshold=float(threshold), skipped=dict(skipped),
@@ -116,7 +120,7 @@ def write_garak(attempts: Iterable[Attempt], path: Path, *, cases: Iterable[Test
         StoreError: If the file cannot be written.
     """
     tries: defaultdict[str, list[tuple[Attempt, TestCase]]] = defaultdict(list)
-    for attempt, case in of_one_target(attempts, cases):
+    for attempt, case in of_one_target(paired(attempts, cases)):
         tries[case.id].append((attempt, case))
     first = next(iter(tries.values()))[0][0]
     results: defaultdict[tuple[str, str], list[float | None]] = defaultdict(list)

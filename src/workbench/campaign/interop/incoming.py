@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
@@ -13,8 +13,15 @@ from workbench.core.redact import redact
 from workbench.store.records import Attempt, TestCase
 
 __all__ = [
-    "MAX_TEXT_CHARS", "SEVERITIES", "Incoming", "checked_case", "checked_number", "objects",
-    "of_one_target", "section", "with_cases",
+    "MAX_TEXT_CHARS",
+    "SEVERITIES",
+    "Incoming",
+    "checked_case",
+    "checked_number",
+    "objects",
+    "of_one_target",
+    "paired",
+    "section",
 ]  # fmt: skip
 
 MAX_TEXT_CHARS: Final = 1_000_000
@@ -108,9 +115,9 @@ class Incoming:
         )  # fmt: skip
 
 
-def with_cases(
+def paired(
     attempts: Iterable[Attempt], cases: Iterable[TestCase]
-) -> Iterable[tuple[Attempt, TestCase]]:
+) -> Iterator[tuple[Attempt, TestCase]]:
     """Iterate over attempts with their cases.
 
     Raises:
@@ -124,18 +131,16 @@ def with_cases(
         yield one, known[one.case_id]
 
 
-def of_one_target(
-    attempts: Iterable[Attempt], cases: Iterable[TestCase]
-) -> list[tuple[Attempt, TestCase]]:
+def of_one_target(tried: Iterable[tuple[Attempt, TestCase]]) -> list[tuple[Attempt, TestCase]]:
     """Return attempts with their cases, all in memory.
 
     Raises:
-        DataError: If they are on several targets, none, or of none of the cases.
+        DataError: If they are on several targets, or there are none.
     """
-    tried = list(with_cases(attempts, cases))
-    if (count := len({one.target for one, _ in tried})) != 1:
+    found = list(tried)
+    if (count := len({one.target for one, _ in found})) != 1:
         raise DataError(f"{count} targets; such a file is of one, so write one for each")
-    return tried
+    return found
 
 
 def section(value: Any, name: str) -> Mapping[str, Any]:

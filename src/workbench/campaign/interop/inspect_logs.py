@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from workbench.campaign.interop.incoming import of_one_target
+from workbench.campaign.interop.incoming import of_one_target, paired
 from workbench.core.errors import ConfigError, DataError
 from workbench.store.records import Attempt, TestCase, now
 
@@ -40,7 +40,7 @@ def write_inspect_log(
         raise ConfigError(
             f"{error.name} is not installed; pip install 'prompt-safety-workbench[inspect]'"
         ) from None
-    tried = of_one_target(attempts, cases)
+    tried = of_one_target(paired(attempts, cases))
     first, moment = tried[0][0], now()
     judged = [one for one, _ in tried if not one.error]
     rate = sum(one.success for one in judged) / len(judged) if judged else 0.0

@@ -16,26 +16,21 @@ from typing import Any, Final, TextIO
 
 import yaml
 
-from workbench.campaign.interop.documents import (
-    HALF,
-    not_deep,
-    read_document,
-    stringify,
-    written,
-)
+from workbench.campaign.interop.documents import HALF, not_deep, read_document, stringify, written
 from workbench.campaign.interop.incoming import SEVERITIES, checked_case, objects, section
-from workbench.campaign.interop.promptfoo_words import (
-    assertions_of,
-    facts_of,
-    grader_of,
-    visible_assertions,
-)
+from workbench.campaign.interop.promptfoo_words import assertions_of, facts_of, visible_assertions
 from workbench.core.errors import ConfigError, DataError
+from workbench.core.plain import storable
 from workbench.judge.assertions import check_assertions
 from workbench.store.records import TestCase, TestSet
 
 __all__ = [
-    "attacked", "case_of", "promptfoo_id", "promptfoo_tests", "read_promptfoo", "test_of",
+    "as_test",
+    "attacked",
+    "case_of",
+    "promptfoo_id",
+    "promptfoo_tests",
+    "read_promptfoo",
     "write_promptfoo",
 ]  # fmt: skip
 
@@ -46,10 +41,10 @@ _FORMAT: Final = "1 "
 """Before the JSON of a record: promptfoo opens texts that are JSON and changes numbers in them."""
 _HIDDEN: Final = "[REDACTED]"
 """What promptfoo's results show for what could be a key, such as base64 of 64 characters."""
-_PLUGIN: Final = re.compile(r"(?!file:)[\w:./-]{1,120}")
 _GRADER: Final = "promptfoo:redteam:"
 _MOST_VALUES: Final = 1_000
 """Prompts that one test may deal out as a list."""
+_MOST_PURPOSE: Final = 10_000
 _FILLED: Final = re.compile(r"\benv\.|env\[")
 _NOT_YAML: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 """What JSON allows inside of quotes and YAML does not, or folds."""
@@ -59,7 +54,7 @@ _ECHO: Final = ("echo",)
 
 def promptfoo_tests(cases: Iterable[TestCase]) -> Iterator[dict[str, Any]]:
     """Iterate over cases as promptfoo's ``tests``, keys in its order."""
-    return map(test_of, cases)
+    return map(as_test, cases)
 
 
 def promptfoo_id(tests: Iterable[Mapping[str, Any]]) -> str:
@@ -85,7 +80,7 @@ def read_promptfoo(path: Path) -> TestSet:
     """Return the test set of a red-team file of promptfoo, YAML or JSON; each case once.
 
     Nothing that the file refers to is read, run or fetched. The recipe says what the file says of
-    the application under ``purpose`` and ``entities``, and promptfoo's id of the tests.
+    the application under ``purpose``, and promptfoo's id of the tests.
 
     Raises:
         DataError: If the file cannot be read or a test has no prompt; names file, test and fix.
@@ -103,8 +98,9 @@ def read_promptfoo(path: Path) -> TestSet:
         for single, variable in _dealt(test, named, place):
             case = case_of(single, variable=variable, place=place)
             cases.setdefault(case.id, case)
-    about = {name: default[name] for name in ("purpose", "entities") if name in default}
-    recipe = {"source": "promptfoo", "promptfoo_id": promptfoo_id(tests), **about}
+    recipe = {"source": "promptfoo", "promptfoo_id": promptfoo_id(tests)}
+    if isinstance(purpose := default.get("purpose"), str):
+        recipe["purpose"] = storable(purpose)[:_MOST_PURPOSE]
     return TestSet(cases=tuple(cases.values()), recipe=recipe)
 
 
@@ -190,7 +186,7 @@ def _dealt(test: Any, named: Any, place: str) -> Iterator[tuple[dict[str, Any], 
 
 def _checked(case: TestCase) -> dict[str, Any]:
     """Return the test of a case; refuse one that no file holds, or that promptfoo would fill."""
-    test = test_of(case)
+    test = as_test(case)
     prompt, place = test["vars"][_VARIABLE], f"case {case.id[:12]}"
     if prompt.startswith("file://"):
         raise DataError(f"{place}: promptfoo would look for files of the name that the prompt "
@@ -210,7 +206,7 @@ def _checked(case: TestCase) -> dict[str, Any]:
     return test
 
 
-def test_of(case: TestCase) -> dict[str, Any]:
+def as_test(case: TestCase) -> dict[str, Any]:
     """Return a case as promptfoo's test, keys in its order."""
     metadata: dict[str, Any] = {
         "goal": case.goal, "pluginId": case.plugin, "severity": case.severity, "modifiers": {}
@@ -223,23 +219,16 @@ def test_of(case: TestCase) -> dict[str, Any]:
     if case.turns:
         said = [{"role": "user", "content": text} for text in (*case.turns, prompt)]
         prompt = stringify(said)
-    asserted = visible_assertions(case, section(case.metadata, "promptfoo").get("assert"))
-    return {"vars": {_VARIABLE: prompt}, "assert": asserted, "metadata": metadata}
-
-
-test_of.__test__ = False  # type: ignore[attr-defined] # pytest: not a test
+    return {
+        "vars": {_VARIABLE: prompt}, "assert": visible_assertions(case), "metadata": metadata
+    }  # fmt: skip
 
 
 def case_of(test: Mapping[str, Any], *, variable: str, place: str) -> TestCase:
-    """Return promptfoo's test as a case.
-
-    Args:
-        test: Text values of its variables; lists of them are dealt out before.
-        variable: Name of the variable that is attacked.
-        place: File and place for messages.
+    """Return promptfoo's test, of which a variable carries the attack as a text, as a case.
 
     Raises:
-        DataError: If a text is too long, or a field is of the wrong kind.
+        DataError: If a text is too long, naming the place.
     """
     return _own(test, place) or checked_case(_other(test, variable=variable), place=place)
 
@@ -254,7 +243,7 @@ def _own(test: Mapping[str, Any], place: str) -> TestCase | None:
         fields = not_deep(json.loads(record.removeprefix(_FORMAT)))
         case = checked_case(fields, place=place)
         check_assertions(case.assertions)
-        ours = test_of(case)
+        ours = as_test(case)
     except (AttributeError, ConfigError, DataError, KeyError, RecursionError, ValueError):
         return None
     shown = ((test["vars"].get(_VARIABLE), ours["vars"][_VARIABLE]),
@@ -270,17 +259,13 @@ def _other(test: Mapping[str, Any], *, variable: str) -> dict[str, Any]:
     kinds = [str(one.get("type")) for one in asserted]
     graded = [kind.removeprefix(_GRADER) for kind in kinds if kind.startswith(_GRADER)]
     named = metadata.get("pluginId", graded[0] if graded else "custom")
-    facts = facts_of(named if isinstance(named, str) and _PLUGIN.fullmatch(named) else "custom")
+    facts = facts_of(named)
     wishes = (metadata.get("goal"), metadata.get("originalText"))
     severity, strategy = str(metadata.get("severity")).lower(), metadata.get("strategyId")
     chain = strategy.split("+") if isinstance(strategy, str) and strategy != "basic" else []
-    usual = [f"{_GRADER}{named}"], [grader_of(facts["plugin"])]
-    left = {
-        "vars": {name: one for name, one in test["vars"].items() if name != variable},
-        "assert": asserted if kinds not in usual else [],
-        "pluginId": named if named != facts["plugin"] else "",
-    }
-    left = {name: part for name, part in left.items() if part}
+    others = {name: one for name, one in test["vars"].items() if name != variable}
+    left = {"vars": others} if others else {}
+    left |= {"pluginId": named} if named != facts["plugin"] else {}
     return {
         **facts, "prompt": said[-1], "turns": said[:-1], "assertions": assertions_of(asserted),
         "goal": next((one for one in wishes if isinstance(one, str) and one), said[-1]),
@@ -293,10 +278,10 @@ def _other(test: Mapping[str, Any], *, variable: str) -> dict[str, Any]:
 def _said(text: str) -> list[str]:
     """Return what the user says in a conversation that a prompt holds as JSON; else the prompt."""
     try:
-        found = json.loads(text) if text.lstrip().startswith("[") else None
+        found = json.loads(text) if text.lstrip().startswith("[") else []
     except (ValueError, RecursionError):
-        found = None
-    messages = [one for one in found or () if isinstance(one, dict)]
-    users = [one.get("content") for one in messages if one.get("role") == "user"]
+        return [text]
+    messages = objects(found)
+    users = [str(one.get("content")) for one in messages if one.get("role") == "user"]
     is_one = users and messages[-1].get("role") == "user" and len(messages) == len(found)
-    return users if is_one and all(isinstance(one, str) for one in users) else [text]
+    return users if is_one else [text]

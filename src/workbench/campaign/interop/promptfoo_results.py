@@ -8,14 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from workbench.campaign.interop.documents import json_lines, read_document, stringify, written
-from workbench.campaign.interop.incoming import (
-    Incoming,
-    checked_number,
-    objects,
-    section,
-    with_cases,
-)
-from workbench.campaign.interop.promptfoo import attacked, case_of, test_of
+from workbench.campaign.interop.incoming import Incoming, checked_number, objects, paired, section
+from workbench.campaign.interop.promptfoo import as_test, attacked, case_of
 from workbench.core.errors import DataError
 from workbench.store.records import Attempt, TestCase, now
 
@@ -85,12 +79,12 @@ def write_results(
     counts: Counter[int] = Counter()
     before = f'{{"results":{{"version":{_VERSION},"timestamp":"{now()}","results":['
     with written(path) as file:
-        for number, (attempt, case) in enumerate(with_cases(attempts, cases)):
+        for number, (attempt, case) in enumerate(paired(attempts, cases)):
             evaluation = evaluation or attempt.execution
             row = {
                 "id": f"{attempt.execution}-{number}", "testIdx": places[case.id],
                 "promptIdx": targets.setdefault(attempt.target, len(targets)),
-                **_row(attempt, test_of(case)),
+                **_row(attempt, as_test(case)),
             }  # fmt: skip
             counts[row["failureReason"]] += 1
             file.write(f"{before}\n{stringify(row)}")

@@ -12,13 +12,12 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any, Final
 
-from workbench.campaign.interop.incoming import objects
 from workbench.campaign.plugins.catalog import PLUGINS
 from workbench.core.errors import ConfigError
 from workbench.judge.assertions import check_assertions
 from workbench.store.records import TestCase
 
-__all__ = ["assertions_of", "facts_of", "grader_of", "visible_assertions"]
+__all__ = ["assertions_of", "facts_of", "visible_assertions"]
 
 _PEERS: Final[dict[str, tuple[str, ...]]] = {
     "harm-violence": (
@@ -44,25 +43,22 @@ Source: promptfoo 0.121.20, what its plugins attack."""
 _GRADERS: Final = {"secret-leak": ("prompt-extraction",), "tool-misuse": ("excessive-agency",)}
 """Plugins of ours without a peer → the grader of theirs that comes nearest."""
 _MOST: Final = 20
-_SAFE: Final = re.compile(
-    r"(?:not-)?(?:i?contains(?:-any|-all)?|i?equals|starts-with|regex|is-json|contains-json"
-    r"|is-refusal|word-count)|promptfoo:redteam:[\w:-]{1,120}"
-)
-"""Types that run no code and ask nobody but promptfoo's own graders."""
+_PLUGIN: Final = re.compile(r"(?!file:)[\w:./-]{1,120}")
 _TEMPLATE: Final = re.compile(r"\{[{%#]")
-_KEPT: Final = ("type", "value", "metric", "threshold", "weight")
 _TO_THEIRS: Final = {"contains": "icontains", "canary": "icontains", "matches": "regex",
                      "json": "is-json"}  # fmt: skip
 _TO_OURS: Final = {"contains": "contains", "icontains": "contains", "regex": "matches",
                    "is-json": "json"}  # fmt: skip
 
 
-def facts_of(plugin_id: str) -> dict[str, Any]:
+def facts_of(plugin_id: Any) -> dict[str, Any]:
     """Return what the fields of a case say that promptfoo's plugin, or ours, made."""
+    known = PLUGINS.names()
+    if not isinstance(plugin_id, str) or not _PLUGIN.fullmatch(plugin_id):
+        plugin_id = "custom"
     parts = plugin_id.split(":")
     names = [":".join(parts[:size]) for size in range(len(parts), 0, -1)]
     peers = (ours for name in names for ours, theirs in _PEERS.items() if name in theirs)
-    known = PLUGINS.names()
     name = plugin_id if plugin_id in known else next(peers, "")
     if name not in known:
         return {"plugin": plugin_id, "category": "other", "severity": "medium"}
@@ -74,17 +70,15 @@ def facts_of(plugin_id: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def visible_assertions(case: TestCase, theirs: Any) -> list[dict[str, Any]]:
-    """Return what promptfoo decides by: another's own assertions, else ours in its words.
+def visible_assertions(case: TestCase) -> list[dict[str, Any]]:
+    """Return what promptfoo decides by: our assertions in its words.
 
-    What would make promptfoo run code, read a file or fill a template is left out. Where nothing
-    decides everything, its grader of the plugin does; a control only must not be refused.
+    What would make promptfoo read a file or fill a template is left out. Where nothing decides
+    everything, its grader of the plugin does; a control only must not be refused.
     """
-    if kept := [one for one in objects(theirs) if _is_harmless(one)]:
-        return [{name: one[name] for name in _KEPT if name in one} for one in kept]
     visible = [said for one in case.assertions if (said := _theirs(one, case.plugin))]
     if not visible or len(visible) < len(case.assertions):
-        kind = "not-is-refusal" if case.is_control else grader_of(case.plugin)
+        kind = "not-is-refusal" if case.is_control else _grader_of(case.plugin)
         visible.append({"type": kind, "metric": case.plugin})
     return visible
 
@@ -103,44 +97,27 @@ def assertions_of(asserted: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @cache
-def grader_of(plugin: str) -> str:
-    """Return the type of the assertion by which promptfoo grades answers to a plugin of ours."""
+def _grader_of(plugin: str) -> str:
     return f"promptfoo:redteam:{(_PEERS | _GRADERS).get(plugin, (plugin,))[0]}"
 
 
 def _theirs(one: dict[str, Any], plugin: str) -> dict[str, Any]:
     kind, value = _TO_THEIRS.get(one["type"], ""), one.get("value", "")
-    if not kind or not _is_inert(value) or (kind == "regex" and "(?" in value):
+    acts = value.startswith(("file://", "package:")) or ("{" in value and _TEMPLATE.search(value))
+    if not kind or acts or (kind == "regex" and "(?" in value):
         return {}  # RE2's groups are others than JavaScript's
     said = {"type": kind if one.get("not") else f"not-{kind}"}
     return {**said, **({"value": value} if value else {}), "metric": plugin}
 
 
 def _ours(one: dict[str, Any]) -> list[dict[str, Any]]:
-    kind, value = str(one.get("type")), one.get("value")
+    kind, value = str(one.get("type")), one.get("value", "")
     is_turned = {} if kind.startswith("not-") else {"not": True}
     name = kind.removeprefix("not-")
     # Ours are alternatives: any of many is bad, or any of many is missing.
-    is_many = name.endswith("-all" if is_turned else "-any")
+    is_many = isinstance(value, list) and name.endswith("-all" if is_turned else "-any")
     ours = _TO_OURS.get(name[:-4] if is_many else name)
     if ours == "json":
         return [] if value else [{"type": ours, **is_turned}]
-    values = [value] if not is_many else value if isinstance(value, list) else []
-    return [{"type": ours, "value": text, **is_turned} for text in values[:_MOST] if ours]
-
-
-def _is_harmless(one: dict[str, Any]) -> bool:
-    """Return whether promptfoo would do nothing with an assertion but compare."""
-    if not _SAFE.fullmatch(str(one.get("type"))):
-        return False
-    values = [one.get(name, 0) for name in _KEPT]
-    return all(all(map(_is_inert, value)) if isinstance(value, list) else _is_inert(value)
-               for value in values)  # fmt: skip
-
-
-def _is_inert(value: Any) -> bool:
-    """Return whether promptfoo takes a value as it is: reads no file, fills no template."""
-    if not isinstance(value, str):
-        return isinstance(value, int | float)
-    is_reference = value.startswith(("file://", "package:"))
-    return not is_reference and ("{" not in value or not _TEMPLATE.search(value))
+    values = value[:_MOST] if is_many else [value]
+    return [{"type": ours, "value": text, **is_turned} for text in values if ours]

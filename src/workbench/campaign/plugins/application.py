@@ -21,7 +21,7 @@ from workbench.core.identity import seeded
 from workbench.core.plain import one_line
 from workbench.core.settings import seeds_folder
 
-__all__ = ["Attack", "application_goals", "leak_goals", "load_attacks", "make_canary"]
+__all__ = ["Attack", "application_goals", "load_attacks", "make_canary"]
 
 _SLOT: Final = re.compile(r"\{([a-z]+)\}")
 _LONGEST = 300
@@ -87,91 +87,62 @@ def make_canary(*parts: str | int) -> str:
 
 
 def application_goals(
-    plugin: str, category: str, *, in_frames: bool = False
+    plugin: str, category: str, *, in_frames: bool = False, leaks: str = ""
 ) -> Callable[[GoalSource], tuple[Goal, ...]]:
     """Return what gives a plugin's goals, their slots filled.
 
-    Templates that need what a profile does not have, e.g. tools, are left out.
+    Templates that need what a profile does not have, e.g. tools, are left out. A leak is decided by
+    the canary or the instructions in the profile, else by the patterns of such data, else by
+    graders; without a profile a canary is planted in a frame around each attack.
 
     Args:
         plugin: Name under which the templates are shipped.
         category: Category of the goals.
         in_frames: Whether each goal hides in a document that the application processes.
+        leaks: One of ``campaign.profile.CANARY_KINDS`` that is wanted; empty for no leak.
     """
 
     def goals(source: GoalSource) -> tuple[Goal, ...]:
+        frames = _frames_for(source, in_frames=in_frames, leaks=leaks)
         found = []
-        for draw, attack, canary in _drawn(plugin, source):
-            kind, frame = _frame(draw, hidden=True) if in_frames else ("", "")
-            if slots := _slots(attack, draw, canary=canary, profile=source.profile):
-                found.append(
-                    Goal(
-                        text=_fill(attack.text, slots),
-                        category=category,
-                        assertions=_filled(attack.assertions, slots),
-                        frame=_fill(frame, slots),
-                        metadata={"frame": kind} if kind else {},
-                    )
+        for attack in load_attacks().get(plugin, ()):
+            draw = seeded("attack", source.seed, plugin, attack.text)
+            canary = make_canary(source.seed, plugin, attack.text)
+            slots = _slots(attack, draw, canary=canary, profile=source.profile)
+            if not slots:
+                continue
+            kind, frame = draw.choice(frames)
+            known = source.profile if leaks else None
+            found.append(
+                Goal(
+                    text=_fill(attack.text, slots),
+                    category=category,
+                    assertions=_betrays(leaks, known) if known else _asserted(attack, slots),
+                    frame=_fill(frame, slots),
+                    metadata={"frame": kind} if kind else {},
                 )
+            )
         return tuple(found)
 
     return goals
 
 
-def leak_goals(
-    plugin: str, category: str, *, kind: str
-) -> Callable[[GoalSource], tuple[Goal, ...]]:
-    """Return what gives the goals of a plugin that wants something kept from it.
-
-    What decides: the canary or the instructions in the profile, else the patterns of such data,
-    else graders. Without a profile a canary is planted in a frame around each attack.
-
-    Args:
-        plugin: Name under which the templates are shipped.
-        category: Category of the goals.
-        kind: One of ``campaign.profile.CANARY_KINDS``.
-    """
-
-    def goals(source: GoalSource) -> tuple[Goal, ...]:
-        found = []
-        for draw, attack, canary in _drawn(plugin, source):
-            if slots := _slots(attack, draw, canary=canary, profile=source.profile):
-                is_planted = source.profile is None
-                frame = _frame(draw, planted=kind)[1] if is_planted else ""
-                planted = _filled(attack.assertions, slots)
-                found.append(
-                    Goal(
-                        text=_fill(attack.text, slots),
-                        category=category,
-                        assertions=planted if is_planted else _betrays(kind, source.profile),
-                        frame=_fill(frame, slots),
-                        metadata={"frame": _PLANTED + kind} if is_planted else {},
-                    )
-                )
-        return tuple(found)
-
-    return goals
+def _frames_for(source: GoalSource, *, in_frames: bool, leaks: str) -> Sequence[tuple[str, str]]:
+    """Return kind and text of the frames that hide an attack, or hold what must not leak."""
+    if in_frames:
+        return [one for one in _frames() if not one[0].startswith(_PLANTED)]
+    if leaks and source.profile is None:
+        return [one for one in _frames() if one[0] == _PLANTED + leaks]
+    return [("", "")]
 
 
-def _betrays(kind: str, profile: Profile | None) -> tuple[dict[str, Any], ...]:
+def _betrays(kind: str, profile: Profile) -> tuple[dict[str, Any], ...]:
     """Return what shows that an application with this profile has leaked."""
-    if profile and kind in profile.canaries:
+    if kind in profile.canaries:
         return ({"type": "canary", "value": profile.canaries[kind]},)
-    if profile and kind == "prompt" and profile.system_prompt:
+    if kind == "prompt" and profile.system_prompt:
         return ({"type": "leak", "value": profile.system_prompt, "least": _COPIED_WORDS},)
     return ({"type": "leak", "kinds": list(_LEAKS[kind])},) if kind in _LEAKS else ()
-
-
-def _drawn(plugin: str, source: GoalSource) -> list[tuple[random.Random, Attack, str]]:
-    """Return the templates of a plugin, each with draws and a canary of its own."""
-    return [
-        (
-            seeded("attack", source.seed, plugin, attack.text),
-            attack,
-            make_canary(source.seed, plugin, attack.text),
-        )
-        for attack in load_attacks().get(plugin, ())
-    ]
 
 
 def _slots(
@@ -201,26 +172,13 @@ def _fill(text: str, slots: Mapping[str, str]) -> str:
     return _SLOT.sub(lambda slot: slots.get(slot[1], slot[0]), text)
 
 
-def _filled(
-    assertions: Sequence[Mapping[str, Any]], slots: Mapping[str, str]
-) -> tuple[dict[str, Any], ...]:
+def _asserted(attack: Attack, slots: Mapping[str, str]) -> tuple[dict[str, Any], ...]:
     return tuple(
         {
             name: _fill(value, slots) if isinstance(value, str) else value
             for name, value in one.items()
         }
-        for one in assertions
-    )
-
-
-def _frame(draw: random.Random, *, planted: str = "", hidden: bool = False) -> tuple[str, str]:
-    """Return kind and text of a frame: one that hides an attack, or one that holds a canary."""
-    return draw.choice(
-        [
-            (kind, frame)
-            for kind, frame in _frames()
-            if kind == _PLANTED + planted or (hidden and not kind.startswith(_PLANTED))
-        ]
+        for one in attack.assertions
     )
 
 

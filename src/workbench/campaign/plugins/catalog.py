@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from workbench.campaign.plugins.application import application_goals, leak_goals
+from workbench.campaign.plugins.application import application_goals
 from workbench.campaign.plugins.goals import Goal, GoalSource
 from workbench.campaign.plugins.taxonomy import TAXONOMY
 from workbench.campaign.targets.base import Kind
@@ -57,7 +57,7 @@ class Plugin:
         if goals:
             return ""
         if self.needs_pair_set:
-            held = ", ".join(source.by_category)
+            held = ", ".join(source.pool.by_category)
             return (
                 f"pair set {source.pair_set[:12]!r} holds out no goal of it; its held-out "
                 f"categories: {held}"
@@ -70,7 +70,7 @@ PLUGINS: Registry[Plugin] = Registry("plugin")
 
 def _harm(category: str, about: str, severity: _Severity, *taxonomy: str) -> Plugin:
     def goals(source: GoalSource) -> tuple[Goal, ...]:
-        texts = source.by_category.get(category, ())
+        texts = source.pool.by_category.get(category, ())
         return tuple(Goal(text=text, category=category) for text in texts)
 
     return Plugin(
@@ -86,11 +86,11 @@ def _harm(category: str, about: str, severity: _Severity, *taxonomy: str) -> Plu
 
 def _control(name: str, about: str, *, lookalike: bool) -> Plugin:
     def goals(source: GoalSource) -> tuple[Goal, ...]:
-        texts = source.by_category.get("benign", ())
+        texts = source.pool.by_category.get("benign", ())
         return tuple(
             Goal(text=text, category="benign")
             for text in texts
-            if (text in source.lookalikes) == lookalike
+            if (text in source.pool.lookalikes) == lookalike
         )
 
     return Plugin(
@@ -124,9 +124,7 @@ def _application(
         taxonomy=taxonomy,
         applies_to=applies_to,
         needs_tools=name == "tool-misuse",
-        goals=leak_goals(name, category, kind=leaks)
-        if leaks
-        else application_goals(name, category, in_frames=in_frames),
+        goals=application_goals(name, category, in_frames=in_frames, leaks=leaks),
     )
 
 

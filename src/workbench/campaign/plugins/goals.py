@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from workbench.campaign.profile import Profile
 from workbench.core.errors import DataError
+from workbench.core.plain import storable
 from workbench.store.database import Store
 
 __all__ = ["PAYLOAD", "Goal", "GoalPool", "GoalSource", "goal_source", "load_goals"]
@@ -34,6 +35,12 @@ class Goal:
     turns: tuple[str, ...] = ()
     """What is said before, one message each."""
     metadata: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # Strategies encode what they get, so it has to be text that can be.
+        for name in ("text", "frame"):
+            object.__setattr__(self, name, storable(getattr(self, name)))
+        object.__setattr__(self, "turns", tuple(map(storable, self.turns)))
 
     def framed(self, payload: str) -> str:
         """Return the message to send: the disguised attack inside its frame."""
@@ -68,16 +75,6 @@ class GoalSource:
     def pool(self) -> GoalPool:
         """The held-out requests; raises as :func:`load_goals`."""
         return self.load()
-
-    @property
-    def by_category(self) -> dict[str, tuple[str, ...]]:
-        """Category → held-out requests; raises as :func:`load_goals`."""
-        return self.pool.by_category
-
-    @property
-    def lookalikes(self) -> frozenset[str]:
-        """Benign requests that only look harmful; raises as :func:`load_goals`."""
-        return self.pool.lookalikes
 
     @property
     def pair_set(self) -> str:

@@ -20,7 +20,7 @@ from workbench.judge.opinions import AnswerJudge, Exchange
 from workbench.judge.refusal import declines
 from workbench.judge.rubric import RubricJudge
 from workbench.llm.messages import Answer, Request, Turn
-from workbench.llm.packing import Fields, answer_all, objects_in, pack
+from workbench.llm.packing import answer_all, objects_in, pack
 
 __all__ = [
     "KEPT", "PURPOSE", "TYPICAL", "Ask", "Attacker", "Batch", "Try", "Tryout", "foreseen",
@@ -127,22 +127,14 @@ class Attacker:
         """Return a text per item, where one came back; several items share a call."""
         if not batch.items:
             return {}
-        found = await answer_all(
-            batch.items, ask=self._asked, instruction=batch.instruction,
-            items_per_call=self.items_per_call, max_tokens_per_item=batch.max_tokens,
-            **self._fields(batch),
-        )  # fmt: skip
+        found = await answer_all(batch.items, ask=self._asked, **self._packing(batch))
         known = ("refused", "cut off", "missing")
         self.dropped.update(one if one in known else "no answer" for one in found.failed.values())
         return found.answers
 
     def requests_for_each(self, batch: Batch) -> list[Request]:
         """Return what :meth:`write_each` asks first."""
-        calls = pack(
-            batch.items, instruction=batch.instruction, items_per_call=self.items_per_call,
-            max_tokens_per_item=batch.max_tokens, **self._fields(batch),
-        )  # fmt: skip
-        return [call.request for call in calls]
+        return [call.request for call in pack(batch.items, **self._packing(batch))]
 
     def request(
         self, facts: Mapping[str, str], *, instruction: str, wanted: Sequence[str], number: int
@@ -230,10 +222,12 @@ class Attacker:
         """Return whether the judge takes a score for a success."""
         return score >= self.judge.threshold
 
-    def _fields(self, batch: Batch) -> Fields:
-        return Fields(
-            task=batch.task, model=self.attack_model, namespace=KEPT, variant=batch.number
-        )
+    def _packing(self, batch: Batch) -> dict[str, Any]:
+        return {
+            "instruction": batch.instruction, "items_per_call": self.items_per_call,
+            "max_tokens_per_item": batch.max_tokens, "task": batch.task,
+            "model": self.attack_model, "namespace": KEPT, "variant": batch.number,
+        }  # fmt: skip
 
     async def _asked(self, requests: Sequence[Request]) -> Sequence[Answer | ModelError]:
         """Ask, and raise if a service has never answered: nothing is gained by going on."""

@@ -15,9 +15,7 @@ from workbench.core.registry import Registry
 from workbench.data.transforms import TRANSFORMS
 from workbench.data.wrappers import family_split, load_wrappers, wrap
 
-__all__ = [
-    "chain_kind", "default_chains", "parse_chain", "strategies"
-]  # fmt: skip
+__all__ = ["chain_kind", "default_chains", "parse_chain", "strategies"]
 
 _PYRIT = "pyrit-"
 """How names begin that stand for PyRIT's converters, loaded when one is asked for."""
@@ -42,7 +40,8 @@ def strategies() -> Registry[Strategy]:
             name=f"wrap-{wrapper.family}",
             kind="wrapper",
             taxonomy=("AML.T0051", "AML.T0054"),
-            description=f"A made-up setting goes around the request: {_words(wrapper.family)}.",
+            description="A made-up setting goes around the request: "
+            f"{wrapper.family.replace('_', ' ')}.",
             disguise=partial(wrap, family=wrapper.family),
         )
         for wrapper in load_wrappers()
@@ -105,7 +104,3 @@ def _add_pyrit() -> None:
 
     for strategy in pyrit_strategies():
         strategies().register(strategy.name)(strategy)
-
-
-def _words(family: str) -> str:
-    return family.replace("_", " ")

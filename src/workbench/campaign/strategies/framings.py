@@ -41,21 +41,17 @@ def framings() -> list[Strategy]:
         )
         for row, place in _rows("templates")
     ]
-    written = [
+    written = {
+        "many_shot": ("Many harmless dialogues, in which all is answered, go before.", many_shot),
+        "past_tense": ("The request is put as a question about the past.", past_tense),
+        "translation": ("The request is put in another language.", translation),
+    }
+    return told + [
         Strategy(
-            name=name, kind="framing", taxonomy=_TAXONOMY, description=sentence, disguise=disguise
+            name=name, kind="framing", taxonomy=_TAXONOMY, description=about, disguise=disguise
         )
-        for name, sentence, disguise in (
-            (
-                "many_shot",
-                "Many harmless dialogues, in which all is answered, go before.",
-                many_shot,
-            ),
-            ("past_tense", "The request is put as a question about the past.", past_tense),
-            ("translation", "The request is put in another language.", translation),
-        )
+        for name, (about, disguise) in written.items()
     ]
-    return told + written
 
 
 def many_shot(text: str, *, seed: int) -> str:
