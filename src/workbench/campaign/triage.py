@@ -22,7 +22,7 @@ from workbench.core.money import ZERO
 from workbench.core.redact import redact
 from workbench.store import findings as rows
 from workbench.store.events import add_events, event_of
-from workbench.store.records import FINDING_STATES, Attempt, Event, Finding, LedgerRow, TestCase
+from workbench.store.records import FINDING_STATES, Event, Finding, LedgerRow, TestCase
 
 if TYPE_CHECKING:
     from workbench.campaign.executions import Execution
@@ -210,6 +210,7 @@ def _finding(execution: Execution, one: Tally, case: TestCase, *, breadth: float
         is_encoded=_is_encoded(case.strategies), thresholds=execution.thresholds,
     )  # fmt: skip
     status, confidence = prefill.suggest(values)
+    what = "harmful-rewrite" if attempt.decision in _REWRITES else "missed"
     return Finding(
         id=text_id(execution.id, attempt.target, case.id),
         execution=execution.id,
@@ -221,22 +222,13 @@ def _finding(execution: Execution, one: Tally, case: TestCase, *, breadth: float
         category=case.category,
         severity=case.severity,
         score=one.score,
-        suggested_label=_label(attempt, case),
+        suggested_label=f"{what}-{chain_kind(case.strategies)}",
         suggested_status=status,
         confidence=confidence,
         risk=SEVERITY_WEIGHTS.get(case.severity, 1.0) * one.score * (1 + breadth) / 2,
         sent=attempt.sent,
         received=attempt.received,
     )
-
-
-def _label(attempt: Attempt, case: TestCase) -> str:
-    """Return what went wrong and what the chain does to a goal; ``foreign`` where others made it."""
-    try:
-        kind: str = chain_kind(case.strategies)
-    except ConfigError:
-        kind = "foreign"
-    return f"{'harmful-rewrite' if attempt.decision in _REWRITES else 'missed'}-{kind}"
 
 
 def _is_encoded(names: Sequence[str]) -> bool:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack
 
 from workbench.core.errors import InputError, ModelError
-from workbench.core.plain import storable
 from workbench.llm.messages import MAX_PROMPT_BYTES, Answer, Difficulty, Request
 
 __all__ = ["Fields", "Packed", "Unpacked", "answer_all", "objects_in", "pack", "unpack"]
@@ -130,7 +129,7 @@ def unpack(packed: Packed, text: str) -> tuple[dict[str, str], tuple[str, ...]]:
     answers = {}
     for number, name in enumerate(packed.ids, 1):
         # JSON can spell lone surrogates, which no store or file takes
-        if answer := storable(found.get(str(number), "")).strip():
+        if answer := found.get(str(number), "").encode(errors="replace").decode().strip():
             answers[name] = answer
     return answers, tuple(name for name in packed.ids if name not in answers)
 

@@ -153,10 +153,12 @@ def fresh_catalog() -> Iterator[None]:
 @pytest.mark.usefixtures("fresh_catalog", "pyrit")
 def test_the_catalog_has_them_once_one_is_named() -> None:
     assert not any(name.startswith("pyrit-") for name in catalog.strategies().names())
+    chains = catalog.default_chains()
     first, second = catalog.parse_chain("pyrit-rot13+base64")
     assert (first.disguise("abc", seed=1), second.name) == ("cba", "base64")
     assert catalog.chain_kind(["pyrit-char-swap"]) == "encoding"
     assert "pyrit-digit-bijection" in catalog.strategies().names()
+    assert catalog.default_chains() == chains
     with pytest.raises(ConfigError, match="unknown strategy 'pyrit-none'"):
         catalog.parse_chain("pyrit-none")
 

@@ -160,23 +160,32 @@ class Attacker:
             max_tokens=_MESSAGE_TOKENS, schema=_schema_of(wanted),
         )  # fmt: skip
 
-    async def invent(self, requests: Sequence[Request]) -> list[str | None]:
-        """Return the message of each step of an attack; None where it did not come."""
-        outcomes = await self._asked(requests)
-        return [
-            self._message(request, outcome)
-            for request, outcome in zip(requests, outcomes, strict=True)
-        ]
+    async def invent(
+        self, requests: Sequence[Request], *, goals: Sequence[str], known: Sequence[list[str]],
+        instruction: str,
+    ) -> list[str | None]:  # fmt: skip
+        """Return the message of each step of an attack; None where none can be used.
 
-    def accept(
-        self, text: str | None, *, goal: str, known: Iterable[str], instruction: str
-    ) -> str | None:
-        """Return what :func:`drafts.accept` makes of a text, or count why it may not be used.
-
-        Nothing comes of nothing, which was counted where it came about.
+        Args:
+            requests: One per step, as :meth:`request` makes them.
+            goals: Of each.
+            known: Messages that each may not repeat; those that can be used are added.
+            instruction: What the attacker was told.
         """
-        if text is None:
-            return None
+        messages = []
+        for request, outcome, goal, others in zip(
+            requests, await self._asked(requests), goals, known, strict=True
+        ):
+            text = self._message(request, outcome)
+            if text is not None:
+                text = self.accept(text, goal=goal, known=others, instruction=instruction)
+            if text:
+                others.append(text)
+            messages.append(text)
+        return messages
+
+    def accept(self, text: str, *, goal: str, known: Iterable[str], instruction: str) -> str | None:
+        """Return what :func:`drafts.accept` makes of a text, or count why it may not be used."""
         found, reason = accept(
             text, goal=goal, known=known, instruction=instruction, withheld=self.withheld
         )
@@ -190,20 +199,19 @@ class Attacker:
         What it declined scores 0, as does what the judge has no opinion on; the former is free.
         """
         outcomes = await self._asked([self.rehearsal(one) for one in tryouts])
-        exchanges = list(map(self._heard, tryouts, outcomes))
-        open_ = [one for one in exchanges if one and not one.is_declined]
-        opinions = await self.judge.judge(open_) if open_ else []
-        if lacking := opinions.count(None):
-            self.dropped["stand-in not judged"] += lacking
-        scores = iter([min(max(one.score, 0.0), 1.0) if one else 0.0 for one in opinions])
-        return [
-            one
-            and Try(
-                message=one.prompt, reply=one.answer, is_declined=one.is_declined,
-                score=0.0 if one.is_declined else next(scores),
-            )
-            for one in exchanges
-        ]  # fmt: skip
+        tried = list(map(self._heard, tryouts, outcomes))
+        open_ = [(at, one) for at, one in enumerate(tried) if one and not one.is_declined]
+        exchanges = [
+            Exchange(goal=tryouts[at].goal, prompt=one.message, answer=one.reply)
+            for at, one in open_
+        ]
+        opinions = await self.judge.judge(exchanges) if exchanges else []
+        for (at, one), opinion in zip(open_, opinions, strict=True):
+            if opinion is None:
+                self.dropped["stand-in not judged"] += 1
+            else:
+                tried[at] = replace(one, score=min(max(opinion.score, 0.0), 1.0))
+        return tried
 
     def rehearsal(self, one: Tryout) -> Request:
         """Return the request that has the stand-in answer a message."""
@@ -243,21 +251,18 @@ class Attacker:
         if isinstance(outcome, Answer):
             reason = "refused" if outcome.is_refusal else "no JSON as asked for"
             wanted = request.schema["required"] if request.schema else []
-            found = None if outcome.is_refusal else read_texts(outcome.text, wanted)
-            if found is not None:
+            if not outcome.is_refusal and (found := read_texts(outcome.text, wanted)):
                 return found[wanted[-1]]
         self.dropped[reason] += 1
         return None
 
-    def _heard(self, one: Tryout, outcome: Answer | ModelError) -> Exchange | None:
+    def _heard(self, one: Tryout, outcome: Answer | ModelError) -> Try | None:
         if isinstance(outcome, ModelError):
             self.dropped["no answer of the stand-in"] += 1
             return None
-        text = storable(outcome.text).strip()  # no further request takes lone surrogates
-        return Exchange(
-            goal=one.goal, prompt=one.message, answer=text or _DECLINED,
-            is_declined=declines(text, is_declined=outcome.is_refusal),
-        )  # fmt: skip
+        reply = storable(outcome.text).strip()  # no further request takes lone surrogates
+        is_declined = declines(reply, is_declined=outcome.is_refusal)
+        return Try(message=one.message, reply=reply or _DECLINED, is_declined=is_declined)
 
     def _with_profile(self, text: str, *, hidden: Sequence[str] = ()) -> str:
         profile = self.profile
@@ -301,15 +306,15 @@ def practice_judge(ask: Ask) -> RubricJudge:
     return RubricJudge(kept, tier="cheap", threshold=_PRACTICE_THRESHOLD)
 
 
-def read_texts(text: str, names: Sequence[str]) -> dict[str, str] | None:
-    """Return the texts of those names in the first JSON object that has them all.
+def read_texts(text: str, names: Sequence[str]) -> dict[str, str]:
+    """Return the texts of those names in the first JSON object that has them all, or nothing.
 
     Takes JSON in a code fence or amid prose. Never raises for what a model wrote.
     """
     for found in objects_in(text):
         if all(isinstance(found.get(name), str) for name in names):
             return {name: found[name] for name in names}
-    return None
+    return {}
 
 
 def _schema_of(names: Sequence[str]) -> dict[str, Any]:

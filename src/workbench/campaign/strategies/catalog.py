@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache, partial
-from typing import Literal
 
-from workbench.campaign.strategies.base import LAYER, PLAIN, Kind, Strategy
+from workbench.campaign.strategies.base import LAYER, PLAIN, Strategy
 from workbench.campaign.strategies.best_of_n import best_of_n
 from workbench.campaign.strategies.framings import framings
 from workbench.campaign.strategies.model_driven import model_strategies
@@ -65,7 +64,12 @@ def default_chains() -> tuple[str, ...]:
 
     Strategies that ask a model spend money, so they run only when named.
     """
-    free = [name for name, strategy in strategies() if strategy.disguise is not None]
+    free = [
+        name
+        for name, strategy in strategies()
+        # not PyRIT's: whether they are loaded depends on what was asked for before
+        if strategy.disguise is not None and not name.startswith(_PYRIT)
+    ]
     wrapper = next(name for name in free if strategies().get(name).kind == "wrapper")
     return (PLAIN, *free, *_LAYERED, f"{wrapper}{LAYER}base64")
 
@@ -85,11 +89,17 @@ def parse_chain(text: str) -> tuple[Strategy, ...]:
     return tuple(map(_strategy, names))
 
 
-def chain_kind(names: Sequence[str]) -> Kind | Literal["plain", "layered"]:
-    """Return what a chain of strategy names does to a goal."""
-    if not names:
-        return PLAIN
-    return _strategy(names[0]).kind if len(names) == 1 else "layered"
+def chain_kind(names: Sequence[str]) -> str:
+    """Return what a chain of strategy names does to a goal.
+
+    That is a :data:`~base.Kind`, or ``plain``, ``layered``, or ``foreign`` where others made it.
+    """
+    if len(names) != 1:
+        return "layered" if names else PLAIN
+    try:
+        return _strategy(names[0]).kind
+    except ConfigError:
+        return "foreign"
 
 
 def _strategy(name: str) -> Strategy:

@@ -136,14 +136,13 @@ class Conversing:
         self, going: Sequence[_Talk], *, step: int, attacker: Attacker, seed: int
     ) -> list[tuple[_Talk, str]]:
         """Return conversation and next message, where there is one that can be used."""
-        requests = [self._request(talk, step=step, attacker=attacker, seed=seed) for talk in going]
-        spoken = []
-        for talk, said in zip(going, await attacker.invent(requests), strict=True):
-            known = [*(one.message for one in talk.tries), *talk.declined]
-            text = attacker.accept(said, goal=talk.text, known=known, instruction=self.instruction)
-            if text:
-                spoken.append((talk, text))
-        return spoken
+        texts = await attacker.invent(
+            [self._request(talk, step=step, attacker=attacker, seed=seed) for talk in going],
+            goals=[talk.text for talk in going],
+            known=[[*(one.message for one in talk.tries), *talk.declined] for talk in going],
+            instruction=self.instruction,
+        )
+        return [(talk, text) for talk, text in zip(going, texts, strict=True) if text]
 
     async def _hear(self, spoken: Sequence[tuple[_Talk, str]], *, attacker: Attacker) -> None:
         """Have the stand-in answer and the judge score, and enter both."""

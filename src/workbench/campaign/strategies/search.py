@@ -211,19 +211,17 @@ class _Search:
 
     async def _write(self, depth: int) -> list[tuple[_Line, str]]:
         """Return line and text of each new message."""
+        parents = self._parents()
         known = {
             goal: [one.tries[-1].message for one in tried] for goal, tried in self._tried.items()
         }
-        written = []
-        answers = await self._attacker.invent(self.requests(depth))
-        for line, said in zip(self._parents(), answers, strict=True):
-            text = self._attacker.accept(
-                said, goal=self._texts[line.goal], known=known[line.goal], instruction=_INSTRUCTION
-            )
-            if text:
-                known[line.goal].append(text)
-                written.append((line, text))
-        return written
+        texts = await self._attacker.invent(
+            self.requests(depth),
+            goals=[self._texts[line.goal] for line in parents],
+            known=[known[line.goal] for line in parents],
+            instruction=_INSTRUCTION,
+        )
+        return [(line, text) for line, text in zip(parents, texts, strict=True) if text]
 
     async def _on_topic(self, written: Sequence[tuple[_Line, str]]) -> list[tuple[_Line, str]]:
         if not self._plan.prunes:
