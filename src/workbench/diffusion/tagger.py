@@ -167,9 +167,11 @@ def _known(logits: Tensor, labels: Tensor, known: Tensor) -> Tensor:
 
 def _pool(rows: Tensor, gate: Tensor, owner: Tensor, *, texts: int) -> Tensor:
     """Return the mean of each text's rows, weighted by a softmax of the gate over them."""
+    # Mixed precision on a GPU gives half a gate and a whole exponential, which do not add up.
+    gate = gate.to(torch.promote_types(gate.dtype, torch.float32))
     floor = torch.full((texts,), torch.finfo(gate.dtype).min, dtype=gate.dtype, device=gate.device)
     highest = floor.scatter_reduce(0, owner, gate.detach(), "amax")
     weights = (gate - highest[owner]).exp()
     total = torch.zeros_like(floor).index_add(0, owner, weights)
-    sums = rows.new_zeros(texts, rows.shape[1]).index_add(0, owner, weights[:, None] * rows)
+    sums = weights.new_zeros(texts, rows.shape[1]).index_add(0, owner, weights[:, None] * rows)
     return sums / total[:, None]

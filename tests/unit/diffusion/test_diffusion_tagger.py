@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from workbench.core.errors import ConfigError
@@ -223,3 +224,22 @@ def test_a_config_survives_json_and_is_checked() -> None:
             TaggerConfig(**changes)
     with pytest.raises(ConfigError, match="hiden"):
         TaggerConfig.from_json({"hiden": 3})
+
+
+class WholeExponentials(TorchFunctionMode):
+    """Autocasts as a GPU does: exponentials are computed in float32."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in {torch.exp, torch.Tensor.exp}:
+            args = (args[0].float(), *args[1:])
+        return function(*args, **(kwargs or {}))
+
+
+def test_heads_take_the_mixed_precision_of_a_gpu():
+    heads = Heads(8, dropout=0.0).eval()
+    states = torch.randn(6, 384, generator=torch.Generator().manual_seed(0))
+    owners = torch.tensor([0, 0, 0, 1, 1, 1])
+    whole = heads(states, owners, texts=2)
+    with torch.autocast("cpu", torch.bfloat16), WholeExponentials():
+        mixed = heads(states, owners, texts=2)
+    assert torch.allclose(mixed.vectors.float(), whole.vectors, atol=0.02)
