@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import ClassVar
@@ -141,13 +141,10 @@ def hide(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
 
 
 @pytest.fixture
-def fresh_catalog() -> Iterator[None]:
-    """The catalog as a new process has it, then as it was."""
-    for cached in (catalog.strategies, catalog._add_pyrit):
-        cached.cache_clear()
-    yield
-    for cached in (catalog.strategies, catalog._add_pyrit):
-        cached.cache_clear()
+def fresh_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The catalog as a new process has it; that of other tests stays as it is."""
+    for name in ("strategies", "_add_pyrit"):
+        monkeypatch.setattr(catalog, name, cache(getattr(catalog, name).__wrapped__))
 
 
 @pytest.mark.usefixtures("fresh_catalog", "pyrit")
