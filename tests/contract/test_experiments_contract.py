@@ -16,7 +16,7 @@ from workbench.diffusion.phases import phase
 from workbench.notebook.experiment import load_experiment
 from workbench.notebook.runner import Runner, plan
 from workbench.report.html import render
-from workbench.store import results
+from workbench.store import campaign_results, results
 from workbench.store.database import open_store
 from workbench.store.records import PHASES
 
@@ -53,9 +53,9 @@ RESULTS = {
     "training": results.TrainingResult,
     "sanitizer": results.TrainingResult,
     "laws": results.LawsResult,
-    "test_set": results.TestSetResult,
-    "execution": results.ExecutionResult,
-    "analysis": results.AnalysisResult,
+    "test_set": campaign_results.TestSetResult,
+    "execution": campaign_results.ExecutionResult,
+    "analysis": campaign_results.AnalysisResult,
     "cost": results.CostResult,
 }
 ADDED_BY_FINISH = {"run_id", "usage", "stamp"}
