@@ -70,9 +70,9 @@ _EXECUTE = (
 
 @click.group(epilog=EXIT_CODES)
 def campaign() -> None:
-    """Red-team in two phases that are paid for apart: generate a test set, execute it.
+    """Red-team: generate a test set once, execute it anywhere.
 
-    A test set is named by its content, can be read and priced before anything is sent, and is
+    The phases are paid for apart. A test set is named by its content, can be read and priced before anything is sent, and is
     executed against any number of targets, which can be stopped and gone on with.
 
     \b
@@ -107,9 +107,9 @@ def execute(
     test_set: str, *, only_failing: str, dry_run: bool, budget: str | None, base_url: str | None,
     as_json: bool, **choices: Any,
 ) -> None:  # fmt: skip
-    """Send TEST_SET to targets and judge what comes back; the newest set, if none is given.
+    """Send TEST_SET to targets and judge what comes back.
 
-    Killed or interrupted, the same command goes on: nothing that was answered is sent again.
+    The newest set, if none is given. Killed or interrupted, the same command goes on: nothing that was answered is sent again.
 
     \b
     Examples:
@@ -138,7 +138,7 @@ def execute(
 @json_option
 def run(*, dry_run: bool, budget: str | None, base_url: str | None, tag: str, as_json: bool,
         **choices: Any) -> None:  # fmt: skip
-    """Generate and execute in one go; each is still paid for apart.
+    """Generate and execute in one go.
 
     \b
     Examples:

@@ -29,9 +29,9 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--test-set", default="", metavar="ID", help="That promptfoo's results are of.")
 @_json
 def import_(file: Path, *, form: str, test_set: str, as_json: bool) -> None:
-    """Take in FILE: a test set of promptfoo, or what promptfoo or garak tried.
+    """Take in test sets and results of other tools.
 
-    Verdicts stay those of the other tool; `campaign analyze` adds intervals and comparisons.
+    FILE is a test set of promptfoo, or what promptfoo or garak tried. Verdicts stay those of the other tool; `campaign analyze` adds intervals and comparisons.
 
     \b
     Examples:
@@ -77,7 +77,7 @@ def import_(file: Path, *, form: str, test_set: str, as_json: bool) -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path))
 @click.option("--target", default="", help="Of an execution, only this one.")
 def export(identity: str, *, form: str, out: Path, target: str) -> None:
-    """Write a test set, or what was tried with it, as another tool reads it.
+    """Write a test set or an execution for other tools.
 
     \b
     Examples:

@@ -73,7 +73,9 @@ def with_options(several: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any
 @json_option
 def generate(*, as_json: bool, dry_run: bool, budget: str | None, base_url: str | None, tag: str,
              **choices: Any) -> None:  # fmt: skip
-    """Make a test set: what to attack × how, dealt evenly and by what worked before.
+    """Make a test set: what to attack × how.
+
+    Cases are dealt evenly, and to what worked before.
 
     \b
     Examples:
@@ -94,7 +96,9 @@ def generate(*, as_json: bool, dry_run: bool, budget: str | None, base_url: str 
 @click.command(epilog=EXIT_CODES)
 @json_option
 def catalog(*, as_json: bool) -> None:
-    """List plugins and strategies, with their ids in OWASP LLM, MITRE ATLAS and NIST AI 600-1.
+    """List plugins and strategies, with their public ids.
+
+    Ids are those of OWASP LLM Top 10, MITRE ATLAS and NIST AI 600-1.
 
     \b
     Examples:

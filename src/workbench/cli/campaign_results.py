@@ -96,7 +96,9 @@ class Rules:
 @rule_options
 @_json
 def analyze(execution: str, *, by: str, as_json: bool, **choices: Any) -> None:
-    """Show how EXECUTION went, the newest one by default; keeps its findings.
+    """Show how EXECUTION went; keeps its findings.
+
+    The newest one, if none is given.
 
     \b
     Examples:
@@ -140,9 +142,9 @@ def executions(*, as_json: bool) -> None:
 @click.command(epilog=EXIT_CODES)
 @click.argument("execution")
 def abort(execution: str) -> None:
-    """Have the process that makes EXECUTION stop; what it has stored is kept.
+    """Have a running EXECUTION stop.
 
-    The id stands in the event ``attack_run_started``; see `workbench campaign events`.
+    What it has stored is kept. The id stands in the event ``attack_run_started``; see `workbench campaign events`.
 
     \b
     Examples:

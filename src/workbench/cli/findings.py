@@ -38,7 +38,7 @@ _all = click.option("--all", "all_", is_flag=True, help="All of each cluster, no
 
 @click.group(epilog=EXIT_CODES)
 def findings() -> None:
-    """Look at what got through, say what it is, and have it learned from.
+    """Triage what got through, and have it learned from.
 
     The riskiest stand first. Findings that are one problem are a cluster, of which the riskiest
     stands for all; each comes with a guess of what you will say, and how sure that is.

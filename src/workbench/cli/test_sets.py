@@ -26,7 +26,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 @click.group(epilog=EXIT_CODES)
 def sets() -> None:
-    """List, look into, compare, tag, cut, share and delete test sets.
+    """List, compare, tag, cut, share, delete test sets.
 
     A test set is known by the beginning of its id, or by a tag that only one has.
 
@@ -197,7 +197,9 @@ def delete(test_set: str) -> None:
 @click.command(epilog=EXIT_CODES)
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 def profile(file: Path | None) -> None:
-    """Store the target profile in FILE and print its id; without FILE print one to fill in.
+    """Store a target profile, or print one to fill in.
+
+    Prints the id of the profile in FILE; without FILE, a template.
 
     \b
     Examples:
