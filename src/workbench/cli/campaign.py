@@ -72,8 +72,9 @@ _EXECUTE = (
 def campaign() -> None:
     """Red-team: generate a test set once, execute it anywhere.
 
-    The phases are paid for apart. A test set is named by its content, can be read and priced before anything is sent, and is
-    executed against any number of targets, which can be stopped and gone on with.
+    The phases are paid for apart. A test set is named by its content, can be read and priced before
+    anything is sent, and is executed against any number of targets, which can be stopped and gone
+    on with.
 
     \b
     Examples:
@@ -109,7 +110,8 @@ def execute(
 ) -> None:  # fmt: skip
     """Send TEST_SET to targets and judge what comes back.
 
-    The newest set, if none is given. Killed or interrupted, the same command goes on: nothing that was answered is sent again.
+    The newest set, if none is given. Killed or interrupted, the same command goes on: nothing whose
+    answer was stored is sent again.
 
     \b
     Examples:

@@ -31,7 +31,8 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def import_(file: Path, *, form: str, test_set: str, as_json: bool) -> None:
     """Take in test sets and results of other tools.
 
-    FILE is a test set of promptfoo, or what promptfoo or garak tried. Verdicts stay those of the other tool; `campaign analyze` adds intervals and comparisons.
+    FILE is a test set of promptfoo, or what promptfoo or garak tried. Verdicts stay those of the
+    other tool; `campaign analyze` adds intervals and comparisons.
 
     \b
     Examples:

@@ -144,7 +144,8 @@ def executions(*, as_json: bool) -> None:
 def abort(execution: str) -> None:
     """Have a running EXECUTION stop.
 
-    What it has stored is kept. The id stands in the event ``attack_run_started``; see `workbench campaign events`.
+    What it has stored is kept. The id stands in the event ``attack_run_started``; see `workbench
+    campaign events`.
 
     \b
     Examples:

@@ -95,7 +95,9 @@ def list_(
 @click.argument("finding")
 @_json
 def show(finding: str, *, as_json: bool) -> None:
-    """Show all of a FINDING, and what people said of it; the id may be cut short.
+    """Show all of a FINDING, and what people said of it.
+
+    The id may be cut short.
 
     \b
     Examples:
@@ -237,7 +239,9 @@ def export(
 @_execution
 @_json
 def feed_back(*, execution: str, as_json: bool) -> None:
-    """Give the confirmed findings back: to the data inbox, and as the test set `regression`.
+    """Give the confirmed findings back to data and tests.
+
+    They go to the data inbox, and into the test set `regression`.
 
     In the inbox they wait until somebody accepts them. The test set holds the cases of all findings
     that were ever confirmed, fixed ones too.
@@ -267,7 +271,7 @@ def feed_back(*, execution: str, as_json: bool) -> None:
 @_execution
 @_json
 def stats(*, execution: str, as_json: bool) -> None:
-    """Show findings by state, the time they took, and how good the guesses were.
+    """Show states, time spent, and how good guesses were.
 
     \b
     Examples:

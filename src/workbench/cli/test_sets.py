@@ -42,7 +42,9 @@ def sets() -> None:
 @click.option("--tag", default="", help="Only those with this tag.")
 @_json
 def list_(*, tag: str, as_json: bool) -> None:
-    """List your test sets, oldest first; promptfoo's id stands beside ours.
+    """List your test sets, the newest last.
+
+    promptfoo's id stands beside ours.
 
     \b
     Examples:
@@ -144,7 +146,9 @@ def tag(test_set: str, name: str, *, remove: bool) -> None:
 @click.option("--strategy", multiple=True, help="Disguised so, as `analyze` names it.")
 @click.option("--case", multiple=True, metavar="ID", help="This case; the id may be cut short.")
 def subset(test_set: str, **wanted: tuple[str, ...]) -> None:
-    """Make a new test set of some cases of TEST_SET, linked to it, and print its id.
+    """Make a linked test set of some cases of TEST_SET.
+
+    Prints its id.
 
     \b
     Examples:
