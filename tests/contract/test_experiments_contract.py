@@ -229,6 +229,7 @@ def test_the_report_is_rendered_of_it(done, tmp_path):
         assert int(figures[1]) > 0, name
 
 
+@pytest.mark.slow
 def test_the_campaign_runs_whole_on_this_machine_alone(done, tmp_path):
     store, _ = done  # its vectors are at hand
     events = run(store, CAMPAIGN, SMALL_CAMPAIGN)

@@ -20,6 +20,8 @@ from workbench.notebook.plan import _file_hash
 from workbench.notebook.runner import Runner, plan
 from workbench.store.findings import findings
 
+pytestmark = pytest.mark.slow
+
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 STAGES = ("04_generate_tests", "05_execute_campaign", "06_campaign_analysis")
 ITEM = re.compile(r'<item id="(\d+)">(.*?)</item>', re.DOTALL)

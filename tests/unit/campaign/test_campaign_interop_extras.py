@@ -7,7 +7,6 @@ import builtins
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
