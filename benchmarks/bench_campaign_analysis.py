@@ -84,7 +84,7 @@ def _parts(path: Path) -> dict[str, Callable[[], object]]:
 
     def judges() -> object:
         execution = SimpleNamespace(path=path, thresholds={"a": 0.5, "b": 0.5})
-        return agreement(execution, columns.read_columns(path, ("goal",)))  # type: ignore[arg-type]
+        return agreement(execution, columns.read_columns(path, ("goal", "is_control")))  # type: ignore[arg-type]
 
     return {
         "rates by category": lambda: rates.rates_by(path, "category"),
