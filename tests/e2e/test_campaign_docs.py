@@ -23,9 +23,9 @@ def script_of(file: str, heading: str, folder: Path) -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    for theirs, ours in (("8098", port), (".venv/bin", f"{sys.prefix}/bin"), ("/tmp", str(folder))):
-        script = script.replace(theirs, ours)
-    return script
+    # In one pass: the environment may itself lie under /tmp.
+    ours = {"8098": port, ".venv/bin": f"{sys.prefix}/bin", "/tmp": str(folder)}
+    return re.sub("|".join(map(re.escape, ours)), lambda found: ours[found[0]], script)
 
 
 def execute(script: str, folder: Path) -> str:
