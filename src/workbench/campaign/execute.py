@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,7 +85,7 @@ async def execute(
         if before and not (retry_errors and before.errors):
             _drop_leftovers(store, before)
             store.artifacts.renew("execution", execution)  # it would have been made now
-            return load_execution(store, execution, resumed=total)
+            return replace(before, resumed=total)
         if retry_errors:
             remove_errors(store.engine, execution)
         flag = _flag(store, execution)

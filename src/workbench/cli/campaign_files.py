@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from workbench.cli.campaign_generate import json_option
 from workbench.cli.opening import EXIT_CODES, open_here
 from workbench.core.errors import ConfigError
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from workbench.store.records import Attempt
 
 __all__ = ["export", "import_"]
-
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.command(name="import", epilog=EXIT_CODES)
@@ -27,7 +26,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     type=click.Choice(["promptfoo", "promptfoo-results", "garak"]),
 )  # fmt: skip
 @click.option("--test-set", default="", metavar="ID", help="That promptfoo's results are of.")
-@_json
+@json_option
 def import_(file: Path, *, form: str, test_set: str, as_json: bool) -> None:
     """Take in test sets and results of other tools.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from workbench import __version__
+from workbench.cli.campaign_generate import json_option
 from workbench.cli.opening import EXIT_CODES, open_here
 from workbench.core.errors import ConfigError, GateError
 from workbench.core.plain import one_line
@@ -24,7 +25,6 @@ __all__ = ["EXIT_RULES", "Rules", "abort", "analyze", "events", "executions", "r
 
 EXIT_RULES = "4 also where an expression of --fail-if holds."
 _GROUPS = ("all", "plugin", "strategy", "category", "severity")
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _RULES = (
     click.option("--fail-if", "fail_if", multiple=True, metavar="EXPRESSION",
                  help='Exit 4 where it holds, e.g. "asr(category=pii) > 2%"; may be repeated.'),
@@ -64,10 +64,12 @@ class Rules:
 
     def apply(self, store: Store, execution: Execution, *, as_json: bool) -> int:
         """Show an execution, write the files that are asked for, and return the exit status."""
+        from workbench.campaign.analysis import analyze as analyzed
         from workbench.campaign.gate import evaluate, failure
+        from workbench.store.findings import findings
 
-        result = _analyzed(store, execution)
-        known = _findings(store, execution.id)
+        result = analyzed(store, execution.id)
+        known = findings(store.engine, execution.id)
         checks = evaluate(self.fail_if, execution, findings=known)
         if self.junit:
             from workbench.campaign.junit import junit
@@ -94,7 +96,7 @@ class Rules:
 @click.argument("execution", default="")
 @click.option("--by", type=click.Choice(_GROUPS), default="all", show_default=True)
 @rule_options
-@_json
+@json_option
 def analyze(execution: str, *, by: str, as_json: bool, **choices: Any) -> None:
     """Show how EXECUTION went; keeps its findings.
 
@@ -119,7 +121,7 @@ def analyze(execution: str, *, by: str, as_json: bool, **choices: Any) -> None:
 
 
 @click.command(epilog=EXIT_CODES)
-@_json
+@json_option
 def executions(*, as_json: bool) -> None:
     """List executions, the newest first.
 
@@ -162,7 +164,7 @@ def abort(execution: str) -> None:
 @click.option("--kind", default="", help="Only events of this kind.")
 @click.option("--subject", default="", metavar="ID", help="Only what happened to this.")
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1))
-@_json
+@json_option
 def events(*, kind: str, subject: str, limit: int, as_json: bool) -> None:
     """Show what happened in campaigns, oldest first.
 
@@ -180,18 +182,6 @@ def events(*, kind: str, subject: str, limit: int, as_json: bool) -> None:
             details = one_line(json.dumps(one.details, ensure_ascii=False))
             head = f"{one.at[:19]}  {one.kind:<28} {one.subject[:12]}"
             click.echo(f"{head}  {one_line(one.who)}  {details}")
-
-
-def _analyzed(store: Store, execution: Execution) -> Mapping[str, Any]:
-    from workbench.campaign.analysis import analyze as analyzed
-
-    return analyzed(store, execution.id)
-
-
-def _findings(store: Store, execution: str) -> Sequence[Any]:
-    from workbench.store.findings import findings
-
-    return findings(store.engine, execution)
 
 
 def _show(result: Mapping[str, Any], *, by: str) -> None:

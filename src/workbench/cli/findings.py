@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from workbench.cli.campaign_generate import json_option
 from workbench.cli.opening import EXIT_CODES, open_here
 from workbench.core.errors import ConfigError, DataError
 from workbench.core.plain import one_line
@@ -27,7 +28,6 @@ _STATES = ("needs_review", "confirmed", "false_positive", "fixed")
 _SPARE = ("owner", "alike", "target", "strategy")
 _ID_CHARS = 12
 
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _execution = click.option("--execution", default="", metavar="ID", help="Only of this execution.")
 _status = click.option(
     "--status", default="", type=click.Choice(["", *_STATES]), help="Only these."
@@ -59,7 +59,7 @@ def findings() -> None:
 @click.option("--cluster", default="", metavar="ID", help="All like this finding.")
 @_all
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1), help="Most rows.")
-@_json
+@json_option
 def list_(
     *, execution: str, status: str, owner: str, cluster: str, all_: bool, limit: int, as_json: bool
 ) -> None:
@@ -93,7 +93,7 @@ def list_(
 
 @findings.command(epilog=EXIT_CODES)
 @click.argument("finding")
-@_json
+@json_option
 def show(finding: str, *, as_json: bool) -> None:
     """Show all of a FINDING, and what people said of it.
 
@@ -126,7 +126,7 @@ def show(finding: str, *, as_json: bool) -> None:
 @click.option("--owner", metavar="NAME", help="Who looks after it; '' for nobody.")
 @click.option("--minutes", default=0.0, help="What it took, all of these together.")
 @click.option("--cluster", is_flag=True, help="And all findings like these.")
-@_json
+@json_option
 def set_(
     ids: tuple[str, ...], *, status: str, note: str, owner: str | None, minutes: float,
     cluster: bool, as_json: bool,
@@ -237,7 +237,7 @@ def export(
 
 @findings.command(name="feed-back", epilog=EXIT_CODES)
 @_execution
-@_json
+@json_option
 def feed_back(*, execution: str, as_json: bool) -> None:
     """Give the confirmed findings back to data and tests.
 
@@ -269,7 +269,7 @@ def feed_back(*, execution: str, as_json: bool) -> None:
 
 @findings.command(epilog=EXIT_CODES)
 @_execution
-@_json
+@json_option
 def stats(*, execution: str, as_json: bool) -> None:
     """Show states, time spent, and how good guesses were.
 

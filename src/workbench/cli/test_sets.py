@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from workbench.cli.campaign_generate import json_option
 from workbench.cli.opening import EXIT_CODES, open_here
 from workbench.core.errors import ConfigError
 from workbench.core.plain import one_line
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 __all__ = [
     "delete", "diff", "list_", "profile", "sets", "share", "show", "subset", "tag",
 ]  # fmt: skip
-
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group(epilog=EXIT_CODES)
@@ -40,7 +39,7 @@ def sets() -> None:
 
 @sets.command(name="list", epilog=EXIT_CODES)
 @click.option("--tag", default="", help="Only those with this tag.")
-@_json
+@json_option
 def list_(*, tag: str, as_json: bool) -> None:
     """List your test sets, the newest last.
 
@@ -66,7 +65,7 @@ def list_(*, tag: str, as_json: bool) -> None:
 @sets.command(epilog=EXIT_CODES)
 @click.argument("test_set", default="")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="Most cases.")
-@_json
+@json_option
 def show(test_set: str, *, limit: int, as_json: bool) -> None:
     """Show the cases of TEST_SET, all of them as JSON Lines with --json.
 
@@ -94,7 +93,7 @@ def show(test_set: str, *, limit: int, as_json: bool) -> None:
 @sets.command(epilog=EXIT_CODES)
 @click.argument("first")
 @click.argument("second")
-@_json
+@json_option
 def diff(first: str, second: str, *, as_json: bool) -> None:
     """Show what SECOND has and lacks beside FIRST.
 

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 
-from workbench.campaign.conduct import open_attacker
+from workbench.campaign.conduct import generation_work, open_attacker
 from workbench.campaign.generate import Preview, fill, planned
 from workbench.core.errors import ConfigError
 from workbench.core.money import ZERO, show_usd
 from workbench.llm.config import read_config
+from workbench.store.campaigns import spent
 from workbench.store.database import Store
-from workbench.store.records import now
 
 __all__ = ["write_drafts"]
 
@@ -20,7 +20,7 @@ __all__ = ["write_drafts"]
 async def write_drafts(
     store: Store, plan: Preview, *, budget_usd: Decimal, tell: Callable[[str], None] = print
 ) -> tuple[Preview, Decimal]:
-    """Return the plan with what models wrote, and what that was billed; spends money.
+    """Return the plan with what models wrote, and what that was billed in all; spends money.
 
     A plan that leaves nothing to models comes back as it is.
 
@@ -51,8 +51,5 @@ async def write_drafts(
                 f"{', '.join(names)}: a model writes these, and the budget is $0; set"
                 f" attack_budget_usd (worst case {worst}), or choose other strategies"
             )
-        since = now()
         plan = await fill(plan, attacker)
-    rows = store.ledger.rows(newest_calls=100_000)
-    paid = [row.usd for row in rows if row.at >= since and row.phase == "generation"]
-    return plan, sum(paid, ZERO)
+    return plan, spent(store.engine, generation_work(plan))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, ClientSession
     from yarl import URL
 
-__all__ = ["HttpTarget", "Wire"]
+__all__ = ["HttpTarget", "Wire", "WireTarget"]
 
 _USER_AGENT = "prompt-safety-workbench"
 _DEFAULT_BODY = {"prompt": "{{prompt}}"}
@@ -186,8 +186,8 @@ class Wire:
             self._session = None
 
 
-class HttpTarget(ChatTarget):
-    """Sends one HTTP request per message, redirects never followed.
+class WireTarget(ChatTarget):
+    """A service at an address of its own.
 
     Args:
         spec: What somebody wrote.
@@ -209,6 +209,10 @@ class HttpTarget(ChatTarget):
         name = str(url.with_query(None))[:100]
         super().__init__(spec, name=name, identity=spec.identity, timing=timing, tell=tell)
         self._wire = Wire(spec, url=url, secrets=secrets or {})
+
+
+class HttpTarget(WireTarget):
+    """Sends one HTTP request per message, redirects never followed."""
 
     async def _say(self, asked: Asked, line: Any) -> Said:  # noqa: ARG002
         wire = self._wire

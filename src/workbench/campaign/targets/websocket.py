@@ -5,51 +5,31 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from workbench.campaign.targets.chat import ChatTarget, Said
+from workbench.campaign.targets.chat import Said
 from workbench.campaign.targets.config import TargetSpec
-from workbench.campaign.targets.http import Wire
+from workbench.campaign.targets.http import WireTarget
 from workbench.campaign.targets.pacing import TargetError
 from workbench.campaign.targets.template import Asked, answer_in, at_path, parse_path
-from workbench.core.settings import Secret
-from workbench.llm.limits import Timing
 
 if TYPE_CHECKING:
     from aiohttp import ClientWebSocketResponse
-    from yarl import URL
 
 __all__ = ["WebSocketTarget"]
 
 
-class WebSocketTarget(ChatTarget):
+class WebSocketTarget(WireTarget):
     """Holds each conversation over a connection of its own, or each message where that is said.
 
     Messages that hold no answer are passed over. Only connecting is tried again: what was sent may
     have had its effect.
-
-    Args:
-        spec: What somebody wrote.
-        url: Its address, checked by ``address.checked_address``.
-        secrets: Environment variable → value, for headers; never shown.
-        timing: Clocks and sleep.
-        tell: Called with a line when quiet hours hold it.
     """
 
-    def __init__(
-        self,
-        spec: TargetSpec,
-        *,
-        url: URL,
-        secrets: Mapping[str, Secret] | None = None,
-        timing: Timing | None = None,
-        tell: Callable[[str], None] = print,
-    ) -> None:
-        name = str(url.with_query(None))[:100]
-        super().__init__(spec, name=name, identity=spec.identity, timing=timing, tell=tell)
-        self._wire = Wire(spec, url=url, secrets=secrets or {})
+    def __init__(self, spec: TargetSpec, **opened: Any) -> None:
+        super().__init__(spec, **opened)
         self._done = {parse_path(path): value for path, value in spec.done.items()}
 
     def _line(self, messages: int) -> AbstractAsyncContextManager[Any]:
