@@ -22,6 +22,7 @@ from workbench.store.campaigns import (
     attempt_pages,
     attempted,
     outcomes,
+    outcomes_of,
     remove_attempts,
     remove_errors,
     spent,
@@ -50,7 +51,7 @@ from workbench.store.test_sets import (
 
 ODD = "ü 😀 \u202e ' \" % _ \\ \x1b[2J\n"
 TARGETS = ("bare", "Bare", "http://127.0.0.1:1/ask", "z" * 200, "ä")
-NEW_TABLES = ("test_set_tags", "outcomes", "events", "triage_log")
+NEW_TABLES = ("test_set_tags", "outcomes", "events", "triage_log", "risks", "risk_log")
 NEW_COLUMNS = (
     "suggested_status", "confidence", "risk", "cluster", "summary", "owner", "minutes",
 )  # fmt: skip
@@ -163,6 +164,12 @@ def check_owners_tags_and_outcomes(store: Store) -> None:
     ):
         add_outcomes(engine, execution, [dict(zip(names, row, strict=True)) for row in rows])
     assert outcomes(engine) == {("p", "plain"): (2, 3), ("p", "a+b"): (5, 5)}
+    (row,) = outcomes_of(engine, "e")
+    assert (row["severity"], row["taxonomy"]) == ("", [])
+    told = {"severity": "high", "taxonomy": ["AML.T0054", ODD]}
+    add_outcomes(engine, "e", [{**row, **told, "target": target} for target in "ut"])
+    assert outcomes_of(engine, "e") == [{**row, **told, "target": target} for target in "tu"]
+    assert outcomes_of(engine, "other") == []
 
 
 def migrate(engine: Engine, version: str, *, down: bool = False) -> None:
@@ -214,8 +221,27 @@ def check_new_rows(engine: Engine) -> None:
     assert (one.cluster, one.summary, one.owner) == ("", "", "")
 
 
+def check_outcomes_down_and_up(engine: Engine) -> None:
+    """What campaigns learned outlives the register: 0003 knows no risks."""
+    counted = {"target": "t", "plugin": "p", "strategy": "plain", "successes": 1, "attempts": 2}
+    told = {"severity": "high", "taxonomy": ["LLM01:2025"]}
+    add_outcomes(engine, "o", [counted | told])
+    migrate(engine, "0003", down=True)
+    with engine.begin() as connection:
+        assert not {"risks", "risk_log"} & set(engine.dialect.get_table_names(connection))
+        columns = {one["name"] for one in engine.dialect.get_columns(connection, "outcomes")}
+        assert not columns & set(told)
+        kept = connection.execute(text("SELECT successes, attempts FROM outcomes")).all()
+    assert [tuple(one) for one in kept] == [(1, 2)]
+    migrate(engine, "0004")
+    assert outcomes_of(engine, "o") == [
+        {"execution": "o", **counted, "severity": "", "taxonomy": []}
+    ]
+
+
 def check_down_and_up(engine: Engine) -> None:
     """Downwards only what the old schema cannot say is lost; upwards it all works again."""
+    check_outcomes_down_and_up(engine)
     add_attempts(engine, [make_attempt(case_id="c", trial=1, target="t")])
     migrate(engine, "0002", down=True)
     with engine.begin() as connection:
@@ -227,7 +253,7 @@ def check_down_and_up(engine: Engine) -> None:
         states = connection.execute(text("SELECT status FROM findings ORDER BY id")).scalars().all()
     assert [tuple(one) for one in kept] == [("c", "0.25")]  # of several tries the first
     assert states == ["open", "confirmed"]
-    migrate(engine, "0003")
+    migrate(engine, "0004")
     check_new_rows(engine)
     add_attempts(engine, [make_attempt(case_id="c", trial=1, target="t")])
     add_findings(engine, [make_finding(7)])

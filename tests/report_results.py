@@ -7,6 +7,7 @@ import random
 from decimal import Decimal
 from typing import Any
 
+from report_assessment import assessment
 from workbench.store.database import Store
 from workbench.store.records import LedgerRow, Run
 
@@ -22,6 +23,7 @@ _NAMED = {
     "splits", "by_category", "by_relation", "by_family", "dropped", "baselines", "axes",
     "parameters",
     "latency_ms", "by_plugin", "by_strategy", "misses", "errors", "kinds", "by_kind", "states",
+    "decisions", "change_counts", "explained_by", "loss_assumptions",
 }  # fmt: skip
 """Fields whose keys are names from data."""
 
@@ -872,8 +874,8 @@ def hostile(value: Any, *, named: bool = False) -> Any:
 
 
 KINDS = (
-    "pairs", "training", "sanitizer", "laws", "test_set", "execution", "analysis", "cost",
-    "ablation",
+    "pairs", "training", "sanitizer", "laws", "test_set", "execution", "analysis", "assessment",
+    "cost", "ablation",
 )  # fmt: skip
 
 
@@ -888,6 +890,7 @@ def results() -> dict[str, list[dict[str, Any]]]:
         "tests": [test_set()],
         "attack": [execution()],
         "analysis": [analysis()],
+        "assessment": [assessment()],
         "cost": [cost()],
         "ablation": [ablation()],
     }

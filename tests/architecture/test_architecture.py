@@ -25,7 +25,12 @@ HEAVY = ("torch", "lightning", "wandb", "datasets", "pandas", "anthropic")
 DOORS = {
     "anthropic": ("llm/anthropic.py",),
     "openai": ("llm/openai_compatible.py",),
-    "aiohttp": ("llm/loopback", "campaign/targets/", "campaign/rehearsal.py"),
+    "aiohttp": (
+        "llm/loopback",
+        "campaign/targets/",
+        "campaign/rehearsal.py",
+        "risk/sources/web.py",
+    ),
     "redis": ("llm/cache.py",),
     "genai_prices": ("llm/prices.py",),
     "opentelemetry": ("llm/telemetry.py",),
@@ -43,6 +48,14 @@ DOORS = {
     "jupyter_server": ("server/",),
     "ipywidgets": ("notebook/widgets/",),
     "transformers": ("embedding/",),
+    "cvss": ("risk/cvss.py",),
+    "univers": ("risk/osv.py",),
+    "packageurl": ("risk/sources/osv.py", "risk/export/cyclonedx.py"),
+    "pypdf": ("risk/documents/readers.py",),
+    "docx": ("risk/documents/readers.py", "risk/export/word.py"),
+    "openpyxl": ("risk/documents/readers.py",),
+    "chromadb": ("risk/documents/chroma.py",),
+    "distributed": ("risk/cluster.py",),
     "sentence_transformers": ("embedding/",),
 }
 
@@ -183,9 +196,9 @@ def test_no_dumping_grounds():
 
 
 ROOMS = {
-    "campaign": 8_130, "cli": 2_330, "core": 625, "cost": 760, "data": 3_970, "diffusion": 4_410,
-    "embedding": 770, "judge": 1_420, "llm": 4_060, "notebook": 1_645, "report": 2_515,
-    "scaling": 1_040, "store": 2_665,
+    "campaign": 8_145, "cli": 2_885, "core": 625, "cost": 760, "data": 3_970, "diffusion": 4_410,
+    "embedding": 770, "judge": 1_420, "llm": 4_060, "notebook": 1_715, "report": 3_185,
+    "risk": 8_655, "scaling": 1_040, "store": 3_240,
 }  # fmt: skip
 """Lines of code that each room may have; only downwards without a reason in docs/decisions/0004."""
 
@@ -196,7 +209,7 @@ def test_the_package_stays_small():
         found[name_of(path).partition("/")[0]] += len(lines_of_code(path))
     found.pop("__init__.py")
     assert {room: lines for room, lines in found.items() if lines > ROOMS.get(room, 0)} == {}
-    assert sum(ROOMS.values()) <= 34_340
+    assert sum(ROOMS.values()) <= 44_880
 
 
 def lines_of_code(path: Path) -> set[int]:

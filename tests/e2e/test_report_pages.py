@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import report_assessment
 import report_results as made
 from conftest import require
 from workbench.report.html import render
@@ -15,7 +16,7 @@ from workbench.store.database import Store
 
 pytestmark = pytest.mark.slow
 
-PAGES = ("index", "data", "scaling", "frontier", "campaign", "cost")
+PAGES = ("index", "data", "scaling", "frontier", "campaign", "risk", "cost")
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -99,7 +100,7 @@ def test_single_file_is_drawn_and_hostile_text_is_text(
     file = render(store, "quickstart", tmp_path, single_file=True)
     page, requests, errors = visit(browser, file)
     check(page, requests, errors, file)
-    assert page.get_attribute("html", "data-figures-drawn") == "17"
+    assert page.get_attribute("html", "data-figures-drawn") == "20"
     assert page.locator("main img, svg a").count() == 0
     links = page.eval_on_selector_all("main a", "all => all.map(one => one.getAttribute('href'))")
     assert set(links) <= {f"#{name}" for name in PAGES}
@@ -109,6 +110,90 @@ def test_single_file_is_drawn_and_hostile_text_is_text(
             "[...document.querySelectorAll('.ytick text')].map(one => one.textContent).join()"
         )
         assert "</script>" in drawn
+    page.context.close()
+
+
+def risk_page(browser: Any, store: Store, folder: Path, **look: Any) -> tuple[Any, ...]:
+    made.fill(store, {"assess": [made.assessment()]})
+    render(store, "quickstart", folder)
+    return visit(browser, folder / "risk.html", **look)
+
+
+def column(page: Any, at: int) -> list[str]:
+    """Return the first lines of a column of the register, of the rows that are shown."""
+    return page.evaluate(
+        "at => [...document.querySelectorAll('.sortable tbody tr:not([hidden])')].map("
+        "row => (row.cells[at].querySelector('bdi:not(.detail)') ?? row.cells[at]).textContent)",
+        at,
+    )
+
+
+def test_the_register_is_sorted_by_pressing_heads(
+    browser: Any, store: Store, tmp_path: Path
+) -> None:
+    page, requests, errors = risk_page(browser, store, tmp_path)
+    check(page, requests, errors, tmp_path / "risk.html")
+    first = column(page, 0)
+    levels = ["critical", "high", "medium", "low"]
+    dollars = "text => Number(text.replace(/[^0-9.]/g, '')) * (text.endsWith('M') ? 1e6 : 1)"
+    for name, at, number in (
+        ("Level", 1, lambda text: -levels.index(text)),
+        ("Score", 2, float),
+        ("Chance", 5, lambda text: float(text.removesuffix("\u00a0%").removeprefix("< "))),
+        ("Loss", 6, lambda text: page.evaluate(f"({dollars})", text)),
+        ("Due", 4, lambda text: text if text.startswith("2") else "9999"),
+    ):
+        press = page.locator(".sortable thead button", has_text=name)
+        head = page.locator(".sortable thead th", has_text=name)
+        is_date = name == "Due"
+        for direction in ("ascending", "descending") if is_date else ("descending", "ascending"):
+            press.focus()
+            page.keyboard.press("Enter")
+            assert head.get_attribute("aria-sort") == direction
+            assert page.locator("[aria-sort]").count() == 1
+            shown = [number(text) for text in column(page, at)]
+            assert shown == sorted(shown, reverse=direction == "descending"), name
+        press.click()  # the third press brings the order of the assessment back
+        assert head.get_attribute("aria-sort") is None
+        assert column(page, 0) == first
+    page.context.close()
+
+
+def test_the_register_is_filtered_by_words(browser: Any, store: Store, tmp_path: Path) -> None:
+    page, _, errors = risk_page(browser, store, tmp_path)
+    every = len(column(page, 0))
+    box = page.get_by_role("searchbox")
+    box.fill("MODEL risk  high")
+    assert set(column(page, 0)) <= {one for one, _, _ in report_assessment.MODELS}
+    assert set(column(page, 1)) == {"high"}
+    shown = len(column(page, 0))
+    assert f"{shown} of {every} shown." in page.inner_text(".filter output")
+    box.fill("<img src=x onerror=window.__pwned=1>")
+    assert column(page, 0) == []
+    box.fill("")
+    assert len(column(page, 0)) == every
+    assert errors == []
+    assert page.evaluate("window.__pwned") is None
+    page.context.close()
+
+
+def test_without_javascript_the_register_is_a_table(
+    browser: Any, store: Store, tmp_path: Path
+) -> None:
+    page, _, _ = risk_page(browser, store, tmp_path, java_script_enabled=False)
+    assert page.locator(".sortable tbody tr").count() == 300
+    assert page.locator(".filter:visible").count() == 0
+    assert page.locator(".sortable button").count() == 0
+    assert page.locator(".grid.matrix td:visible").count() == 26
+    page.context.close()
+
+
+def test_the_matrix_is_read_by_ear(browser: Any, store: Store, tmp_path: Path) -> None:
+    page, _, _ = risk_page(browser, store, tmp_path)
+    worst = page.locator(".grid.matrix tbody tr").first.locator("td").last
+    many = made.assessment()["matrix"][4][4]
+    assert worst.get_attribute("title") == f"{many} critical risks: likelihood 5, impact 5"
+    assert "critical" in worst.inner_text()
     page.context.close()
 
 

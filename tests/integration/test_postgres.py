@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from tempfile import mkdtemp
@@ -41,10 +42,12 @@ from model_calls import (
     settlement,
 )
 from notebook_projects import make_project
+from risk_fakes import make_risk, make_risks
 from workbench.campaign.executions import load_execution
 from workbench.campaign.rehearsal import Rehearsal
 from workbench.core.errors import StoreError
 from workbench.core.settings import Settings, read_settings
+from workbench.risk.register import recorded
 from workbench.store import schema
 from workbench.store.budgets import Budgets
 from workbench.store.calls import Calls, Settlement
@@ -55,6 +58,7 @@ from workbench.store.findings import findings
 from workbench.store.journal import Journal
 from workbench.store.ledger import insert_rows, take_turn
 from workbench.store.records import LedgerRow, Run, now
+from workbench.store.risks import RecordCounts, counts, decide, record, risk_log, risks
 
 pytestmark = pytest.mark.slow
 
@@ -329,6 +333,36 @@ def test_the_flights_of_a_killed_process_are_charged_once(pg_store, postgres):
 @pytest.mark.parametrize("check", [check_attempts, check_findings, check_owners_tags_and_outcomes])
 def test_campaigns_are_written_and_read(pg_store, check):
     check(pg_store)
+
+
+def test_the_register_is_written_decided_and_read(pg_store, postgres):
+    """While an assessment is recorded a decision waits; both are kept, as on SQLite."""
+    day, engine = date(2026, 1, 1), pg_store.engine
+    rows = recorded(make_risks(*(make_risk(n, title="ä \x00") for n in range(1_200))))
+    first = record(engine, rows, assessment="a", today=day, who="t")
+    assert first == RecordCounts(new=1_200)
+    assert record(engine, rows, assessment="a", today=day, who="t").unchanged == 1_200
+    ids = [row["id"] for row in rows]
+    other = open_store(postgres)
+    said = {"status": "accepted", "due": "2026-03-01"}
+    thread = threading.Thread(
+        target=decide, args=(other.engine, ids[:600], said), kwargs={"who": "anna", "note": "ok"}
+    )
+    thread.start()
+    record(engine, rows[:1_000], assessment="b", today=day, who="t")
+    thread.join(60)
+    other.engine.dispose()
+    assert counts(engine, date(2026, 1, 16)) == {
+        "risks": 1_200, "open": 400, "accepted": 600, "closed": 200, "cves": 400, "model_risks": 0,
+        "assets": 1, "overdue": 400, "due_7_days": 0,
+        "by_level": {"low": 0, "medium": 0, "high": 400, "critical": 0},
+    }  # fmt: skip
+    (found,) = risks(engine, sort="due", descending=False, limit=1)
+    assert (found["title"], found["due"]) == ("ä \ufffd", "2026-01-15")
+    assert len(risk_log(engine, ids)) == 1_200 + 600 + 200
+    assert risks(engine, sort="level", overdue_on=date(2026, 1, 16), limit=9)[0]["level"] == "high"
+    ended = record(engine, rows, assessment="c", today=date(2026, 3, 2), who="t")
+    assert ended.reopened == 800
 
 
 def test_campaigns_of_an_old_store_are_kept_up_and_down(postgres):

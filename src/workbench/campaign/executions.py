@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from decimal import Decimal
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,6 +34,7 @@ __all__ = ["Execution", "compact", "finished", "load_execution"]
 _ATTEMPTS_FILE = "attempts.parquet"
 _MANIFEST_FILE = "manifest.json"
 _ROWS_PER_GROUP = 10_000
+_SEVERITIES = {"": 0, "low": 1, "medium": 2, "high": 3, "critical": 4}
 _ROWS_AT_ONCE = 500
 """Held as Python objects at a time while rows become an artifact."""
 _ATTEMPT = (
@@ -123,17 +125,11 @@ def compact(
             failed ones.
     """
     execution = manifest["execution"]
-    facts = {
-        case.id: (
-            *map(storable, (case.plugin, chain_name(case.strategies), case.category)),
-            case.severity, storable(redact(case.goal)), case.is_control,
-        )
-        for case in cases
-    }  # fmt: skip
+    facts, taxonomies = _facts_of(cases)
     metadata = {"test_set": manifest["test_set"], "targets": manifest["targets"]}
     counts: Counter[str] = Counter()
     usd = Decimal(0)
-    outcomes: dict[tuple[str, str, str], list[int]] = {}
+    outcomes: dict[tuple[str, str, str], _Outcome] = {}
     with store.artifacts.create("execution", execution, metadata, mend=bool(before)) as folder:
         with pq.ParquetWriter(folder / _ATTEMPTS_FILE, _PARQUET, compression="zstd") as writer:
             waiting: list[pa.Table] = []
@@ -143,7 +139,7 @@ def compact(
                     counts["attempts"] += 1
                     counts["errors"] += bool(row["error"])
                     usd += Decimal(row["usd"])
-                    _count_outcome(outcomes, row)
+                    _count_outcome(outcomes, row, taxonomies[row["case_id"]])
                 waiting.append(_as_table(page))
                 if len(waiting) * _ROWS_AT_ONCE >= _ROWS_PER_GROUP:
                     writer.write_table(pa.concat_tables(waiting))
@@ -155,11 +151,10 @@ def compact(
         store.engine,
         execution,
         [
-            {"target": target, "plugin": plugin, "strategy": strategy, "successes": successes,
-             "attempts": attempts}
-            for (target, plugin, strategy), (successes, attempts) in sorted(outcomes.items())
+            {"target": target, "plugin": plugin, "strategy": strategy, **one.row()}
+            for (target, plugin, strategy), one in sorted(outcomes.items(), key=itemgetter(0))
         ],
-    )  # fmt: skip
+    )
     remove_attempts(store.engine, execution)
 
 
@@ -230,12 +225,51 @@ def _checked(path: Path, *, rows: int) -> Path:
     return path
 
 
-def _count_outcome(outcomes: dict[tuple[str, str, str], list[int]], row: Mapping[str, Any]) -> None:
+@dataclass(slots=True)
+class _Outcome:
+    """What the attempts of one attack on one target came to."""
+
+    successes: int = 0
+    attempts: int = 0
+    severity: str = ""
+    taxonomy: set[str] = field(default_factory=set)
+
+    def row(self) -> dict[str, Any]:
+        return asdict(self) | {"taxonomy": sorted(self.taxonomy)}
+
+
+def _facts_of(
+    cases: Iterable[TestCase],
+) -> tuple[dict[str, tuple[str | bool, ...]], dict[str, tuple[str, ...]]]:
+    """Return :data:`_FACTS` and taxonomy ids of cases by their id."""
+    facts: dict[str, tuple[str | bool, ...]] = {}
+    taxonomies: dict[str, tuple[str, ...]] = {}
+    shared: dict[tuple[str, ...], tuple[str, ...]] = {}  # one object per kind, not per case
+    for case in cases:
+        facts[case.id] = (
+            *map(storable, (case.plugin, chain_name(case.strategies), case.category)),
+            case.severity, storable(redact(case.goal)), case.is_control,
+        )  # fmt: skip
+        told = tuple(map(storable, case.taxonomy))
+        taxonomies[case.id] = shared.setdefault(told, told)
+    return facts, taxonomies
+
+
+def _count_outcome(
+    outcomes: dict[tuple[str, str, str], _Outcome],
+    row: Mapping[str, Any],
+    taxonomy: Iterable[str],
+) -> None:
     if row["is_control"] or row["error"]:
         return
-    cell = outcomes.setdefault((row["target"], row["plugin"], row["strategy"]), [0, 0])
-    cell[0] += row["success"]
-    cell[1] += 1
+    cell = outcomes.setdefault((row["target"], row["plugin"], row["strategy"]), _Outcome())
+    cell.successes += row["success"]
+    cell.attempts += 1
+    worst = len(_SEVERITIES)  # what other tools call it counts as the worst
+    cell.severity = max(
+        cell.severity, row["severity"], key=lambda name: _SEVERITIES.get(name, worst)
+    )
+    cell.taxonomy.update(taxonomy)
 
 
 def _pages(store: Store, execution: str, *, before: Path | None) -> Iterator[list[dict[str, Any]]]:

@@ -20,6 +20,7 @@ from workbench.cli.data import data
 from workbench.cli.evaluate import evaluate
 from workbench.cli.export import export
 from workbench.cli.opening import EXIT_CODES, interrupt, open_here
+from workbench.cli.risk import risk
 from workbench.cli.sanitize import sanitize
 from workbench.core.errors import ConfigError, WorkbenchError
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ask", "campaign", "cost", "data", "doctor", "evaluate", "export", "lab", "main", "report",
-    "run", "sanitize", "status",
+    "risk", "run", "sanitize", "status",
 ]  # fmt: skip
 
 
@@ -53,7 +54,7 @@ class _Commands(click.Group):
 )
 @click.version_option(__version__, prog_name="workbench")
 def main() -> None:
-    """Grow prompt pairs, train sanitizers, fit their scaling law, red-team them, and see the cost.
+    """Grow prompt pairs, train sanitizers, fit their scaling law, red-team them, see risk and cost.
 
     \b
     Examples:
@@ -65,6 +66,7 @@ def main() -> None:
       workbench export 3f9a --out exported
       workbench ask --dry-run "What is a jailbreak?"
       workbench campaign run --for model --target http://127.0.0.1:8000/ask
+      workbench risk assess --sample
       workbench cost show
     """  # noqa: D301 - \b keeps click from wrapping
     signal.signal(signal.SIGTERM, interrupt)
@@ -76,6 +78,7 @@ main.add_command(cost)
 main.add_command(data)
 main.add_command(evaluate)
 main.add_command(export)
+main.add_command(risk)
 main.add_command(sanitize)
 
 

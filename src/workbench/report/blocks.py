@@ -8,7 +8,10 @@ from typing import Any, NamedTuple
 
 from workbench.report.tables import Cell, Table
 
-__all__ = ["Block", "Fact", "Figure", "Finding", "Page", "Passages", "Section", "Text"]
+__all__ = [
+    "Block", "Card", "Cards", "Fact", "Facts", "Figure", "Finding", "Grid", "GridCell", "Page",
+    "Passages", "Section", "Sortable", "Text",
+]  # fmt: skip
 
 _MAX_PASSAGES = 40
 _MAX_CHARACTERS = 1500
@@ -54,6 +57,78 @@ class Fact:
     """Low, value, high and what they are compared with, in [0, 1]: drawn as a small line."""
 
 
+@dataclass(frozen=True)
+class Facts:
+    """Large numbers beside each other within a page."""
+
+    kind = "facts"
+    facts: tuple[Fact, ...]
+
+
+class GridCell(NamedTuple):
+    """A cell of a grid: what is seen, what is said of it, and its tone of the theme."""
+
+    shown: str
+    told: str
+    tone: str = ""
+    note: str = ""
+    """Below what is shown, smaller."""
+    is_marked: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """A heat map that is a table: read without color, without script and by ear."""
+
+    kind = "grid"
+    name: str
+    title: str
+    summary: str
+    corner: str
+    """What the rows are, and what the columns."""
+    columns: tuple[tuple[str, str], ...]
+    """Head and its smaller second line."""
+    rows: tuple[tuple[str, str, tuple[GridCell, ...]], ...]
+    """Head, its smaller second line, cells."""
+    keys: tuple[tuple[str, str], ...] = ()
+    """Legend: label and tone."""
+    footer: str = ""
+
+
+class Card(NamedTuple):
+    """One thing at length."""
+
+    mark: Cell
+    heading: str
+    detail: str
+    facts: tuple[tuple[str, str], ...]
+    points: tuple[str, ...]
+    text: str
+    by: str
+    """Who wrote the text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cards:
+    """Things at length, the later ones shown when asked for."""
+
+    kind = "cards"
+    cards: tuple[Card, ...]
+    folded: tuple[Card, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sortable:
+    """A table that a script of the page sorts and filters; without script it is a table."""
+
+    kind = "sortable"
+    table: Table
+    keys: tuple[tuple[str | float, ...], ...]
+    """What each cell is sorted by; numbers largest first."""
+    hint: str
+    """What one might filter by."""
+
+
 class Finding(NamedTuple):
     """What a page found: one line, and the sentences that prove it."""
 
@@ -79,7 +154,7 @@ class Passages:
         return cls(passages=tuple(made))
 
 
-Block = Figure | Table | Text | Passages
+Block = Figure | Table | Text | Passages | Facts | Grid | Cards | Sortable
 
 
 class Section(NamedTuple):
@@ -109,8 +184,15 @@ class Page:
     @property
     def figures(self) -> list[Figure]:
         """Figures in the order of the page."""
-        blocks = [block for section in self.sections for block in section.blocks]
-        return [block for block in blocks if isinstance(block, Figure)]
+        return [block for block in self._blocks() if isinstance(block, Figure)]
+
+    @property
+    def is_sortable(self) -> bool:
+        """Whether any of its tables is sorted by the script."""
+        return any(isinstance(block, Sortable) for block in self._blocks())
+
+    def _blocks(self) -> list[Block]:
+        return [block for section in self.sections for block in section.blocks]
 
 
 def _cut(text: str) -> str:

@@ -25,6 +25,7 @@ NOTEBOOKS: Mapping[str, str] = {
     "test_set": "04_generate_tests",
     "execution": "05_execute_campaign",
     "analysis": "06_campaign_analysis",
+    "assessment": "07_risk_assessment",
     "cost": "08_cost_and_roi",
 }
 """Kind of result → the notebook that leaves it."""

@@ -6,7 +6,9 @@ Colors are those of the light theme; the page's script swaps them for the dark o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -15,7 +17,7 @@ from workbench.store.results import Interval
 
 __all__ = [
     "COLORS", "DARK", "HERO", "Beside", "Spec", "bars", "beside", "color_of", "curves", "dots",
-    "frontier", "key_of", "law", "plain", "tornado",
+    "frontier", "key_of", "law", "plain", "spans", "stacked", "tornado",
 ]  # fmt: skip
 
 Spec = dict[str, Any]
@@ -62,6 +64,7 @@ _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-se
 _LABEL_CHARACTERS = 32
 _MAX_POINTS = 200
 _MAX_BARS = 30
+_DECADES = 5
 
 
 def plain(text: object, *, characters: int = 60) -> str:
@@ -132,6 +135,40 @@ def bars(values: Mapping[str, float], *, show: Callable[[Any], str]) -> Spec:
     trace |= {"text": [plain(show(value)) for _, value in ordered], "textposition": "outside"}
     x = {"visible": False, "range": [0, 1.15 * (ordered[0][1] if ordered else 1)]}
     return _rows([trace], [(name, "") for name, _ in ordered], each=32, x=x)
+
+
+def stacked(rows: Mapping[str, Mapping[str, float]], *, colors: Sequence[str]) -> Spec:
+    """Return a bar per row out of its shares, each of which the row also tells in words."""
+    parts = [[*accumulate(shares.values(), initial=0.0)] for shares in rows.values()]
+    traces = [_bars([one[at : at + 2] for one in parts], color) for at, color in enumerate(colors)]
+    told = [cell({key: percent(one) for key, one in row.items() if one}) for row in rows.values()]
+    x = {"range": [0, 1.02], "tickformat": ".0%"}
+    figure = _rows(traces, [*zip(rows, map(str, told), strict=True)], each=44, x=x)
+    figure["layout"]["barmode"] = "overlay"
+    return figure
+
+
+def spans(rows: Mapping[str, Interval], *, means: Sequence[float]) -> Spec:
+    """Return dollars of each row on a log axis, 100,000-fold at most; less is drawn as nothing."""
+    reach = [*means, *(row["high"] for row in rows.values())]
+    top = math.ceil(math.log10(max(1.0, *reach)))
+    least = 10.0 ** (top - _DECADES)
+    drawn: list[Interval] = [
+        {"value": max(row["value"], least), "low": max(row["low"], least), "high": row["high"]}
+        for row in rows.values()
+    ]
+    middle = _marks([row["value"] for row in drawn], range(len(drawn)), "blue")
+    middle |= {"error_x": _whiskers(drawn, "blue")}
+    middle["hovertext"] = [
+        f"{plain(name)}: {plain(estimate(rows[name], dollars))}" for name in rows
+    ]
+    mean = _marks([max(one, least) for one in means], range(len(means)), "vermillion")
+    mean["marker"] |= {"symbol": "diamond-open", "size": 10, "line": {"width": 2}}
+    mean["hovertext"] = [f"mean {plain(dollars(one))}" for one in means]
+    ticks = [10.0 ** (top - at) for at in range(_DECADES, -1, -1)]
+    x = {"type": "log", "range": [top - _DECADES - 0.1, top + 0.1], "tickvals": ticks}
+    x |= {"ticktext": ["≈ 0", *(plain(dollars(one).replace(".0", "")) for one in ticks[1:])]}
+    return _rows([middle, mean], [(name, "") for name in rows], each=34, x=x)
 
 
 def tornado(rows: Sequence[Mapping[str, Any]], *, base: float) -> Spec:
@@ -323,7 +360,7 @@ def _title(text: str) -> Spec:
     return {"title": {"text": plain(text), "font": font, "standoff": 10}}
 
 
-def _bars(reaches: Sequence[tuple[float, float]], color: str) -> Spec:
+def _bars(reaches: Sequence[Sequence[float]], color: str) -> Spec:
     starts = {"base": [start for start, _ in reaches], "x": [end - start for start, end in reaches]}
     look = {"marker": {"color": COLORS[color]}, "width": 0.5, "cliponaxis": False}
     rows = {"type": "bar", "orientation": "h", "y": list(range(len(reaches)))}

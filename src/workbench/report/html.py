@@ -1,8 +1,8 @@
 """The report of an experiment: pages that can be mailed, with zero outside requests.
 
 Everything from the store is hostile text: the template escapes it, data blocks cannot end their
-element, control characters are shown instead of obeyed, and the content security policy runs two
-scripts only, known by their hashes.
+element, control characters are shown instead of obeyed, and the content security policy runs our
+own scripts only, known by their hashes.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from workbench.core.identity import file_sha256, text_id
 from workbench.report.blocks import Page, Text
 from workbench.report.evidence import NOTEBOOKS, Evidence, read_evidence
 from workbench.report.figures import DARK
-from workbench.report.pages import campaign, cost, data, frontier, scaling, story
+from workbench.report.pages import campaign, cost, data, frontier, risk, scaling, story
 from workbench.store.artifacts import write_atomic
 from workbench.store.database import Store
 
@@ -34,15 +34,17 @@ _STAMP = ".inputs"
 _CHAPTERS: Mapping[str, tuple[Callable[[Evidence], Page | None], tuple[str, ...]]] = {
     "data": (data.page, ("pairs",)),
     "scaling": (scaling.page, ("training", "laws")),
-    "frontier": (frontier.page, ("training",)),
+    "frontier": (frontier.page, ("training", "sanitizer")),
     "campaign": (campaign.page, ("test_set", "execution", "analysis")),
+    "risk": (risk.page, ("assessment",)),
     "cost": (cost.page, ("cost", "ablation")),
 }
-_HEADLINES = ("campaign", "frontier", "scaling", "cost")
+_HEADLINES = ("campaign", "risk", "frontier", "scaling", "cost")
 """Pages whose findings open the first page, in this order."""
 _UNSEEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
+_IDS = re.compile(r"CVE-\d{4}-\d{4,9}|\b\d{4}-\d\d-\d\d\b")
 
 
 def render(store: Store, experiment: str, folder: Path, *, single_file: bool = False) -> Path:
@@ -56,11 +58,12 @@ def render(store: Store, experiment: str, folder: Path, *, single_file: bool = F
     """
     evidence = read_evidence(store, experiment)
     index, stamp = folder / "index.html", folder / _STAMP
-    # what no experiment file planned, e.g. an ablation, has no other chapters to come
+    # what has finished, or no experiment file planned, has no other chapters to come
+    may_come = evidence.file and evidence.state != "succeeded"
     titles = [
         name
         for name, (_, kinds) in _CHAPTERS.items()
-        if evidence.file or any(evidence.last(kind) for kind in kinds)
+        if may_come or any(evidence.last(kind) for kind in kinds)
     ]
     names = {"index", *([] if single_file else titles)}
     key = text_id(evidence.fingerprint(), _code_hash(), str(single_file))
@@ -83,7 +86,7 @@ def _build(name: str, evidence: Evidence) -> Page:
     try:
         if page := build(evidence):
             return page
-        books = " and ".join(NOTEBOOKS[kind] for kind in kinds if kind in NOTEBOOKS)
+        books = " and ".join(dict.fromkeys(NOTEBOOKS[one] for one in kinds if one in NOTEBOOKS))
         words = f"Nothing here yet. Notebook {books} fills this page; the run table says how far"
         words += " it is."
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -101,6 +104,8 @@ def _write(pages: Sequence[Page], evidence: Evidence, *, single_file: bool) -> d
     for name, group in groups.items():
         figure_count = sum(len(page.figures) for page in group)
         scripts = [_plotly(), _read("boot.js")] if figure_count else []
+        if any(page.is_sortable for page in group):
+            scripts.append(_read("sort.js"))
         html = template.render(
             name=name,
             evidence=evidence,
@@ -138,6 +143,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["json_block"] = _json_block
+    environment.filters["whole"] = _whole
     return environment
 
 
@@ -146,6 +152,11 @@ def _show(value: Any) -> Any:
     if isinstance(value, str) and not isinstance(value, Markup):
         return _UNSEEN.sub(lambda match: f"⟨U+{ord(match.group()):04X}⟩", value)
     return value
+
+
+def _whole(text: str) -> Markup:
+    """Return text whose ids of vulnerabilities and dates are not broken at their hyphens."""
+    return Markup(_IDS.sub(r'<span class="whole">\g<0></span>', str(escape(_show(text)))))  # noqa: S704
 
 
 def _json_block(value: Any) -> Markup:

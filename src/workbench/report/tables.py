@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from workbench.core.money import show_usd, usd
 
 __all__ = [
-    "Cell", "Column", "Estimate", "Heads", "Number", "Rows", "Table", "cell", "counted", "counts",
+    "Cell", "Column", "Estimate", "Heads", "Lines", "Number", "Rows", "Table", "Toned", "cell",
+    "counted", "counts",
     "dollars", "duration", "energy", "estimate", "number", "percent", "percentage_points",
     "probability", "records", "short", "size", "table", "words",
 ]  # fmt: skip
@@ -40,7 +41,27 @@ class Estimate(NamedTuple):
         return f"[{self.low}, {self.high}]"
 
 
-Cell = str | Estimate
+class Lines(NamedTuple):
+    """A text with a smaller one below it."""
+
+    text: str
+    detail: str
+
+
+class Toned(str):
+    """A word that is shown in its tone: one of the theme's, never a text from data."""
+
+    __slots__ = ("tone",)
+    tone: str
+
+    def __new__(cls, shown: str, tone: str) -> Toned:
+        """Return the word with its tone."""
+        made = super().__new__(cls, shown)
+        made.tone = tone
+        return made
+
+
+Cell = str | Estimate | Lines
 Rows = Sequence[Mapping[str, Any]]
 Heads = Mapping[str, Callable[[Any], Cell]]
 """Head of a column → what it shows of a thing."""

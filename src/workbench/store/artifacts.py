@@ -23,8 +23,9 @@ from workbench.store.transaction import transaction
 __all__ = ["ArtifactKind", "Artifacts", "clear_disk_errors", "write_atomic", "write_json_atomic"]
 
 ArtifactKind = Literal[
-    "pair_set", "test_set", "model", "judge", "execution", "expansion", "profile"
-]
+    "pair_set", "test_set", "model", "judge", "execution", "expansion", "profile", "snapshot",
+    "evidence", "assessment",
+]  # fmt: skip
 
 
 @contextmanager

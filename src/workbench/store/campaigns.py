@@ -17,8 +17,8 @@ from workbench.store.records import Attempt, Event
 from workbench.store.transaction import transaction
 
 __all__ = [
-    "add_attempts", "add_outcomes", "attempt_pages", "attempted", "outcomes", "remove_attempts",
-    "remove_errors", "spent", "unfinished",
+    "add_attempts", "add_outcomes", "attempt_pages", "attempted", "outcomes", "outcomes_of",
+    "remove_attempts", "remove_errors", "spent", "unfinished",
 ]  # fmt: skip
 
 
@@ -123,13 +123,15 @@ def add_outcomes(engine: Engine, execution: str, rows: Sequence[dict[str, Any]])
     Args:
         engine: Of the store.
         execution: Whose outcomes.
-        rows: target, plugin, strategy, successes and attempts of each.
+        rows: target, plugin, strategy, successes and attempts of each, and where known the worst
+            severity that was tried and the taxonomy ids, sorted.
     """
     table = schema.outcomes
+    usual = {"execution": execution, "severity": "", "taxonomy": []}
     with transaction(engine) as connection:
         connection.execute(delete(table).where(table.c.execution == execution))
         if rows:
-            connection.execute(insert(table), [{"execution": execution, **row} for row in rows])
+            connection.execute(insert(table), [{**usual, **row} for row in rows])
 
 
 def outcomes(engine: Engine) -> dict[tuple[str, str], tuple[int, int]]:
@@ -143,3 +145,15 @@ def outcomes(engine: Engine) -> dict[tuple[str, str], tuple[int, int]]:
             (plugin, strategy): (int(successes), int(attempts))
             for plugin, strategy, successes, attempts in connection.execute(query)
         }
+
+
+def outcomes_of(engine: Engine, execution: str) -> list[dict[str, Any]]:
+    """Return what was written of an execution, by target, plugin and strategy.
+
+    Severity and taxonomy are empty where it ended before they were kept.
+    """
+    table = schema.outcomes
+    query = select(table).where(table.c.execution == execution)
+    query = query.order_by(table.c.target, table.c.plugin, table.c.strategy)
+    with transaction(engine) as connection:
+        return [dict(row) for row in connection.execute(query).mappings()]

@@ -21,7 +21,7 @@ from workbench.store.transaction import transaction
 
 __all__ = ["SCHEMA_VERSION", "Store", "open_store"]
 
-SCHEMA_VERSION = "0003"
+SCHEMA_VERSION = "0004"
 _BUSY_TIMEOUT_MS = 30_000
 
 

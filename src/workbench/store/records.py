@@ -58,6 +58,7 @@ FINDING_STATES = ("needs_review", "confirmed", "false_positive", "fixed")
 EVENT_KINDS = (
     "test_set_generated", "attack_run_started", "attack_run_finished", "attack_run_aborted",
     "target_failed", "vulnerable_prompt_detected", "triage_outcome", "prompts_fed_back",
+    "assessment_approved", "assessment_finished",
 )  # fmt: skip
 
 RunState = Literal["running", "succeeded", "failed", "lost"]

@@ -31,6 +31,8 @@ __all__ = [
     "metadata",
     "outcomes",
     "responses",
+    "risk_log",
+    "risks",
     "runs",
     "test_set_owners",
     "test_set_tags",
@@ -233,6 +235,8 @@ outcomes = Table(
     Column("strategy", String(200), nullable=False),
     Column("successes", Integer, nullable=False),
     Column("attempts", Integer, nullable=False),
+    Column("severity", String(16), nullable=False),
+    Column("taxonomy", JSON, nullable=False),
     PrimaryKeyConstraint("execution", "target", "plugin", "strategy"),
 )
 
@@ -290,4 +294,49 @@ events = Table(
     Column("details", JSON, nullable=False),
     Index("events_by_kind", "kind", "at"),
     Index("events_by_subject", "subject"),
+)
+
+# The register: what was last said of each risk. How it came to that is in the log.
+risks = Table(
+    "risks",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("subject", String(64), nullable=False),
+    Column("title", Text, nullable=False),
+    Column("asset", String(200), nullable=False),
+    Column("component", Text, nullable=False),
+    Column("level", String(16), nullable=False),
+    Column("score", Integer, nullable=False),
+    Column("likelihood", Integer, nullable=False),
+    Column("impact", Integer, nullable=False),
+    Column("p_exploit", Float, nullable=False),
+    Column("annual_loss_usd", Float, nullable=False),
+    Column("decision", String(64), nullable=False),
+    Column("due", String(10), nullable=False),
+    Column("owner", String(200), nullable=False),
+    Column("state", String(32), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("first_seen", String(10), nullable=False),
+    Column("last_seen", String(10), nullable=False),
+    Column("assessment", String(64), nullable=False),
+    Column("updated_at", String(32), nullable=False),
+    Index("risks_by_score", "status", "score"),
+    Index("risks_by_subject", "subject"),
+)
+
+# Rows are added, never changed.
+risk_log = Table(
+    "risk_log",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", String(32), nullable=False),
+    Column("risk", String(64), nullable=False),
+    Column("who", String(200), nullable=False),
+    Column("assessment", String(64), nullable=False),
+    Column("changed", JSON, nullable=False),
+    Column("note", Text, nullable=False),
+    Index("risk_log_by_risk", "risk"),
+    Index("risk_log_by_assessment", "assessment"),
 )

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 import report_results as made
 from workbench.report import figures
 from workbench.report.evidence import read_evidence
-from workbench.report.pages import campaign, cost, data, frontier, scaling
+from workbench.report.pages import campaign, cost, data, frontier, risk, scaling
 from workbench.store.database import Store
 
-PAGES = (data, scaling, frontier, campaign, cost)
+PAGES = (data, scaling, frontier, campaign, risk, cost)
 
 
 def figures_of(store: Store, steps: dict[str, Any]) -> list[Any]:
@@ -33,7 +33,7 @@ def test_every_figure_is_valid_plotly(store: Store, is_hostile: bool) -> None:
     if is_hostile:
         steps = {step: [made.hostile(one) for one in found] for step, found in steps.items()}
     found = figures_of(store, steps)
-    assert len(found) == 17
+    assert len(found) == 20
     for figure in found:
         assert go.Figure(dict(figure.spec)).data
         assert figure.summary

@@ -1,0 +1,1 @@
+"""Risks of software and of models in one register: evidence, score, decision, due date."""

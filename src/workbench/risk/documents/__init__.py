@@ -1,0 +1,1 @@
+"""Documents beside the evidence: read, cut, found again."""

@@ -1,0 +1,1 @@
+"""Where evidence comes from, one module per publisher, all behind one face."""
