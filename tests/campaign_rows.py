@@ -38,6 +38,7 @@ from workbench.store.findings import (
     triage,
     triage_log,
 )
+from workbench.store.jobs import Job, add_job, jobs
 from workbench.store.records import Attempt, Event, LedgerRow
 from workbench.store.test_sets import (
     add_tag,
@@ -51,7 +52,7 @@ from workbench.store.test_sets import (
 
 ODD = "ü 😀 \u202e ' \" % _ \\ \x1b[2J\n"
 TARGETS = ("bare", "Bare", "http://127.0.0.1:1/ask", "z" * 200, "ä")
-NEW_TABLES = ("test_set_tags", "outcomes", "events", "triage_log", "risks", "risk_log")
+NEW_TABLES = ("test_set_tags", "outcomes", "events", "triage_log", "risks", "risk_log", "jobs")
 NEW_COLUMNS = (
     "suggested_status", "confidence", "risk", "cluster", "summary", "owner", "minutes",
 )  # fmt: skip
@@ -233,10 +234,68 @@ def check_outcomes_down_and_up(engine: Engine) -> None:
         assert not columns & set(told)
         kept = connection.execute(text("SELECT successes, attempts FROM outcomes")).all()
     assert [tuple(one) for one in kept] == [(1, 2)]
-    migrate(engine, "0004")
+    migrate(engine, "0005")
     assert outcomes_of(engine, "o") == [
         {"execution": "o", **counted, "severity": "", "taxonomy": []}
     ]
+
+
+def add_rows_0004(engine: Engine) -> None:
+    """Write two users' experiments and an estimate with its cost as schema 0004 has them."""
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO experiments (name, file, members, state, owner, started_at,"
+                " finished_at) VALUES ('trial', 'f', :members, 'failed', 'anna', '2026-01-01', '')"
+            ),
+            {"members": '{"train": ["run-1", null]}'},
+        )
+        connection.execute(
+            text(
+                "INSERT INTO ledger (at, who, job, experiment, phase, resource, quantity, unit,"
+                " usd, price_version, cache_hit, estimated, note, work, details) VALUES"
+                " ('2026-01-01', 'anna', 'job-1', 'trial', 'generation', 'm', 1, 'token', '0.25',"
+                " 'p', :no, :no, '', 'w', '{}')"
+            ),
+            {"no": False},
+        )
+        for job in ("job-1", "job-2"):
+            connection.execute(
+                text(
+                    "INSERT INTO estimates (work, job, experiment, phase, at, figures)"
+                    " VALUES ('w', :job, 'trial', 'generation', '2026-01-01', '{}')"
+                ),
+                {"job": job},
+            )
+
+
+def check_jobs_down_and_up(engine: Engine) -> None:
+    """From 0004 up, down and up again: experiments by owner, estimates by who paid, jobs."""
+    add_rows_0004(engine)
+    migrate(engine, "0005")
+    with engine.begin() as connection:
+        found = connection.execute(text("SELECT job, who FROM estimates ORDER BY job")).all()
+        assert [tuple(one) for one in found] == [("job-1", "anna"), ("job-2", "")]
+        connection.execute(
+            text(
+                "INSERT INTO experiments (name, file, members, state, owner, started_at,"
+                " finished_at) VALUES ('trial', 'f', '{}', 'running', 'bo', '2026-02-01', '')"
+            )
+        )
+    asked = Job(kind="run", owner="anna", key="k", request={ODD: [1, None, 0.5]}, note=ODD)
+    add_job(engine, asked)
+    assert jobs(engine, owner="anna") == [asked]
+    migrate(engine, "0004", down=True)
+    with engine.begin() as connection:
+        assert "jobs" not in engine.dialect.get_table_names(connection)
+        kept = connection.execute(text("SELECT name, owner FROM experiments")).all()
+        assert [tuple(one) for one in kept] == [("trial", "bo")]  # of one name the newest
+        columns = {one["name"] for one in engine.dialect.get_columns(connection, "estimates")}
+        assert "who" not in columns
+        assert connection.execute(text("SELECT count(*) FROM estimates")).scalar() == 2
+    migrate(engine, "0005")
+    add_job(engine, asked)
+    assert jobs(engine, owner="anna") == [asked]
 
 
 def check_down_and_up(engine: Engine) -> None:
@@ -253,7 +312,7 @@ def check_down_and_up(engine: Engine) -> None:
         states = connection.execute(text("SELECT status FROM findings ORDER BY id")).scalars().all()
     assert [tuple(one) for one in kept] == [("c", "0.25")]  # of several tries the first
     assert states == ["open", "confirmed"]
-    migrate(engine, "0004")
+    migrate(engine, "0005")
     check_new_rows(engine)
     add_attempts(engine, [make_attempt(case_id="c", trial=1, target="t")])
     add_findings(engine, [make_finding(7)])

@@ -20,7 +20,10 @@ from workbench.core.errors import WorkbenchError
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "workbench"
 MODULES = sorted(SOURCE.rglob("*.py"))
-HEAVY = ("torch", "lightning", "wandb", "datasets", "pandas", "anthropic")
+HEAVY = (
+    "torch", "lightning", "wandb", "datasets", "pandas", "anthropic", "ipywidgets", "anywidget",
+    "jupyter_server",
+)  # fmt: skip
 
 DOORS = {
     "anthropic": ("llm/anthropic.py",),
@@ -47,6 +50,7 @@ DOORS = {
     "sqlalchemy": ("store/",),
     "jupyter_server": ("server/",),
     "ipywidgets": ("notebook/widgets/",),
+    "anywidget": ("notebook/widgets/",),
     "transformers": ("embedding/",),
     "cvss": ("risk/cvss.py",),
     "univers": ("risk/osv.py",),

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -14,7 +12,6 @@ from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from tempfile import mkdtemp
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -26,11 +23,11 @@ from campaign_rows import (
     check_attempts,
     check_down_and_up,
     check_findings,
+    check_jobs_down_and_up,
     check_new_rows,
     check_owners_tags_and_outcomes,
     migrate,
 )
-from conftest import require
 from ledger_rows import hit_row, model_row
 from model_calls import (
     OWNER,
@@ -46,7 +43,7 @@ from risk_fakes import make_risk, make_risks
 from workbench.campaign.executions import load_execution
 from workbench.campaign.rehearsal import Rehearsal
 from workbench.core.errors import StoreError
-from workbench.core.settings import Settings, read_settings
+from workbench.core.settings import Settings
 from workbench.risk.register import recorded
 from workbench.store import schema
 from workbench.store.budgets import Budgets
@@ -61,90 +58,9 @@ from workbench.store.records import LedgerRow, Run, now
 from workbench.store.risks import RecordCounts, counts, decide, record, risk_log, risks
 
 pytestmark = pytest.mark.slow
+pytest_plugins = ["postgres_server"]
 
 WORKBENCH = str(Path(sys.executable).parent / "workbench")
-
-
-NUMBERS = itertools.count()
-
-
-class Server:
-    """A PostgreSQL of our own: a data folder, a socket folder, no TCP port."""
-
-    def __init__(self, programs: Path, folder: Path) -> None:
-        self._programs = programs
-        self.folder = folder
-        self._data = folder / "data"
-
-    def _call(self, program: str, *arguments: str) -> None:
-        command = [str(self._programs / program), *arguments]
-        if os.geteuid() == 0:  # the server refuses to run as root
-            command = [require("postgresql", "runuser"), "-u", "postgres", "--", *command]
-        done = subprocess.run(
-            command, cwd=self.folder, capture_output=True, text=True, timeout=120, check=False
-        )
-        assert done.returncode == 0, f"{program}: {done.stdout}{done.stderr}"
-
-    def create(self) -> None:
-        if os.geteuid() == 0:
-            shutil.chown(self.folder, "postgres")
-        self._call(
-            "initdb",
-            "-D",
-            str(self._data),
-            "-A",
-            "trust",
-            "-U",
-            "tester",
-            "-E",
-            "UTF8",
-            "--no-sync",
-        )
-
-    def start(self) -> None:
-        options = f"-c listen_addresses='' -c unix_socket_directories='{self.folder}' -c fsync=off"
-        # -l: pg_ctl's server would otherwise keep our pipes open for ever
-        log = str(self.folder / "server.log")
-        self._call("pg_ctl", "-D", str(self._data), "-o", options, "-l", log, "-w", "start")
-
-    def stop(self) -> None:
-        self._call("pg_ctl", "-D", str(self._data), "-m", "immediate", "-w", "stop")
-
-    def url(self, database: str) -> str:
-        return f"postgresql+psycopg://tester@/{database}?host={self.folder}"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    program = str(versions[-1]) if versions else require("postgresql", "initdb")
-    # a short path, open to the server's user: sockets have names of at most 107 bytes
-    folder = Path(mkdtemp(prefix="pg-"))
-    own = Server(Path(program).resolve().parent, folder)
-    try:
-        own.create()
-        own.start()
-        yield own
-        own.stop()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture
-def postgres(server: Server, tmp_path: Path) -> Settings:
-    """Settings of a new, empty database."""
-    name = f"db_{next(NUMBERS)}"
-    admin = create_engine(server.url("postgres"), isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    admin.dispose()
-    return read_settings(
-        {
-            "WORKBENCH_HOME": str(tmp_path / "home"),
-            "WORKBENCH_USER": "tester",
-            "WORKBENCH_DATABASE_URL": server.url(name),
-        }
-    )
 
 
 @pytest.fixture
@@ -376,6 +292,15 @@ def test_campaigns_of_an_old_store_are_kept_up_and_down(postgres):
         context = MigrationContext.configure(connection)
         assert compare_metadata(context, schema.metadata) == []
     store.engine.dispose()
+    engine.dispose()
+
+
+def test_jobs_come_to_a_store_of_the_version_before_and_go(postgres):
+    engine = create_engine(postgres.database_url)
+    migrate(engine, "0004")
+    check_jobs_down_and_up(engine)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
     engine.dispose()
 
 

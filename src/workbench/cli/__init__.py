@@ -22,6 +22,7 @@ from workbench.cli.export import export
 from workbench.cli.opening import EXIT_CODES, interrupt, open_here
 from workbench.cli.risk import risk
 from workbench.cli.sanitize import sanitize
+from workbench.cli.store import store as store_group
 from workbench.core.errors import ConfigError, WorkbenchError
 
 if TYPE_CHECKING:
@@ -29,8 +30,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ask", "campaign", "cost", "data", "doctor", "evaluate", "export", "lab", "main", "report",
-    "risk", "run", "sanitize", "status",
+    "risk", "run", "sanitize", "status", "store_group",
 ]  # fmt: skip
+
+_SERVER = (
+    "--ServerApp.jpserver_extensions=workbench.server=True",
+    "--ServerApp.identity_provider_class=workbench.server.identity.WorkbenchIdentity",
+)
+"""Names, not imports: the server is a process of its own."""
 
 
 class _Commands(click.Group):
@@ -68,6 +75,7 @@ def main() -> None:
       workbench campaign run --for model --target http://127.0.0.1:8000/ask
       workbench risk assess --sample
       workbench cost show
+      workbench store verify
     """  # noqa: D301 - \b keeps click from wrapping
     signal.signal(signal.SIGTERM, interrupt)
 
@@ -80,6 +88,7 @@ main.add_command(evaluate)
 main.add_command(export)
 main.add_command(risk)
 main.add_command(sanitize)
+main.add_command(store_group)
 
 
 @main.command(epilog=EXIT_CODES)
@@ -193,11 +202,15 @@ def report(experiment: str, *, out: Path | None, single_file: bool) -> None:
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def lab(arguments: tuple[str, ...]) -> NoReturn:
-    """Open JupyterLab on the notebooks; ARGUMENTS are passed on to it."""
+    """Open JupyterLab on the notebooks; ARGUMENTS are passed on to it.
+
+    Test sets and jobs are at /workbench/ of the same address. --WorkbenchIdentity.tokens_file=FILE
+    lets others in there, who see their own.
+    """
     from workbench.core.settings import project_root
 
     folder = str(project_root() / "notebooks")
-    command = [sys.executable, "-m", "jupyter", "lab", folder, *arguments]
+    command = [sys.executable, "-m", "jupyter", "lab", folder, *_SERVER, *arguments]
     os.execv(sys.executable, command)  # noqa: S606 - our own interpreter, no shell
 
 

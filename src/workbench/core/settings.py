@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import getpass
 import ipaddress
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from workbench.core.errors import ConfigError
 
@@ -35,6 +36,7 @@ _TEXTS = {
     "fingerprint": "WORKBENCH_FINGERPRINT",
     "llm": "WORKBENCH_LLM",
     "cache_url": "WORKBENCH_CACHE_URL",
+    "artifacts_url": "WORKBENCH_ARTIFACTS_URL",
     "otlp_endpoint": "OTEL_EXPORTER_OTLP_ENDPOINT",
 }
 """Field of the settings → variable, where both are plain text and empty means none."""
@@ -83,6 +85,12 @@ class Settings:
     """JSON of how model calls are made, see ``llm.config`` (``WORKBENCH_LLM``)."""
     cache_url: str = field(default="", repr=False)
     """Redis of shared answers, ``redis://…``; may hold a password (``WORKBENCH_CACHE_URL``)."""
+    artifacts_url: str = field(default="", repr=False)
+    """Where artifacts are, ``s3://bucket/prefix`` or another fsspec address; empty for the home.
+    An S3 endpoint follows as ``?endpoint_url=…``, else ``AWS_ENDPOINT_URL`` counts
+    (``WORKBENCH_ARTIFACTS_URL``)."""
+    artifacts_cache_gb: float = 20.0
+    """Room for artifacts fetched from there, or unpacked (``WORKBENCH_ARTIFACTS_CACHE_GB``)."""
     otlp_endpoint: str = field(default="", repr=False)
     """Collector of spans; none without one (``OTEL_EXPORTER_OTLP_ENDPOINT``)."""
     profile: bool = False
@@ -106,6 +114,7 @@ class Settings:
             "WORKBENCH_RUN_FOLDER": str(self.run_folder or ""),
             "WORKBENCH_OFFLINE": str(int(self.offline)),
             "WORKBENCH_PROFILE": str(int(self.profile)),
+            "WORKBENCH_ARTIFACTS_CACHE_GB": str(self.artifacts_cache_gb),
             **{name: getattr(self, field) for field, name in _TEXTS.items()},
         }
 
@@ -133,7 +142,9 @@ def read_settings(
         run_folder=Path(run_folder) if run_folder else None,
         offline=_switch(env, "WORKBENCH_OFFLINE", "1"),
         profile=_switch(env, "WORKBENCH_PROFILE", "0"),
-        **{field: env.get(name, "") for field, name in _TEXTS.items()},
+        artifacts_cache_gb=_gigabytes(env, "WORKBENCH_ARTIFACTS_CACHE_GB", "20"),
+        **{field: env.get(name, "") for field, name in _TEXTS.items()}
+        | {"artifacts_url": _artifacts_url(env)},
     )
 
 
@@ -230,6 +241,26 @@ def _switch(env: Mapping[str, str], name: str, default: str) -> bool:
     if value not in {"0", "1"}:
         raise ConfigError(f"{name} is {value!r}; set it to 0 or 1")
     return value == "1"
+
+
+def _gigabytes(env: Mapping[str, str], name: str, default: str) -> float:
+    given = env.get(name) or default
+    try:
+        value = float(given)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise ConfigError(f"{name} is {given!r}; set it to a number of GB, e.g. 20")
+    return value
+
+
+def _artifacts_url(env: Mapping[str, str]) -> str:
+    """Return where artifacts are, with the S3 endpoint that the AWS tools would take."""
+    url = env.get("WORKBENCH_ARTIFACTS_URL", "")
+    endpoint = env.get("AWS_ENDPOINT_URL_S3") or env.get("AWS_ENDPOINT_URL")
+    if url.startswith(("s3:", "s3a:")) and endpoint and "endpoint_url=" not in url:
+        return f"{url}{'&' if '?' in url else '?'}{urlencode({'endpoint_url': endpoint})}"
+    return url
 
 
 def _os_user() -> str:

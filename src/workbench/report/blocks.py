@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from markupsafe import Markup
+
 from workbench.report.tables import Cell, Table
 
 __all__ = [
-    "Block", "Card", "Cards", "Fact", "Facts", "Figure", "Finding", "Grid", "GridCell", "Page",
-    "Passages", "Section", "Sortable", "Text",
+    "Block", "Card", "Cards", "Fact", "Facts", "Figure", "Finding", "Grid", "GridCell", "Html",
+    "Page", "Passages", "Section", "Sortable", "Text",
 ]  # fmt: skip
 
 _MAX_PASSAGES = 40
@@ -127,6 +129,8 @@ class Sortable:
     """What each cell is sorted by; numbers largest first."""
     hint: str
     """What one might filter by."""
+    look: str = ""
+    """``wide`` gives room to long texts."""
 
 
 class Finding(NamedTuple):
@@ -154,7 +158,15 @@ class Passages:
         return cls(passages=tuple(made))
 
 
-Block = Figure | Table | Text | Passages | Facts | Grid | Cards | Sortable
+@dataclass(frozen=True)
+class Html:
+    """Markup that was made or sanitized by ourselves."""
+
+    kind = "html"
+    html: Markup
+
+
+Block = Figure | Table | Text | Passages | Facts | Grid | Cards | Sortable | Html
 
 
 class Section(NamedTuple):
@@ -175,11 +187,13 @@ class Page:
     facts: Sequence[Fact] = ()
     """Also on the first page."""
     sections: Sequence[Section] = ()
+    called: str = ""
+    """Its name for people, where it is not that of its file."""
 
     @property
     def title(self) -> str:
         """Its name for people."""
-        return "Story" if self.name == "index" else self.name.capitalize()
+        return self.called or ("Story" if self.name == "index" else self.name.capitalize())
 
     @property
     def figures(self) -> list[Figure]:

@@ -12,6 +12,7 @@ from itertools import accumulate
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from workbench.report.palette import COLORS, DARK, TEXT
 from workbench.report.tables import Rows, cell, dollars, estimate, percent, percentage_points, words
 from workbench.store.results import Interval
 
@@ -22,26 +23,6 @@ __all__ = [
 
 Spec = dict[str, Any]
 """A figure or a part of it, as Plotly reads it."""
-
-_THEME = {
-    "ink": ("#23221f", "#e9e6dd"),
-    "muted": ("#6a6860", "#a5a297"),
-    "grid": ("#e9e7df", "#33322e"),
-    "paper": ("#fdfdfa", "#171614"),
-    "blue": ("#0072b2", "#5aa9e0"),
-    "orange": ("#d98200", "#e8a33d"),
-    "green": ("#00825f", "#3fbf97"),
-    "vermillion": ("#c85000", "#ee8247"),
-    "purple": ("#b0608f", "#d793ba"),
-    "sky": ("#3d9fd6", "#86cdf5"),
-    "gray": ("#8a8880", "#8f8d84"),
-    "band": ("rgba(0,114,178,0.13)", "rgba(90,169,224,0.18)"),
-}
-COLORS: Mapping[str, str] = {name: light for name, (light, _) in _THEME.items()}
-"""Okabe–Ito, a little darker where thin lines on paper need it."""
-
-DARK: Mapping[str, str] = dict(_THEME.values())
-"""Light color → dark color."""
 
 HERO = "sanitizer"
 """The method that all others are compared with."""
@@ -393,7 +374,7 @@ def _labels(values: Mapping[str, float], *, gap: float, color: str = "") -> list
     positions = {name: at for at, name in enumerate(values)}
     for name, value in sorted(values.items(), key=lambda item: item[1]):
         lowest = max(value, lowest + gap)
-        font = {"color": COLORS[color or color_of(name, positions[name])], "size": 12}
+        font = {"color": TEXT[color or color_of(name, positions[name])], "size": 12}
         place = {"xref": "paper", "x": 1.0, "xanchor": "left", "y": lowest, "showarrow": False}
         made.append({"text": plain(name, characters=14), "font": font, **place})
     return made

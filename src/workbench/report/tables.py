@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from workbench.core.money import show_usd, usd
 
 __all__ = [
-    "Cell", "Column", "Estimate", "Heads", "Lines", "Number", "Rows", "Table", "Toned", "cell",
-    "counted", "counts",
+    "Cell", "Column", "Estimate", "Heads", "Lines", "Link", "Number", "Rows", "Table", "Toned",
+    "cell", "counted", "counts",
     "dollars", "duration", "energy", "estimate", "number", "percent", "percentage_points",
     "probability", "records", "short", "size", "table", "words",
 ]  # fmt: skip
@@ -48,6 +48,13 @@ class Lines(NamedTuple):
     detail: str
 
 
+class Link(NamedTuple):
+    """A text that leads to an address of our own making, never to one from data."""
+
+    text: str
+    href: str
+
+
 class Toned(str):
     """A word that is shown in its tone: one of the theme's, never a text from data."""
 
@@ -61,7 +68,7 @@ class Toned(str):
         return made
 
 
-Cell = str | Estimate | Lines
+Cell = str | Estimate | Lines | Link
 Rows = Sequence[Mapping[str, Any]]
 Heads = Mapping[str, Callable[[Any], Cell]]
 """Head of a column → what it shows of a thing."""

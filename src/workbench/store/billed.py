@@ -57,6 +57,11 @@ class Billed:
         """Whether nothing was read yet."""
         return self._last_id == 0
 
+    def forget(self) -> None:
+        """Read everything anew the next time."""
+        self.usd = {}
+        self._last_id = 0
+
     def catch_up(self, connection: Connection) -> None:
         """Add the rows that came since the last time."""
         for row in connection.execute(_SINCE, {"last_id": self._last_id}):

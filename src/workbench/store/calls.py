@@ -10,6 +10,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -20,6 +21,7 @@ from sqlalchemy import Connection, Engine, bindparam, delete, insert, select, up
 from workbench.store import schema
 from workbench.store.billed import Billed, found_rows, lost_row
 from workbench.store.budgets import Budgets, Judge
+from workbench.store.isolation import everybody
 from workbench.store.ledger import execute_many, insert_rows, take_turn
 from workbench.store.owners import Owners
 from workbench.store.records import LedgerRow, Phase, now
@@ -129,12 +131,19 @@ class Calls:
     """
 
     def __init__(self, engine: Engine, *, clock: Callable[[], float] = time.time) -> None:
-        self._engine = engine
+        self._own = engine
+        self._engine = everybody(engine)  # budgets count what all spend
         self._clock = clock
         self._owners = Owners(clock)
         self._billed = Billed()
         self._turn = threading.Lock()
         self._responses = Responses(engine)
+
+    def seeing(self, engine: Engine) -> Calls:
+        """Return the same calls, and what was read of them, as another user's engine shows them."""
+        other = copy(self)
+        other._own = engine  # noqa: SLF001 - our own
+        return other
 
     def commit(
         self,
@@ -166,7 +175,7 @@ class Calls:
                     verdicts = self._judge(connection, claims, budgets) if claims else []
                     _settle(connection, settlements, rows, at=self._clock())
             except BaseException:
-                self._billed = Billed()  # it may have seen rows that now never were
+                self._billed.forget()  # it may have seen rows that now never were
                 raise
         return verdicts
 
@@ -230,7 +239,7 @@ class Calls:
 
     def open_batches(self, work: str) -> list[Batch]:
         """Return the batches of a piece of work that can still be collected, oldest first."""
-        with transaction(self._engine) as connection:
+        with transaction(self._own) as connection:
             return self._open_batches(connection, work)
 
     def remote_batches(self) -> set[str]:
@@ -244,16 +253,16 @@ class Calls:
     ) -> None:
         """Keep what a piece of work is expected to cost, to be compared with the truth."""
         whose = {"work": work, "job": job, "experiment": experiment, "phase": phase}
-        with transaction(self._engine) as connection:
+        with transaction(self._own) as connection:
             row = {**whose, "at": now(), "figures": dict(figures)}
             connection.execute(insert(schema.estimates), row)
 
     def estimates(self, experiment: str) -> list[dict[str, Any]]:
         """Return work, job, experiment, phase, at and figures of each estimate, oldest first."""
         table = schema.estimates
-        columns = [column for column in table.c if column is not table.c.id]
+        columns = [column for column in table.c if column.name not in {"id", "who"}]
         query = select(*columns).where(table.c.experiment == experiment).order_by(table.c.id)
-        with transaction(self._engine) as connection:
+        with transaction(self._own) as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
     def _judge(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,19 @@ from sqlalchemy import Engine, create_engine, event, inspect, text
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from workbench.core.errors import ConfigError, StoreError
+from workbench.core.errors import ConfigError, InputError, StoreError
 from workbench.core.settings import Settings
 from workbench.store.artifacts import Artifacts, clear_disk_errors
 from workbench.store.calls import Calls
+from workbench.store.isolation import everybody, install, only_user
 from workbench.store.ledger import Ledger
+from workbench.store.remote import open_remote
 from workbench.store.runs import RunTable
 from workbench.store.transaction import transaction
 
-__all__ = ["SCHEMA_VERSION", "Store", "open_store"]
+__all__ = ["SCHEMA_VERSION", "Store", "as_user", "migrate_to", "open_store", "plain_engine"]
 
-SCHEMA_VERSION = "0004"
+SCHEMA_VERSION = "0005"
 _BUSY_TIMEOUT_MS = 30_000
 
 
@@ -52,14 +54,36 @@ def open_store(settings: Settings) -> Store:
     with clear_disk_errors(home):
         home.mkdir(parents=True, exist_ok=True)
     engine = _engine(settings.database_url)
-    _migrate(engine, home / "migrate.lock")
+    install(engine, user=settings.user)
+    _migrate(everybody(engine), home / "migrate.lock")
+    return _rooms(settings, engine, calls=Calls(engine))
+
+
+def as_user(store: Store, user: str) -> Store:
+    """Return the store for one user alone, with the same connections: for servers of many users.
+
+    It shows nobody else's rows, and what is written is that user's.
+    """
+    engine = only_user(store.engine, user)
+    settings = replace(store.settings, user=user)
+    return _rooms(settings, engine, calls=store.calls.seeing(engine))
+
+
+def _rooms(settings: Settings, engine: Engine, *, calls: Calls) -> Store:
     return Store(
         settings=settings,
         engine=engine,
-        artifacts=Artifacts(engine, home / "artifacts", owner=settings.user, run=settings.run_id),
+        artifacts=Artifacts(
+            engine,
+            settings.home / "artifacts",
+            owner=settings.user,
+            run=settings.run_id,
+            remote=open_remote(settings.artifacts_url, may_connect=settings.may_connect),
+            cache_bytes=int(settings.artifacts_cache_gb * 1e9),
+        ),
         ledger=Ledger(engine),
         runs=RunTable(engine),
-        calls=Calls(engine),
+        calls=calls,
     )
 
 
@@ -95,7 +119,32 @@ def _migrate(engine: Engine, lock: Path) -> None:
                 f"the store {engine.url!r} has schema {found}, this version knows"
                 f" {SCHEMA_VERSION}; upgrade prompt-safety-workbench"
             )
-        _upgrade(engine)
+        _upgrade(engine, SCHEMA_VERSION)
+
+
+def plain_engine(url: str) -> Engine:
+    """Return an engine for the rows of all users, its database as it is.
+
+    Raises:
+        ConfigError: If the URL means nothing.
+    """
+    engine = _engine(url)
+    install(engine, user="")
+    return engine
+
+
+def migrate_to(engine: Engine, version: str) -> None:
+    """Give an empty database the tables of a version, to load into them what it kept.
+
+    Raises:
+        InputError: If it has tables already.
+        StoreError: If it cannot be written.
+    """
+    with transaction(engine) as connection:
+        found = inspect(connection).get_table_names()
+    if found:
+        raise InputError(f"{engine.url!r}: has tables already, e.g. {found[0]}; give an empty one")
+    _upgrade(engine, version)
 
 
 def _schema_version(engine: Engine) -> str:
@@ -105,7 +154,7 @@ def _schema_version(engine: Engine) -> str:
         return connection.execute(text("SELECT version_num FROM alembic_version")).scalar() or ""
 
 
-def _upgrade(engine: Engine) -> None:
+def _upgrade(engine: Engine, version: str) -> None:
     from alembic import command
     from alembic.config import Config
 
@@ -115,4 +164,4 @@ def _upgrade(engine: Engine) -> None:
         if engine.dialect.name == "sqlite":  # its driver leaves DDL outside transactions otherwise
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         config.attributes["connection"] = connection
-        command.upgrade(config, SCHEMA_VERSION)
+        command.upgrade(config, version)

@@ -58,7 +58,8 @@ FINDING_STATES = ("needs_review", "confirmed", "false_positive", "fixed")
 EVENT_KINDS = (
     "test_set_generated", "attack_run_started", "attack_run_finished", "attack_run_aborted",
     "target_failed", "vulnerable_prompt_detected", "triage_outcome", "prompts_fed_back",
-    "assessment_approved", "assessment_finished",
+    "assessment_approved", "assessment_finished", "storage_compressed", "storage_removed",
+    "legal_hold",
 )  # fmt: skip
 
 RunState = Literal["running", "succeeded", "failed", "lost"]
@@ -261,7 +262,7 @@ class Event:
     kind: str
     """One of :data:`EVENT_KINDS`."""
     subject: str
-    """Id of what it happened to: a test set, an execution, a finding."""
+    """Id of what it happened to: a test set, an execution, a finding, an artifact."""
     who: str
     experiment: str = ""
     run: str = ""

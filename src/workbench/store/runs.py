@@ -90,14 +90,15 @@ class RunTable:
         state: str,
         owner: str,
     ) -> None:
-        """Say which runs make up an experiment now: ``members``, in matrix order, None where due.
+        """Say which runs make up a user's experiment: ``members``, in matrix order, None where due.
 
         Its state is ``running``, ``succeeded`` or ``failed``.
         """
         table = schema.experiments
+        own = (table.c.name == name) & (table.c.owner == owner)
         with transaction(self._engine) as connection:
-            old = connection.execute(select(table).where(table.c.name == name)).mappings().first()
-            connection.execute(delete(table).where(table.c.name == name))
+            old = connection.execute(select(table).where(own)).mappings().first()
+            connection.execute(delete(table).where(own))
             row = {
                 "name": name,
                 "file": file,
@@ -112,12 +113,15 @@ class RunTable:
     def experiment(self, name: str) -> dict[str, Any]:
         """Return the row of an experiment: name, file, members, state, owner, times.
 
+        Of several users' the one that started last.
+
         Raises:
             ConfigError: If it never ran.
         """
         table = schema.experiments
+        query = select(table).where(table.c.name == name).order_by(table.c.started_at.desc())
         with transaction(self._engine) as connection:
-            row = connection.execute(select(table).where(table.c.name == name)).mappings().first()
+            row = connection.execute(query.limit(1)).mappings().first()
         if row is None:
             known = ", ".join(self.experiments()) or "none"
             raise ConfigError(f"experiment {name!r} never ran here; known: {known}")
@@ -128,7 +132,7 @@ class RunTable:
         table = schema.experiments
         query = select(table.c.name).order_by(table.c.started_at.desc())
         with transaction(self._engine) as connection:
-            return list(connection.execute(query).scalars())
+            return list(dict.fromkeys(connection.execute(query).scalars()))
 
     def current(self, experiment: str, *, kind: str | None = None) -> list[Run]:
         """Return the succeeded runs that make up an experiment now, in plan order.

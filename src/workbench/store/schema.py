@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -15,7 +17,9 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    text,
 )
+from sqlalchemy.engine.default import DefaultExecutionContext
 
 __all__ = [
     "artifacts",
@@ -27,6 +31,7 @@ __all__ = [
     "experiments",
     "findings",
     "flights",
+    "jobs",
     "ledger",
     "metadata",
     "outcomes",
@@ -40,6 +45,12 @@ __all__ = [
 ]
 
 metadata = MetaData()
+
+
+def _acting_user(context: DefaultExecutionContext) -> str:
+    """Return the user as whom a row is written, see ``store.isolation``."""
+    return cast("str", context.execution_options.get("workbench_user", ""))
+
 
 runs = Table(
     "runs",
@@ -70,14 +81,44 @@ runs = Table(
 experiments = Table(
     "experiments",
     metadata,
-    Column("name", String(200), primary_key=True),
+    Column("name", String(200), nullable=False),
     Column("file", Text, nullable=False),
     Column("members", JSON, nullable=False),
     Column("state", String(16), nullable=False),
     Column("owner", String(200), nullable=False),
     Column("started_at", String(32), nullable=False),
     Column("finished_at", String(32), nullable=False),
+    PrimaryKeyConstraint("name", "owner"),
 )
+
+# What people asked the server for. Equal keys of one owner are one job.
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("owner", String(200), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("request", JSON, nullable=False),
+    Column("result", JSON, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("done", Integer, nullable=False),
+    Column("total", Integer, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("usd", String(40), nullable=False),
+    Column("key", String(200), nullable=False),
+    Column("created_at", String(32), nullable=False),
+    Column("started_at", String(32), nullable=False),
+    Column("finished_at", String(32), nullable=False),
+    Column("process", String(300), nullable=False),
+    Column("cancel", Boolean, nullable=False),
+    Index("jobs_by_owner", "owner", "created_at", "id"),
+    Index("jobs_by_state", "state"),
+    Index(
+        "jobs_by_key", "owner", "key", unique=True,
+        sqlite_where=text("key <> ''"), postgresql_where=text("key <> ''"),
+    ),
+)  # fmt: skip
 
 ledger = Table(
     "ledger",
@@ -171,6 +212,7 @@ estimates = Table(
     Column("phase", String(32), nullable=False),
     Column("at", String(32), nullable=False),
     Column("figures", JSON, nullable=False),
+    Column("who", String(200), nullable=False, default=_acting_user),
     Index("estimates_by_experiment", "experiment"),
 )
 

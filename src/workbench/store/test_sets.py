@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Engine, delete, insert, select, update
+from sqlalchemy import Engine, delete, func, insert, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from workbench.store import schema
+from workbench.store.isolation import everybody
 from workbench.store.records import now
 from workbench.store.transaction import transaction
 
 __all__ = [
-    "add_tag", "add_test_set_owner", "owned_test_sets", "owners_of", "remove_tag",
-    "remove_test_set_owner", "tags_of",
+    "add_tag", "add_test_set_owner", "owned_page", "owned_test_set", "owned_test_sets",
+    "owners_of", "remove_tag", "remove_test_set_owner", "tags_of",
 ]  # fmt: skip
 
 
@@ -45,11 +46,13 @@ def remove_test_set_owner(engine: Engine, test_set: str, *, owner: str) -> int:
 
 
 def owners_of(engine: Engine, test_set: str) -> list[str]:
-    """Return the users that own a test set, sorted."""
+    """Return all users that own a test set, sorted: its content goes with the last of them."""
     table = schema.test_set_owners
     query = select(table.c.owner).where(table.c.test_set == test_set).order_by(table.c.owner)
-    with transaction(engine) as connection:
-        return list(connection.execute(query).scalars())
+    with transaction(everybody(engine)) as connection:
+        if engine.dialect.name == "postgresql":  # also for roles that may act for themselves alone
+            query = select(func.workbench_owners(test_set))
+        return sorted(connection.execute(query).scalars())
 
 
 def owned_test_sets(engine: Engine, *, owner: str) -> list[dict[str, Any]]:
@@ -58,6 +61,36 @@ def owned_test_sets(engine: Engine, *, owner: str) -> list[dict[str, Any]]:
     query = select(table).where(table.c.owner == owner).order_by(table.c.created_at)
     with transaction(engine) as connection:
         return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def owned_page(
+    engine: Engine, *, owner: str, before: tuple[str, str] | None = None, limit: int = 50
+) -> list[dict[str, Any]]:
+    """Return a page of what a user owns, newest first: test_set, created_at and metadata.
+
+    Args:
+        engine: Of the store.
+        owner: Whose.
+        before: created_at and test_set of the last row of the page before; None for the first.
+        limit: Most to return.
+    """
+    table = schema.test_set_owners
+    place = tuple_(table.c.created_at, table.c.test_set)
+    query = select(table.c.test_set, table.c.created_at, table.c.metadata)
+    query = query.where(table.c.owner == owner)
+    query = query.where(place < before) if before else query
+    query = query.order_by(table.c.created_at.desc(), table.c.test_set.desc()).limit(limit)
+    with transaction(engine) as connection:
+        return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def owned_test_set(engine: Engine, test_set: str, *, owner: str) -> dict[str, Any] | None:
+    """Return test_set, created_at and metadata of one that a user owns; None if they own none."""
+    table = schema.test_set_owners
+    mine = (table.c.test_set == test_set) & (table.c.owner == owner)
+    with transaction(engine) as connection:
+        row = connection.execute(select(table).where(mine)).mappings().first()
+    return dict(row) if row else None
 
 
 def add_tag(engine: Engine, test_set: str, tag: str, *, owner: str) -> None:

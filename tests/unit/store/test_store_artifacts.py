@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from workbench.core.errors import DataError, StoreError
 from workbench.core.settings import read_settings
-from workbench.store import artifacts as module
+from workbench.store import files as module
 from workbench.store.artifacts import write_atomic, write_json_atomic
 from workbench.store.database import open_store
 

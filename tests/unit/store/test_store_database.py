@@ -19,6 +19,7 @@ from campaign_rows import (
     check_attempts,
     check_down_and_up,
     check_findings,
+    check_jobs_down_and_up,
     check_new_rows,
     check_owners_tags_and_outcomes,
     migrate,
@@ -127,6 +128,17 @@ def test_campaigns_of_an_old_store_are_kept_up_and_down(settings, store_0002):
         difference = compare_metadata(MigrationContext.configure(connection), schema.metadata)
     assert difference == []
     store.engine.dispose()
+
+
+def test_jobs_come_to_a_store_of_the_version_before_and_go(settings):
+    settings.home.mkdir(parents=True)
+    engine = create_engine(settings.database_url)
+    migrate(engine, "0004")
+    check_jobs_down_and_up(engine)
+    with engine.connect() as connection:
+        difference = compare_metadata(MigrationContext.configure(connection), schema.metadata)
+    assert difference == []
+    engine.dispose()
 
 
 def test_an_upgrade_of_campaigns_that_fails_midway_leaves_the_old_store(settings, store_0002):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from workbench.report.blocks import Page, Section, Text
 from workbench.report.evidence import Evidence, run_name
-from workbench.report.tables import Cell, dollars, duration, energy, number, table
+from workbench.report.tables import Cell, Link, dollars, duration, energy, number, table
 from workbench.store.records import Run
 
 __all__ = ["page"]
@@ -15,15 +15,21 @@ _SIGNS = {"succeeded": "✓", "failed": "✕", "running": "…", "lost": "✕"}
 _HEADS = ("State", "Wall", "CPU", "Peak | MB", "Energy", "Cost | US$", "Started | UTC")
 
 
-def page(evidence: Evidence, pages: Sequence[Page]) -> Page:
-    """Return the first page from the others; it is there whatever else is not."""
+def page(
+    evidence: Evidence, pages: Sequence[Page], *, books: Mapping[str, str] | None = None
+) -> Page:
+    """Return the first page from the others; it is there whatever else is not.
+
+    ``books`` are the pages of executed notebooks by run; the table of runs leads to them.
+    """
+    books = books or {}
     steps: dict[str, list[Run]] = {}
     for run in evidence.runs:
         steps.setdefault(run.step, []).append(run)
     later = [(step, f"{many} not started", *["–"] * 6) for step, many in evidence.waiting.items()]
     everything = [*steps.items(), ("all", [*evidence.runs])]
     by_step = [_row(evidence, step, runs) for step, runs in everything]
-    each = [_row(evidence, run_name(run), [run]) for run in evidence.runs]
+    each = [_row(evidence, _name(run, books), [run]) for run in evidence.runs]
     tables = [table("Steps", ["Step", *_HEADS], [*by_step, *later])]
     if len(each) > 1:
         caption = f"Each of the {len(each)} runs"
@@ -51,7 +57,11 @@ def _problems(evidence: Evidence) -> list[Text]:
     return [Text(note, is_note=True) for note in notes]
 
 
-def _row(evidence: Evidence, name: str, runs: Sequence[Run]) -> tuple[Cell, ...]:
+def _name(run: Run, books: Mapping[str, str]) -> Cell:
+    return Link(run_name(run), f"{books[run.id]}.html") if run.id in books else run_name(run)
+
+
+def _row(evidence: Evidence, name: Cell, runs: Sequence[Run]) -> tuple[Cell, ...]:
     states = [run.state for run in runs]
     counted = [
         f"{_SIGNS[state]} {state}{f' {states.count(state)}' if len(runs) > 1 else ''}"

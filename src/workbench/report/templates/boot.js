@@ -4,6 +4,7 @@
   const night = matchMedia("(prefers-color-scheme: dark)");
   const swaps = JSON.parse(document.getElementById("dark").textContent);
   const blocks = [...document.querySelectorAll("script.figure-data")];
+  const PAPER_PX = 660; // an A4 page between its margins, a letter page and a little
   const coarse = matchMedia("(pointer: coarse)").matches;
 
   const recolor = (value) => {
@@ -33,7 +34,7 @@
       let spec = JSON.parse(block.textContent);
       if (dark) spec = recolor(spec);
       spec.layout.dragmode = coarse ? false : "zoom";
-      if (place.clientWidth < 520 && spec.layout.yaxis.ticktext) narrow(spec);
+      if (place.clientWidth < 520 && spec.layout.yaxis?.ticktext) narrow(spec);
       await window.Plotly.react(place, spec.data, spec.layout, config);
       return true;
     } catch (error) {
@@ -42,9 +43,20 @@
     }
   };
 
-  const drawAll = async (dark) => {
+  // paper is narrower than most windows, and is not waited for
+  const refit = (width) => {
+    for (const place of document.querySelectorAll(".js-plotly-plot"))
+      window.Plotly.relayout(place, width ? { width } : { width: null, autosize: true });
+  };
+
+  // between figures the page is shown and answers; paper does not wait
+  const drawAll = async (dark, isPaper = false) => {
     let drawn = 0;
-    for (const block of blocks) if (await draw(block, dark)) drawn += 1;
+    for (const block of blocks) {
+      if (await draw(block, dark)) drawn += 1;
+      root.dataset.firstFigureMs ??= String(Math.round(performance.now()));
+      if (!isPaper) await new Promise((resolve) => setTimeout(resolve));
+    }
     root.dataset.figuresDrawn = String(drawn);
     root.dataset.figuresReady = drawn === Number(root.dataset.figures) ? "all" : "some";
   };
@@ -52,8 +64,12 @@
   night.addEventListener("change", () => drawAll(night.matches));
   addEventListener("beforeprint", () => {
     for (const one of document.querySelectorAll("details")) one.open = true;
-    if (night.matches) drawAll(false);
+    if (night.matches) drawAll(false, true);
+    refit(PAPER_PX);
   });
-  addEventListener("afterprint", () => { if (night.matches) drawAll(true); });
+  addEventListener("afterprint", () => {
+    if (night.matches) drawAll(true);
+    refit();
+  });
   drawAll(night.matches);
 })();

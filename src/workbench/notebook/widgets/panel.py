@@ -1,0 +1,223 @@
+"""The base of all panels: read the store, draw, and from then on send only what changed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import ipywidgets
+import traitlets
+
+from workbench.core.errors import WorkbenchError
+from workbench.core.plain import one_line
+from workbench.core.settings import read_settings
+from workbench.notebook.widgets import look
+from workbench.store.database import Store, open_store
+from workbench.store.records import now
+
+__all__ = ["SHARE", "Panel", "View"]
+
+SHARE = 0.05
+"""Of a core, at most, for keeping a panel up to date."""
+
+
+class View(anywidget.AnyWidget):  # type: ignore[misc]  # no stubs
+    """Shows blocks: all of them when a page asks, then changes, each with a sequence number."""
+
+    _esm = (Path(__file__).parent / "panel.js").read_text(encoding="utf-8")
+    title = traitlets.Unicode().tag(sync=True)
+    css = traitlets.Unicode().tag(sync=True)
+
+    def __init__(self, title: str) -> None:
+        super().__init__(title=look.shown(title), css=str(look.style()))
+        self._blocks: dict[str, look.Block] = {}
+        self._seq = 0
+        self._lock = threading.Lock()
+        self.on_msg(self._asked)
+
+    def show(self, blocks: dict[str, look.Block]) -> int:
+        """Send what is new in the blocks; return how many messages that took."""
+        with self._lock:
+            old, self._blocks = self._blocks, blocks
+            if list(old) != list(blocks):
+                self._send_all()
+                return 1
+            sent = 0
+            for name, block in blocks.items():
+                if block == old[name]:
+                    continue
+                change = look.changes(name, old[name], block)
+                if change:
+                    self._seq += 1
+                    sent += 1
+                    what = {"put": [name, change]} if isinstance(change, str) else {"set": change}
+                    self.send({"seq": self._seq, **what})
+            return sent
+
+    def _asked(self, _widget: Any, content: Any, _buffers: Any) -> None:
+        if isinstance(content, dict) and "hello" in content:
+            with self._lock:
+                self._send_all()
+
+    def _send_all(self) -> None:
+        self._seq += 1
+        drawn = [[name, look.block_html(name, block)] for name, block in self._blocks.items()]
+        self.send({"seq": self._seq, "all": drawn})
+
+
+class Panel:
+    """A live view of the store with a static twin; keeps nothing that the store has.
+
+    A panel overrides :meth:`snapshot` and, where it does something, :meth:`controls`.
+
+    Args:
+        store: What to read; the store that the settings name if not given.
+    """
+
+    title = "Panel"
+    only_static: tuple[str, ...] = ()
+    """Blocks that only the static twin shows: live, a widget shows the same."""
+
+    def __init__(self, store: Store | None = None) -> None:
+        self.store = store or open_store(read_settings())
+        self._replied: dict[str, look.Block] = {}
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return ``{"blocks": {name: block}}`` as read from the store now; see ``look``.
+
+        Names are the panel's own words, never text from data. Other keys are the panel's own.
+        """
+        raise NotImplementedError
+
+    def controls(self) -> list[ipywidgets.Widget]:
+        """Return the widgets below the view; none by default."""
+        return []
+
+    def build(self) -> ipywidgets.Widget:
+        """Return the widget, made once."""
+        return self.widget
+
+    @cached_property
+    def view(self) -> View:
+        """The part that shows blocks."""
+        return View(self.title)
+
+    @cached_property
+    def status(self) -> ipywidgets.Label:
+        """The line below, for what went wrong and what was done."""
+        return ipywidgets.Label()
+
+    @cached_property
+    def answer(self) -> View:
+        """Where the answer to a press of a button appears."""
+        return View("")
+
+    @cached_property
+    def widget(self) -> ipywidgets.VBox:
+        """View, controls and status line."""
+        try:
+            controls = self.controls()
+        except (WorkbenchError, OSError) as error:  # the view says the rest
+            controls = []
+            self.tell(error)
+        made = ipywidgets.VBox([self.view, *controls, self.status, self.answer])
+        self.update()
+        return made
+
+    def update(self) -> None:
+        """Read the store once and show what changed."""
+        blocks = self._read()["blocks"]
+        self.view.show({name: one for name, one in blocks.items() if name not in self.only_static})
+
+    def tell(self, words: object) -> None:
+        """Show one line below the panel."""
+        self.status.value = look.cut(one_line(look.shown(words)), 400)
+
+    def reply(self, blocks: dict[str, look.Block]) -> None:
+        """Show blocks below, until the next answer; they stay in :meth:`to_html` too."""
+        self._replied = blocks
+        self.answer.show(blocks)
+
+    def button(
+        self, words: str, action: Callable[[], None], *, style: str = ""
+    ) -> ipywidgets.Button:
+        """Return a button; what it does is done by :meth:`do`.
+
+        Args:
+            words: What it says.
+            action: What it does.
+            style: ``primary``, ``danger`` or nothing.
+        """
+        made = ipywidgets.Button(description=words, button_style=style)
+        made.on_click(lambda _: self.do(action))
+        return made
+
+    def do(self, action: Callable[[], None]) -> threading.Thread:
+        """Do something in a thread, then update; errors are told in one line."""
+        thread = threading.Thread(target=self._do, args=(action,), daemon=True)
+        thread.start()
+        return thread
+
+    def _do(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except (WorkbenchError, OSError) as error:
+            self.tell(error)
+        self.update()
+
+    def to_html(self) -> str:
+        """Return the panel as it is now, as escaped HTML that needs nothing else."""
+        read = self._read()
+        note = f"Read from the store at {now()[:19].replace('T', ' ')} UTC"
+        replied = {f"answer-{name}": one for name, one in self._replied.items()}
+        return look.page_html(self.title, read["blocks"] | replied, note=note)
+
+    def follow(self, every_s: float = 1.0) -> None:
+        """Keep the panel up to date from a thread until :meth:`stop` or the widget is closed."""
+        self.stop()
+        widget, self._stopped = self.widget, threading.Event()
+        self._thread = threading.Thread(
+            target=self._follow, args=(widget, self._stopped, every_s), daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop following."""
+        self._stopped.set()
+        if self._thread and self._thread is not threading.current_thread():
+            self._thread.join(timeout=5)
+        self._thread = None
+
+    def close(self) -> None:
+        """Stop following and take the widget off the page."""
+        self.stop()
+        for one in (self.view, self.answer, self.widget):
+            one.close()
+
+    def _follow(self, widget: ipywidgets.Widget, stopped: threading.Event, every_s: float) -> None:
+        took_s = 0.0
+        while not stopped.wait(max(every_s, took_s / SHARE)):
+            if widget.comm is None or self.view.comm is None:  # closed
+                return
+            began = time.thread_time()
+            self.update()
+            took_s = time.thread_time() - began
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            return self.snapshot()
+        except (WorkbenchError, OSError) as error:
+            words = look.cut(one_line(look.shown(error)), 400)
+            return {"blocks": {"error": look.text(words, is_note=True)}}
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        bundle = self.widget._repr_mimebundle_(**kwargs) or {}
+        data = dict(bundle[0] if isinstance(bundle, tuple) else bundle)
+        return {**data, "text/html": self.to_html()}

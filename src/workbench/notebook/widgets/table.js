@@ -1,0 +1,156 @@
+const ROW = 28;
+const TALLEST = 8e6; // browsers cut elements that are much taller
+const KEPT_PAGES = 40;
+let tables = 0;
+
+function make(tag, attributes, parent) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  parent?.append(node);
+  return node;
+}
+
+export default {
+  render({ model, el }) {
+    const id = `wb-table-${++tables}`;
+    const heads = model.get("heads");
+    const shownRows = model.get("height");
+    const size = model.get("page_size");
+    const bar = make("div", { class: "wb-bar" }, el);
+    const name = make("label", {}, bar);
+    name.textContent = "Filter ";
+    const input = make("input", { type: "search", autocomplete: "off", spellcheck: "false" }, name);
+    const status = make("output", { "aria-live": "polite" }, bar);
+    const grid = make("div", {
+      class: "wb-grid", role: "grid", tabindex: "0", "aria-label": model.get("label"),
+      "aria-colcount": heads.length, "aria-multiselectable": "true",
+      "aria-description": "Arrows move, Home and End go to the first and last row, space chooses, Enter opens",
+    }, el);
+    grid.style.height = `${(shownRows + 1) * ROW + 2}px`;
+    const layer = make("div", { role: "rowgroup" }, grid);
+    const spacer = make("div", { "aria-hidden": "true" }, grid);
+    const header = make("div", { role: "row", "aria-rowindex": 1 }, layer);
+    const columns = heads.map((head, at) => {
+      const cell = make("div", { role: "columnheader", "aria-colindex": at + 1, "aria-sort": "none" }, header);
+      const button = make("button", { type: "button" }, cell);
+      button.textContent = head;
+      button.addEventListener("click", () => sortBy(at));
+      return cell;
+    });
+    const rows = Array.from({ length: shownRows }, (_, at) => {
+      const row = make("div", { role: "row" }, layer);
+      row.addEventListener("click", (event) => {
+        const cell = event.target.closest("[role=gridcell]");
+        if (cell) { row_ = first + at; column = Number(cell.dataset.column); move(row_); choose(); }
+      });
+      row.addEventListener("dblclick", () => act("open"));
+      return { row, cells: heads.map((_, c) => make("div", { role: "gridcell", "data-column": c, "aria-colindex": c + 1 }, row)) };
+    });
+
+    let count = 0, first = 0, row_ = 0, column = 0, sort = -1, descending = false, words = "", turn = 0;
+    let pages = new Map(), asked = new Set(), chosen = new Set();
+
+    const last = () => Math.max(0, count - shownRows);
+    const ask = (page) => {
+      if (asked.has(page)) return;
+      asked.add(page);
+      model.send({ id: turn, page, sort, descending, filter: words });
+    };
+    const again = () => { turn += 1; asked = new Set(); chosen = new Set(); draw(); };
+    const restart = () => { pages = new Map(); row_ = 0; first = 0; grid.scrollTop = 0; again(); };
+    const sortBy = (at) => {
+      descending = sort === at && !descending;
+      sort = at;
+      columns.forEach((cell, c) => cell.setAttribute("aria-sort", c !== at ? "none" : descending ? "descending" : "ascending"));
+      restart();
+    };
+    function draw() {
+      grid.setAttribute("aria-rowcount", count + 1);
+      const from = Math.floor(first / size), to = Math.floor((first + shownRows - 1) / size);
+      for (let page = from; page <= to; page += 1) if (page === 0 || page * size < count) ask(page);
+      rows.forEach(({ row, cells }, at) => {
+        const index = first + at;
+        const texts = pages.get(Math.floor(index / size))?.[index % size];
+        row.style.visibility = index < count ? "visible" : "hidden";
+        row.setAttribute("aria-rowindex", index + 2);
+        row.setAttribute("aria-selected", chosen.has(index));
+        cells.forEach((cell, c) => {
+          cell.id = `${id}-${index}-${c}`;
+          cell.textContent = texts ? texts[c] : "…"; // text only: it may be hostile
+          cell.title = texts && texts[c].length > 20 ? texts[c] : "";
+          cell.classList.toggle("wb-active", index === row_ && c === column);
+        });
+      });
+      if (count) grid.setAttribute("aria-activedescendant", `${id}-${row_}-${column}`);
+      const end = Math.min(first + shownRows, count);
+      status.textContent = count ? `${(first + 1).toLocaleString("en")}–${end.toLocaleString("en")} of ${count.toLocaleString("en")} rows` : "no rows";
+    }
+    function resize() {
+      const height = Math.min(count * ROW, TALLEST);
+      spacer.style.height = `${Math.max(0, height - shownRows * ROW)}px`;
+    }
+    function scrollTo(at) {
+      first = Math.min(Math.max(at, 0), last());
+      const room = grid.scrollHeight - grid.clientHeight;
+      grid.dataset.first = first;
+      grid.scrollTop = last() ? Math.round((first / last()) * room) : 0;
+      draw();
+    }
+    function move(to) {
+      row_ = Math.min(Math.max(to, 0), Math.max(0, count - 1));
+      if (row_ < first) scrollTo(row_);
+      else if (row_ >= first + shownRows) scrollTo(row_ - shownRows + 1);
+      else draw();
+    }
+    function act(what) {
+      if (count) model.send({ [what]: row_, sort, descending, filter: words });
+    }
+    const choose = () => act("choose");
+    grid.addEventListener("scroll", () => {
+      if (grid.dataset.first !== undefined) { delete grid.dataset.first; return; } // our own
+      const room = grid.scrollHeight - grid.clientHeight;
+      first = room > 0 ? Math.round((grid.scrollTop / room) * last()) : 0;
+      draw();
+    });
+    const keys = {
+      ArrowDown: () => move(row_ + 1), ArrowUp: () => move(row_ - 1),
+      ArrowRight: () => { column = Math.min(column + 1, heads.length - 1); draw(); },
+      ArrowLeft: () => { column = Math.max(column - 1, 0); draw(); },
+      PageDown: () => move(row_ + shownRows), PageUp: () => move(row_ - shownRows),
+      Home: () => move(0), End: () => move(count - 1),
+      " ": choose, Enter: () => act("open"),
+    };
+    grid.addEventListener("keydown", (event) => {
+      if (event.target !== grid || event.altKey || event.metaKey || !keys[event.key]) return;
+      event.preventDefault();
+      event.stopPropagation(); // Lab has shortcuts of its own
+      keys[event.key]();
+    });
+    let waiting = 0;
+    input.addEventListener("keydown", (event) => event.stopPropagation());
+    input.addEventListener("input", () => {
+      clearTimeout(waiting);
+      waiting = setTimeout(() => { words = input.value; restart(); }, 200);
+    });
+    const told = (message) => {
+      if (message.stale) return again();
+      if (message.error) { status.textContent = message.error; return; }
+      if (message.row !== undefined) {
+        if (message.is_chosen) chosen.add(message.row); else chosen.delete(message.row);
+        return draw();
+      }
+      if (message.id !== turn) return; // of another order
+      count = message.count;
+      pages.delete(message.page);
+      pages.set(message.page, message.rows);
+      message.chosen.forEach((at) => chosen.add(message.page * size + at));
+      while (pages.size > KEPT_PAGES) { const old = pages.keys().next().value; pages.delete(old); asked.delete(old); }
+      resize();
+      first = Math.min(first, last());
+      draw();
+    };
+    model.on("msg:custom", told);
+    draw();
+    return () => { clearTimeout(waiting); model.off("msg:custom", told); };
+  },
+};

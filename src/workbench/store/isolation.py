@@ -1,0 +1,207 @@
+"""Whose rows a store shows: of a store that acts for one user, that user's and what all share.
+
+PostgreSQL enforces it by row-level security, keyed by the setting ``workbench.user`` that every
+transaction begins with. Statements of a store made by ``database.as_user`` are also restricted
+here, before they are sent, on every database: no query can forget it.
+
+====================  ============================================================================
+runs, experiments,    ``owner``
+jobs, test_set_tags
+ledger, flights,      ``who``, also as the one who rehearses
+batches, estimates
+events                ``who``
+test_set_owners       ``owner``; a test set may have several
+attempts, outcomes,   by execution → test set: its owners; where it has none, everybody
+findings
+triage_log            by finding
+artifacts             test sets and executions by owners of the test set, or their maker; all other
+                      kinds are shared by the hash of their content
+responses             shared: found by the hash of the whole question
+risks, risk_log       one register, shared by everybody on a store
+budget_lock           no content
+====================  ============================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import (
+    Alias,
+    ColumnElement,
+    Connection,
+    Delete,
+    Engine,
+    Executable,
+    FromClause,
+    Join,
+    Select,
+    Table,
+    Update,
+    event,
+    or_,
+    select,
+    union_all,
+)
+from sqlalchemy.sql import visitors
+
+from workbench.store import schema
+from workbench.store.records import REHEARSAL
+
+__all__ = ["SHARED", "acting_for", "everybody", "install", "only_user"]
+
+USER, ONLY = "workbench_user", "workbench_only"
+_SET_USER = "SELECT set_config('workbench.user', %s, true)"
+
+SHARED = frozenset({"budget_lock", "responses", "risk_log", "risks"})
+"""Tables that are nobody's in particular."""
+
+
+def only_user(engine: Engine, user: str) -> Engine:
+    """Return the engine, with the same connections, for the rows of one user alone."""
+    return engine.execution_options(**{USER: user, ONLY: True})
+
+
+def everybody(engine: Engine) -> Engine:
+    """Return the engine for the rows of all users, for budgets and upkeep.
+
+    On PostgreSQL this takes a role that may act for anybody.
+    """
+    return engine.execution_options(**{USER: "", ONLY: False})
+
+
+def acting_for(engine: Engine) -> str:
+    """Return the user that an engine is restricted to; empty if it is not."""
+    options = engine.get_execution_options()
+    return str(options.get(USER, "")) if options.get(ONLY) else ""
+
+
+def install(engine: Engine, *, user: str) -> None:
+    """Make an engine act for a user unless it is told otherwise."""
+    engine.update_execution_options(**{USER: user})
+    if engine.dialect.name == "postgresql":
+        event.listen(engine, "begin", _tell_user)
+    event.listen(engine, "before_execute", _restrict, retval=True)
+
+
+def _tell_user(connection: Connection) -> None:
+    user = connection.get_execution_options().get(USER, "")
+    connection.exec_driver_sql(_SET_USER, (user,))
+
+
+def _restrict(
+    connection: Connection, statement: Executable, many: Any, values: Any, _options: Any
+) -> tuple[Executable, Any, Any]:
+    options = connection.get_execution_options()
+    if options.get(ONLY):
+        statement = _restricted(statement, options[USER])
+    return statement, many, values
+
+
+def _restricted(statement: Any, user: str) -> Any:
+    """Return a statement of which every part reads or changes only what a user may see."""
+
+    def inside(element: Any, **_: Any) -> Any:
+        is_part = element is not statement and isinstance(element, Select)
+        return _restricted(element, user) if is_part else None
+
+    whole = visitors.replacement_traverse(statement, {}, inside)
+    if isinstance(whole, Select):
+        sources = [one for source in whole.get_final_froms() for one in _tables(source)]
+    elif isinstance(whole, Update | Delete):
+        sources = _tables(whole.table)
+    else:
+        return whole
+    conditions = [_mine(source, user) for source in sources]
+    return whole.where(*(one for one in conditions if one is not None))
+
+
+def _tables(source: FromClause) -> list[FromClause]:
+    if isinstance(source, Join):
+        return _tables(source.left) + _tables(source.right)
+    is_table = isinstance(source, Table) or (
+        isinstance(source, Alias) and isinstance(source.element, Table)
+    )
+    return [source] if is_table else []
+
+
+def _mine(source: FromClause, user: str) -> ColumnElement[bool] | None:
+    table = source.element if isinstance(source, Alias) else source
+    assert isinstance(table, Table)
+    rule = _RULES.get(table.name)
+    if rule is None and table.name not in SHARED:
+        raise LookupError(f"nothing says whose the rows of {table.name} are")  # a table forgotten
+    return rule(source, user) if rule else None
+
+
+_Rule = Callable[[FromClause, str], ColumnElement[bool]]
+
+
+def _by(column: str) -> _Rule:
+    return lambda source, user: source.c[column] == user
+
+
+def _paid(source: FromClause, user: str) -> ColumnElement[bool]:
+    return source.c.who.in_([user, REHEARSAL + user])
+
+
+def _sets(user: str) -> Select[tuple[str]]:
+    owners = schema.test_set_owners.alias()
+    return select(owners.c.test_set).where(owners.c.owner == user)
+
+
+def _executions(user: str) -> Select[tuple[str]]:
+    """Return the executions of test sets that a user owns, or nobody does."""
+    artifacts, events = schema.artifacts.alias(), schema.events.alias()
+    made = union_all(
+        select(
+            artifacts.c.id.label("execution"),
+            artifacts.c.metadata["test_set"].as_string().label("test_set"),
+        ).where(artifacts.c.kind == "execution"),
+        select(events.c.subject, events.c.details["test_set"].as_string()).where(
+            events.c.kind == "attack_run_started"
+        ),
+    ).subquery()
+    owners = schema.test_set_owners.alias()
+    is_free = made.c.test_set.not_in(select(owners.c.test_set))
+    return select(made.c.execution).where(made.c.test_set.in_(_sets(user)) | is_free)
+
+
+def _executed(source: FromClause, user: str) -> ColumnElement[bool]:
+    return source.c.execution.in_(_executions(user))
+
+
+def _triaged(source: FromClause, user: str) -> ColumnElement[bool]:
+    findings = schema.findings.alias()
+    mine = findings.c.execution.in_(_executions(user))
+    return source.c.finding.in_(select(findings.c.id).where(mine))
+
+
+def _artifacts(source: FromClause, user: str) -> ColumnElement[bool]:
+    c = source.c
+    return or_(
+        c.kind.not_in(["test_set", "execution"]),
+        c.owner == user,
+        (c.kind == "test_set") & c.id.in_(_sets(user)),
+        (c.kind == "execution") & c.id.in_(_executions(user)),
+    )
+
+
+_RULES: dict[str, _Rule] = {
+    "runs": _by("owner"),
+    "experiments": _by("owner"),
+    "jobs": _by("owner"),
+    "test_set_owners": _by("owner"),
+    "test_set_tags": _by("owner"),
+    "events": _by("who"),
+    "ledger": _paid,
+    "flights": _paid,
+    "batches": _paid,
+    "estimates": _paid,
+    "attempts": _executed,
+    "outcomes": _executed,
+    "findings": _executed,
+    "triage_log": _triaged,
+    "artifacts": _artifacts,
+}

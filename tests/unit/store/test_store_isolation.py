@@ -1,0 +1,158 @@
+"""Two users on one store: no function shows either a row of the other's."""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+from decimal import Decimal
+from importlib import import_module
+
+import pytest
+from sqlalchemy import delete, func, insert, select, update
+
+import workbench.store
+from isolation_rows import USERS, fill, ids, reads
+from model_calls import flight
+from workbench.core.errors import ConfigError, DataError
+from workbench.store import isolation, schema
+from workbench.store.budgets import Budgets
+from workbench.store.database import as_user
+from workbench.store.isolation import everybody, only_user
+from workbench.store.test_sets import owners_of
+
+OTHER = {"anna": "berta", "berta": "anna"}
+
+
+@pytest.fixture
+def shared(store):
+    for user in USERS:
+        fill(store, user)
+    return store
+
+
+def _asked(call):
+    try:
+        return call()
+    except (ConfigError, DataError) as error:
+        return error
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_no_function_shows_anothers_rows(shared, user):
+    other = OTHER[user]
+    own = as_user(shared, user)
+    for name, call in reads(own, ids(other)).items():
+        found = _asked(call)
+        if isinstance(found, Exception):
+            assert "no " in str(found), name  # as if it were not there
+            continue
+        assert other not in repr(found), name
+    for name, call in reads(own, ids(user)).items():  # and each shows one's own
+        found = _asked(call)
+        assert found, name
+        assert not isinstance(found, Exception), (name, found)
+
+
+def test_the_unrestricted_store_shows_both(shared):
+    """The rows are there: what the test above does not see, it could have seen."""
+    found = {name: _asked(call) for name, call in reads(shared, ids("berta")).items()}
+    assert [name for name, one in found.items() if isinstance(one, Exception) or not one] == []
+
+
+@pytest.mark.parametrize("table", sorted(isolation._RULES))
+def test_every_table_is_restricted_to_read_change_and_delete(shared, table):
+    rows = schema.metadata.tables[table]
+    with everybody(shared.engine).begin() as connection:
+        total = connection.execute(select(func.count()).select_from(rows)).scalar()
+    for user in USERS:
+        engine = only_user(shared.engine, user)
+        with engine.connect() as connection:
+            seen = connection.execute(select(rows)).all()
+            alias = rows.alias()
+            joined = select(func.count()).select_from(rows.join(alias, alias.c[0] == rows.c[0]))
+            assert connection.execute(joined).scalar()
+            nested = select(func.count()).select_from(select(rows).subquery())
+            assert connection.execute(nested).scalar() == len(seen)
+            assert seen
+            assert len(seen) < total or table == "artifacts"
+            column = list(rows.c)[-1]
+            changed = connection.execute(update(rows).values({column.name: column})).rowcount
+            removed = connection.execute(delete(rows)).rowcount
+            assert changed == removed == len(seen)
+            connection.rollback()
+
+
+def test_every_table_has_a_rule_or_is_shared():
+    tables = set(schema.metadata.tables)
+    assert tables == set(isolation._RULES) | isolation.SHARED
+
+
+def test_what_a_user_writes_and_budgets_count_is_unrestricted(shared):
+    """Budgets are of all: a user's calls count what others spend."""
+    budgets = Budgets(experiment=Decimal(4))
+    claim = flight("2.5", experiment="trial", who="berta")
+    (verdict,) = as_user(shared, "berta").calls.commit(budgets=budgets, claims=[claim])
+    assert verdict.state == "waiting"  # two flights of a dollar each fly
+    assert owners_of(only_user(shared.engine, "berta"), ids("anna")["test_set"]) == ["anna"]
+
+
+def test_rows_of_users_of_one_experiment_stand_beside_each_other(shared):
+    assert shared.runs.experiments() == ["trial"]
+    for user in USERS:
+        assert as_user(shared, user).runs.experiment("trial")["file"] == user
+        assert [one.owner for one in as_user(shared, user).runs.current("trial")] == [user]
+
+
+def test_a_table_that_nothing_is_said_of_is_refused(shared, monkeypatch):
+    monkeypatch.delitem(isolation._RULES, "jobs")
+    with only_user(shared.engine, "berta").connect() as connection, pytest.raises(LookupError):
+        connection.execute(select(schema.jobs))
+
+
+def test_inserts_are_left_alone(shared):
+    with only_user(shared.engine, "berta").begin() as connection:
+        row = {"test_set": "x", "owner": "anna", "created_at": "", "metadata": {}}
+        connection.execute(insert(schema.test_set_owners), row)  # sharing
+
+
+def test_every_reading_function_is_in_the_list(store):
+    """A function that is added to the store is asked too, or said why not."""
+    exempt = {
+        "job",
+        "claim_job",
+        "cancel_job",
+        "tell_job",
+        "finish_job",
+        "add_job",
+        "settle_lost_jobs",
+    }
+    listed = {name.split(" ")[0].rsplit(".", 1)[-1] for name in reads(store, ids("berta"))}
+    writers = ("add_", "remove_", "confirm_", "resolve_")
+    assert len(listed) > 30
+    left = set()
+    for info in pkgutil.iter_modules(workbench.store.__path__):
+        module = import_module(f"workbench.store.{info.name}")
+        for name in getattr(module, "__all__", ()):
+            member = getattr(module, name)
+            if not inspect.isfunction(member) or name.startswith(writers) or name in exempt:
+                continue
+            parameters = inspect.signature(member).parameters
+            is_asked = name in listed or "owner" in parameters
+            if next(iter(parameters), "") == "engine" and not is_asked:
+                left.add(f"{info.name}.{name}")
+    assert left <= _SHARED_OR_WRITING, left - _SHARED_OR_WRITING
+
+
+_SHARED_OR_WRITING = {
+    "database.migrate_to",
+    "marks.marked", "marks.read_mark",  # of artifacts; restricted like every statement
+    "rests.sweep",  # upkeep, of all users
+    "turns.latest_turns", "turns.spent_by", "turns.turn", "turns.turn_count", "turns.turn_page",
+    "findings.triage",  # changes by whole id; restricted like every statement
+    "isolation.acting_for", "isolation.everybody", "isolation.install", "isolation.only_user",
+    "risks.counts", "risks.decide", "risks.first_seen", "risks.record", "risks.resolve_risk",
+    "risks.risk_log", "risks.risks", "risks.settle",  # one register for all
+    "test_sets.owners_of",  # of a set whose whole id is known
+    "transaction.transaction",
+    "usage.refuse_over_quota",
+}  # fmt: skip
