@@ -71,7 +71,7 @@ def match(
     Args:
         components: Columns of :class:`~workbench.risk.records.Component`.
         osv: The table ``osv`` of a snapshot: one row per advisory and package.
-        asked: Package URLs without version that were asked about: of these silence is an answer.
+        asked: Packages, as ``purls.bases`` names them, that were asked about: silence is an answer.
     """
     rows = _advisories(osv)
     judge = _Judge()
