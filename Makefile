@@ -9,7 +9,7 @@ run: $(SETUP)
 	@$(BIN)/workbench run experiments/quickstart.yaml
 
 test: $(SETUP)
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 test-full: $(SETUP)
 	@$(BIN)/python -m pytest -m "slow and not live" --timeout 1800

@@ -428,6 +428,13 @@ class RiskServer:
     async def fault_off_host(self, request, answer):
         return web.Response(status=302, headers={"Location": "https://evil.example/x?y=1"})
 
+    async def fault_no_host(self, request, answer):
+        return web.Response(status=302, headers={"Location": "https://[evil"})
+
+    async def fault_echo(self, request, answer):
+        secret = request.headers.get("Authorization") or request.headers.get("apiKey", "")
+        return web.json_response({"totalResults": secret, "result": [{"sys_id": f"{secret} x"}]})
+
     async def fault_same_host(self, request, answer):
         return web.Response(status=302, headers={"Location": request.path_qs})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
 import types
 import typing
 from pathlib import Path
@@ -16,7 +17,7 @@ from workbench.diffusion.phases import phase
 from workbench.notebook.experiment import load_experiment
 from workbench.notebook.runner import Runner, plan
 from workbench.report.html import render
-from workbench.store import campaign_results, results
+from workbench.store import campaign_results, results, risk_results
 from workbench.store.database import open_store
 from workbench.store.records import PHASES
 
@@ -24,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
 QUICKSTART = ROOT / "experiments" / "quickstart.yaml"
 CAMPAIGN = ROOT / "experiments" / "campaign.yaml"
+RISK = ROOT / "experiments" / "risk.yaml"
 
 # three sizes: fewer give no law
 SMALL = (
@@ -58,6 +60,7 @@ RESULTS = {
     "analysis": campaign_results.AnalysisResult,
     "cost": results.CostResult,
 }
+ASSESSMENT = risk_results.AssessmentResult
 ADDED_BY_FINISH = {"run_id", "usage", "stamp"}
 
 
@@ -251,3 +254,38 @@ def test_the_campaign_runs_whole_on_this_machine_alone(done, tmp_path):
     assert analysis["findings"] > 0
     assert render(store, "campaign", tmp_path / "report").is_file()
     assert {one.kind for one in run(store, CAMPAIGN, SMALL_CAMPAIGN)} == {"skipped"}
+
+
+def test_risks_of_software_and_models_stand_in_one_report(done, tmp_path):
+    store, _ = done
+    overrides = ("tests.max_tests=40", "assess.folder=absent")
+    run(store, RISK, overrides)
+    (assessed,) = store.runs.current("risk", kind="assessment")
+    own = {key: value for key, value in assessed.result.items() if key not in ADDED_BY_FINISH}
+    assert misfits(own, ASSESSMENT, "assessment") == []
+    kinds = {row["kind"] for row in own["register"]}
+    assert kinds == {"cve", "model"}
+    assert {row["asset"] for row in own["register"] if row["kind"] == "model"} == {"bookshop"}
+    assert own["snapshot"] == "sample"
+    assert own["closed"]
+    page = render(store, "risk", tmp_path / "report").with_name("risk.html").read_text()
+    assert "LLM01:2025" in page
+    assert "CVE-2021-44228" in page
+    assert {
+        one.kind for one in run(store, RISK, ("tests.max_tests=40", "assess.folder=absent"))
+    } == {"skipped"}
+
+
+def test_a_folder_of_ones_own_is_assessed_in_place_of_the_sample(done, tmp_path):
+    store, _ = done
+    for name in ("kev.csv", "epss.csv", "cves.csv", "assets.csv", "sbom.cdx.json", "vex.json"):
+        shutil.copy(ROOT / "data" / "seeds" / "risk" / name, tmp_path / name)
+    for name in ("epss", "cves"):
+        (tmp_path / f"{name}.csv").rename(tmp_path / f"{name}_2024-10-27.csv")
+    overrides = ("tests.max_tests=40", f"assess.folder={tmp_path}", "assess.draw_cves=20",
+                 "assess.draw_assets=5", "assess.draw_share=1.0")  # fmt: skip
+    run(store, RISK, overrides)
+    (assessed,) = store.runs.current("risk", kind="assessment")
+    assert assessed.result["snapshot"] != "sample"
+    assert assessed.result["counts"]["risks"] >= 100
+    assert {one["name"] for one in assessed.result["sources"]} >= {"cve", "epss", "kev", "osv"}

@@ -87,7 +87,7 @@ def test_a_source_says_how_long_it_holds_and_what_it_takes(name):
 WORDS = {
     "html*": "answers text/html", "off_host*": "redirects to https://evil.example/x, which",
     "bomb*": "unpacks to more than 1,048,576 bytes", "500*": "HTTP 500", "403*": "HTTP 403",
-    "drop*": "connection failed",
+    "drop*": "connection failed", "no_host*": "redirects to what is no address",
 }  # fmt: skip
 
 
@@ -149,7 +149,13 @@ def test_offline_opens_no_socket_and_says_how(name, tmp_path):
 
 @pytest.mark.parametrize(
     "url",
-    ["http://feeds.example/x", "https://me:pw@feeds.example", "https://a.example?key=s3cr", "x"],
+    [
+        "http://feeds.example/x",
+        "https://me:pw@feeds.example",
+        "https://a.example?key=s3cr",
+        "x",
+        "https://[s3cr",
+    ],
 )
 def test_an_address_that_would_leak_is_refused(url, tmp_path):
     error, _ = ask("kev", tmp_path, base_url=url, offline="0")
@@ -169,6 +175,14 @@ def test_keys_travel_in_headers_only(tmp_path):
     kept = b"".join(path.read_bytes() for path in (tmp_path / "risk").iterdir())
     assert b"nvd-secret" not in kept
     assert b"snow-secret" not in kept
+
+
+@pytest.mark.parametrize("name", ["nvd", "servicenow"])
+def test_a_key_that_comes_back_is_not_shown(name, tmp_path):
+    error, _ = ask(name, tmp_path, "echo*")
+    assert isinstance(error, DataError)
+    assert "secret" not in str(error)
+    assert "[key]" in str(error)
 
 
 def test_only_the_client_opens_connections():

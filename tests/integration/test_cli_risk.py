@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from workbench.cli import main
+from workbench.cli.risk import _Sentences
 from workbench.core.settings import seeds_folder
 
 DAY = ("--today", "2024-11-01")
@@ -99,6 +100,23 @@ def test_snapshots_of_files_need_no_network(say, tmp_path):
     assert listed["rows"]["kev"] == 16
 
 
+def test_where_there_is_no_snapshot_it_says_so(say):
+    told = say("snapshots")
+    assert told.stdout == ""
+    assert "workbench risk sync" in told.stderr
+    assert say("snapshots", "--json").output == ""
+
+
+def test_a_narrative_in_pieces_is_shown_in_whole_sentences():
+    told = []
+    show = _Sentences(told.append)
+    for piece in ("Up", "date to 2.", "17.1. Th", "en go on.\n\n", "\x1b[2J", "End"):
+        show(piece)
+    assert told == ["Update to 2.17.1.", "Then go on."]
+    show("\n")
+    assert told[2:] == ["\x1b[2JEnd"]
+
+
 def test_offline_nothing_is_asked(say):
     told = say("sync", "CVE-2021-44228", code=2).output
     assert "WORKBENCH_OFFLINE=0" in told
@@ -106,11 +124,13 @@ def test_offline_nothing_is_asked(say):
     assert "cve_records" in plan
 
 
-def test_documents_are_kept_and_found(say):
+def test_documents_are_kept_and_found(say, tmp_path):
     folder = str(seeds_folder() / "risk" / "documents")
     assert "added" in say("documents", "add", folder, "--tag", "policy").stdout
     hit = json.loads(say("documents", "search", "how fast to patch", "--top", "1", "--json").stdout)
     assert hit["text"]
+    (tmp_path / "odd.xyz").write_text("x")
+    assert "unknown kind" in say("documents", "add", "odd.xyz", code=1).stderr
     files = json.loads(say("documents", "list", "--json").stdout)["files"]
     say("documents", "remove", files[0])
     say("documents", "search", "x", "--name", "absent", code=2)
@@ -128,6 +148,15 @@ def test_documents_are_kept_and_found(say):
         (("show", "3f9a"), "3f9a"),
         (("decide", "3f9a"), "nothing to say"),
         (("sync", "--file", "kev"), "NAME=VALUE"),
+        (("sync", "--file", "kev=absent.csv", "--dry-run"), "give nothing else"),
+        (("sync", "absent.json", "--dry-run"), "'absent.json' is neither a file nor a CVE id"),
+        (("sync", "--as-of", "kev=2026-01-01"), "--file"),
+        (("sync", "--file", "kev=x", "--as-of", "epss=2026-01-01"), "--as-of: unknown"),
+        (("sync", "--file", "kev=x", "--as-of", "kev=2999-01-01"), "no day up to today"),
+        (("sync", "--file", "kev=x", "--as-of", "kev=soon"), "no day up to today"),
+        (("sync", "--source", "kev", "--base-url", "kev=https://["), "--base-url kev=https://"),
+        (("sync", "--source", "servicenow"), "--base-url servicenow=https://"),
+        (("documents", "list"), "workbench risk documents add"),
         (("export", "x.csv"), "no assessment yet"),
     ],
 )

@@ -14,8 +14,11 @@ from workbench.core.errors import ConfigError, DataError
 from workbench.risk import assess as room
 from workbench.risk import gathered as gathering
 from workbench.risk.assess import Assessed, AssessOptions, Pending, assess
+from workbench.risk.cluster import open_cluster
 from workbench.risk.inputs import sample_inputs
 from workbench.risk.register import load_assessment
+from workbench.risk.snapshot import write_snapshot
+from workbench.risk.snapshot_files import sample_tables
 from workbench.store.campaigns import add_outcomes
 from workbench.store.database import open_store
 from workbench.store.events import events
@@ -36,16 +39,21 @@ def run(store, chosen: AssessOptions | None = None, **more) -> Assessed | Pendin
     return asyncio.run(assess(store, chosen or options(), tell=lambda _: None, **more))
 
 
-def add_campaign(store, *, successes: int = 11, attempts: int = 40) -> None:
+def add_campaign(
+    store, *, successes: int = 11, attempts: int = 40, execution: str = EXECUTION,
+    subject: str = "LLM02:2025", severity: str = "high",
+) -> None:  # fmt: skip
     outcome = {
         "target": "bookshop", "plugin": "pii", "strategy": "plain", "successes": successes,
-        "attempts": attempts, "severity": "high", "taxonomy": ["AML.T0057", "LLM02:2025"],
+        "attempts": attempts, "severity": severity, "taxonomy": ["AML.T0057", subject],
     }  # fmt: skip
-    with store.artifacts.create("execution", EXECUTION, {"test_set": "t" * 64}):
+    with store.artifacts.create("execution", execution, {"test_set": "t" * 64}):
         pass
-    add_outcomes(store.engine, EXECUTION, [outcome])
-    changes = {"execution": EXECUTION, "target": "bookshop", "plugin": "pii", "strategy": "plain"}
-    add_findings(store.engine, [make_finding(number, **changes) for number in range(successes)])
+    add_outcomes(store.engine, execution, [outcome])
+    changes = {"execution": execution, "target": "bookshop", "plugin": "pii", "strategy": "plain"}
+    if execution == EXECUTION:
+        found = [make_finding(number, **changes) for number in range(successes)]
+        add_findings(store.engine, found)
 
 
 def rows(store) -> list[dict]:
@@ -165,6 +173,97 @@ def test_what_people_decide_stays_and_what_is_gone_is_closed(store, tmp_path):
     done = run(store, options(files=(file, *FILES[1:]), today=TODAY + timedelta(days=2)))
     assert {row["id"]: row["status"] for row in rows(store)}[second] == "closed"
     assert done.result["change_counts"]["gone"] >= 1
+
+
+def test_a_vex_alone_closes_what_it_speaks_of_and_nothing_else(store):
+    run(store)
+    before = {row["id"]: row["status"] for row in rows(store)}
+    done = run(store, options(files=(FILES[2],), asset="bookshop"))
+    assert {row["id"]: row["status"] for row in rows(store)} == before
+    assert done.recorded.closed == 0
+    assert done.result["change_counts"]["gone"] == 0
+
+
+def test_without_advisories_no_component_counts_as_looked_at(store):
+    tables = {name: one for name, one in sample_tables()[1].items() if name != "osv"}
+    made = write_snapshot(store, tables, made_at="2025-10-28")
+    run(store)
+    before = {row["id"]: row["status"] for row in rows(store)}
+    done = run(store, options(snapshot=made))
+    assert {row["id"]: row["status"] for row in rows(store)} == before
+    assert done.recorded.closed == 0
+    assert any("were not compared" in line for line in done.result["problems"])
+
+
+def test_another_campaign_does_not_close_what_it_did_not_try(store):
+    add_campaign(store)
+    add_campaign(store, execution="f" * 64, subject="LLM01:2025", successes=0)
+    run(store, options(files=(), campaigns=(EXECUTION,)))
+    done = run(store, options(files=(), campaigns=("f" * 64,)))
+    assert done.recorded.closed == 0
+    assert {row["subject"]: row["status"] for row in rows(store)} == {
+        "LLM01:2025": "open", "LLM02:2025": "open",
+    }  # fmt: skip
+
+
+def test_campaigns_on_one_target_are_one_risk_of_all_their_attempts(store):
+    add_campaign(store)
+    add_campaign(store, execution="f" * 64, successes=1, severity="critical")
+    for told in ((EXECUTION, "f" * 64), ("f" * 64, "newest", EXECUTION, EXECUTION)):
+        done = run(store, options(files=(), campaigns=told))
+        (risk,) = done.assessment.table.to_pylist()
+        assert (risk["successes"], risk["attempts"]) == (12, 80)
+        assert any("severity critical" in why for why in risk["reasons"])
+        assert done.result["counts"]["model_risks"] == 1
+
+
+def test_it_is_compared_with_the_last_assessment_of_the_same_assets(store):
+    first = run(store)
+    run(store, AssessOptions(cves=("CVE-2021-44228",), asset="elsewhere", snapshot="sample",
+                             today=TODAY))  # fmt: skip
+    again = run(store, options(label="again"))
+    assert again.result["since"] == first.assessment.id
+    assert set(again.result["change_counts"].values()) == {0}
+
+
+@pytest.mark.parametrize("day", [date.max, date.min])
+def test_a_day_that_dates_cannot_be_counted_from_is_refused(day):
+    with pytest.raises(ConfigError, match="today is"):
+        options(today=day)
+
+
+@pytest.mark.parametrize("changes", [{"seed": -1}, {"years": 0}])
+def test_drawings_that_make_no_sense_are_refused(changes):
+    with pytest.raises(ConfigError, match="seed is"):
+        options(**changes)
+
+
+@pytest.mark.slow
+def test_evidence_gathered_on_a_dask_cluster_is_the_same(store):
+    distributed = pytest.importorskip("distributed")
+    made = write_snapshot(store, sample_tables()[1], made_at="2025-10-28")
+    here = run(store, options(snapshot=made))
+    store.artifacts.remove("evidence", store.artifacts.newest("evidence"))
+    local = {"threads_per_worker": 1, "dashboard_address": None}
+    with distributed.LocalCluster(n_workers=2, **local) as cluster:
+        with open_cluster(cluster.scheduler_address) as executor:
+            there = run(store, options(snapshot=made, label="dask"), executor=executor)
+            cluster.scale(0)
+        with (
+            pytest.raises(ConfigError, match="no worker"),
+            open_cluster(cluster.scheduler_address, seconds=1),
+        ):
+            pass
+    columns = ["id", "score", "due", "missing", "stale", "epss", "kev"]
+    assert there.assessment.table.select(columns).equals(here.assessment.table.select(columns))
+
+
+def test_what_one_kind_of_source_told_another_does_not_close(store):
+    run(store)
+    before = {row["id"] for row in rows(store) if row["status"] == "open"}
+    run(store, options(files=FILES[:1], label="the inventory alone"))
+    run(store, options(files=FILES[1:2], label="the SBOM alone"))
+    assert before <= {row["id"] for row in rows(store) if row["status"] == "open"}
 
 
 def test_ids_given_by_hand_and_drawn_inventories(store):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import date
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from risk_server import CVES, Clock, RiskServer, asset, cve_record, osv_advisory
+from risk_server import CVES, KEV, Clock, RiskServer, asset, cve_record, epss_answer, osv_advisory
 from workbench.core.errors import ConfigError, DataError
 from workbench.core.settings import read_settings
 from workbench.risk.snapshot import load_snapshot
@@ -27,6 +26,7 @@ def quick(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(web, "Timing", lambda: clock.timing)
     monkeypatch.delenv("NVD_API_KEYS", raising=False)
+    plan()  # registers
     return clock
 
 
@@ -105,6 +105,23 @@ def test_pages_of_advisories_are_all_read(store):
         "queries": [{"package": {"purl": "pkg:pypi/demo"}}, {"package": {"purl": "pkg:npm/none"}}]
     }
     assert sent[1] == {"queries": [{"package": {"purl": "pkg:pypi/demo"}, "page_token": "1"}]}
+
+
+def test_what_is_of_a_day_to_come_is_of_today(store, monkeypatch):
+    monkeypatch.setattr(RiskServer, "say_kev", lambda *_: KEV | {"dateReleased": "2999-01-01"})
+    monkeypatch.setattr(RiskServer, "say_epss", lambda *_: epss_answer(CVES[0], day="2999-01-01"))
+    snapshot = synced(store, RiskServer(), sources=("kev", "epss"), cves=CVES[:1])
+    assert {source.as_of for source in snapshot.sources} == {"2024-08-04"}
+    assert snapshot.table("epss")["as_of"].to_pylist() == ["2024-08-04"]
+
+
+def test_an_advisory_that_is_listed_and_not_there_is_missed(store):
+    server = RiskServer()
+    server.advisories = {"GHSA-1": osv_advisory("GHSA-1"), "GHSA-gone": None}
+    snapshot = synced(store, server, sources=("osv",), purls=PURLS)
+    assert snapshot.table("osv")["id"].to_pylist() == ["GHSA-1"]
+    assert "1 requests failed" in snapshot.source("osv").error
+    assert "GHSA-gone" in snapshot.source("osv").error
 
 
 def test_one_source_that_fails_fails_no_other_and_loses_nothing(store, quick):
@@ -230,20 +247,6 @@ def test_nvd_is_asked_no_faster_without_a_key_and_keys_take_turns(tmp_path):
     assert fast.slept == 0
 
 
-def test_modified_windows_are_paged_to_their_end(tmp_path):
-    async def call(client, serving):
-        source = Nvd(client, base_url=serving.base_urls["nvd"])
-        found = await source.modified(date(2024, 1, 1), date(2024, 6, 30))
-        queries = [parse_qs(urlsplit(path).query) for path in serving.requests("nvd")]
-        return found, queries, serving.modified
-
-    found, queries, modified = using(tmp_path, call)
-    assert sorted(found.table["cve"].to_pylist()) == modified
-    assert [query["startIndex"][0] for query in queries] == ["0", "2", "4"] * 2
-    starts = {query["lastModStartDate"][0] for query in queries}
-    assert starts == {"2024-01-01T00:00:00.000Z", "2024-04-30T00:00:00.000Z"}
-
-
 def test_epss_asks_for_lists_that_fit(tmp_path):
     many = [f"CVE-2024-{number}" for number in range(1_000_000, 1_000_250)]
 
@@ -272,14 +275,18 @@ def test_assets_come_in_pages_and_by_query(tmp_path, monkeypatch):
 
     async def call(client, serving):
         serving.assets = [asset(number) for number in range(5)]
+        whole = serving.say_servicenow
+        serving.say_servicenow = lambda *asked: {  # its user may not see all
+            "result": [one for one in whole(*asked)["result"] if one != serving.assets[1]]
+        }
         query = Query().where("name", "LIKE", "a & b=c")
         source = ServiceNow(client, base_url=serving.base_urls["servicenow"], query=query)
         found = await source.fetch()
         return found, [parse_qs(urlsplit(path).query) for path in serving.requests("servicenow")]
 
     found, queries = using(tmp_path, call, environment={"SERVICENOW_TOKEN": "snow-secret"})
-    assert found.table.num_rows == 5
-    assert [query["sysparm_offset"] for query in queries] == [["0"], ["2"], ["4"]]
+    assert found.table.num_rows == 4
+    assert [query["sysparm_offset"] for query in queries] == [["0"], ["2"], ["4"], ["6"]]
     assert {query["sysparm_query"][0] for query in queries} == {"nameLIKEa & b=c^ORDERBYsys_id"}
 
 
@@ -315,12 +322,13 @@ def test_answers_for_one_token_are_not_given_to_another(tmp_path):
     using(tmp_path, call, environment={"SERVICENOW_TOKEN": "snow-secret"})
 
 
-def test_an_answer_of_no_use_is_not_kept(tmp_path):
+@pytest.mark.parametrize(("name", "faults"), [("kev", ("half",)), ("attack", ("", "half"))])
+def test_an_answer_of_no_use_is_not_kept(tmp_path, name, faults):
     server = RiskServer()
-    server.fail("kev", "half")
+    server.fail(name, *faults)
 
     async def call(client, serving):
-        source = SOURCES.get("kev")(client, base_url=serving.base_urls["kev"])
+        source = SOURCES.get(name)(client, base_url=serving.base_urls[name])
         with pytest.raises(DataError, match="not JSON"):
             await source.fetch()
         return await source.fetch()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ __all__ = ["assess", "risk"]
 _POLICIES = ("bod-26-04", "ssvc-deployer", "ssvc-coordinator")
 _STAGES = ("evidence", "scores")
 _SHOWN = 20
+_SENTENCE_END = re.compile(r"(?<=[.!?])[ \t]+|\n+")
 _ASSESS = (
     click.option("--assets", type=click.Path(path_type=Path, dir_okay=False),
                  help="Inventory as CSV: id, name, criticality, exposure, owner."),
@@ -124,20 +126,26 @@ def assess(
     if options.model != "rules":
         refuse_if_exceeded(store)
     passed = _STAGES[: _STAGES.index(approved) + 1] if approved else ()
+    narrative = _Sentences((lambda _: None) if as_json else _tell)
     with progress_bar("risks", as_json=as_json) as bar, _cluster(dask) as executor:
         from workbench.risk import assess as room
+
+        def step(stage: str, at: int, whole: int) -> None:
+            if at >= whole:
+                narrative("\n")
+            bar(at, whole, stage)
 
         def ask(seen: Pending) -> bool:
             return not approve or seen.stage in passed or _is_approved(seen, as_json=as_json)
 
         done = run_spending(
             room.assess(
-                store, options, executor=executor, approve=ask, tell=_tell,
-                progress=lambda stage, at, whole: bar(at, whole, stage),
-                on_text=lambda text: None if as_json else click.echo(one_line(text), err=True),
+                store, options, executor=executor, approve=ask, tell=_tell, progress=step,
+                on_text=narrative,
             ),
             job="assess",
         )  # fmt: skip
+    narrative("\n")
     if isinstance(done, room.Pending):
         _show_pending(done, as_json=as_json)
     else:
@@ -254,6 +262,19 @@ def _show_forecast(store: Store, options: AssessOptions, *, as_json: bool) -> No
         click.echo(f"  left out: {one_line(line)}")
     if found.estimate:
         click.echo(f"  explanations: {in_words(found.estimate)}")
+
+
+class _Sentences:
+    """Shows a text that comes in pieces, whole sentences at a time."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        self._show = show
+        self._held = ""
+
+    def __call__(self, piece: str) -> None:
+        *whole, self._held = _SENTENCE_END.split(self._held + piece)
+        for sentence in filter(str.strip, whole):
+            self._show(sentence)
 
 
 def _tell(line: str) -> None:

@@ -68,7 +68,11 @@ def add(
     for line in made.problems:
         click.echo(f"left out: {one_line(line)}", err=True)
     told = f"{len(made.added)} added, {len(made.replaced)} replaced, {len(made.removed)} removed"
-    click.echo(f"{told}, {len(made.unchanged)} unchanged; {made.chunks} passages; {made.note}")
+    click.echo(f"{told}, {len(made.unchanged)} unchanged; {made.chunks} passages")
+    if made.note:
+        click.echo(one_line(made.note), err=True)
+    if made.problems and not (made.added or made.replaced or made.unchanged):
+        click.get_current_context().exit(1)
 
 
 @documents.command(epilog=EXIT_CODES)

@@ -32,7 +32,11 @@ _ID_CHARS = 12
 @click.option("--subject", default="", metavar="ID", help="Only this CVE or model risk.")
 @click.option("--kind", default="", type=click.Choice(["", "cve", "model"]), help="Only these.")
 @click.option("--owner", default="", metavar="NAME", help="Only those of this person or team.")
-@click.option("--overdue", is_flag=True, help="Only those whose due date is past.")
+@click.option(
+    "--overdue",
+    is_flag=True,
+    help="Only those past their due date, or past the end of their acceptance.",
+)
 @click.option("--sort", default="score", show_default=True, type=click.Choice(_SORTS))
 @click.option("--ascending", is_flag=True, help="Smallest first.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1), help="Most rows.")
@@ -53,7 +57,7 @@ def list_(
     store = open_here()
     today = datetime.now(UTC).date()
     rows = risks(
-        store.engine, status="" if status == "all" else status, descending=not ascending,
+        store.engine, status="" if status == "all" or overdue else status, descending=not ascending,
         overdue_on=today if overdue else None, limit=limit, **choices,
     )  # fmt: skip
     if as_json:

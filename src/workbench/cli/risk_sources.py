@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,9 +73,11 @@ def sync(
     """  # noqa: D301 - \b keeps click from wrapping
     store = open_here()
     if files:
-        if sources or things:
+        if sources or things or base_urls or dry_run:
             raise ConfigError("--file takes tables from files and asks nobody; give nothing else")
         made = _of_files(store, files, dates)
+    elif dates:
+        raise ConfigError("--as-of is of files; give --file TABLE=FILE with it")
     else:
         cves, purls = _asked_about(things)
         if dry_run:
@@ -101,7 +103,10 @@ def snapshots(snapshot: str, *, as_json: bool) -> None:
     if snapshot:
         _show(store, snapshot, as_json=as_json)
         return
-    for row in store.artifacts.rows("snapshot"):
+    listed = list(store.artifacts.rows("snapshot"))
+    if not listed and not as_json:
+        click.echo("no snapshot yet; run `workbench risk sync`, or look at `sample`", err=True)
+    for row in listed:
         if as_json:
             click.echo(json.dumps({"id": row["id"], **row["metadata"]}))
         else:
@@ -112,10 +117,15 @@ def snapshots(snapshot: str, *, as_json: bool) -> None:
 def _asked_about(things: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the CVE ids, and the package URLs, that arguments and files name."""
     from workbench.risk.intake.read import read_all
+    from workbench.risk.intake.reading import cve_of
 
     files = [Path(one) for one in things if Path(one).exists()]
-    cves = [one for one in things if not Path(one).exists()]
+    named = {one: cve_of(one) for one in things if not Path(one).exists()}
+    for one, cve in named.items():
+        if not cve:
+            raise ConfigError(f"{one_line(one)!r} is neither a file nor a CVE id; correct it")
     found = read_all(files)
+    cves = [*named.values()]
     cves += [one.subject for one in found.occurrences if one.subject.startswith("CVE-")]
     purls = [] if found.components is None else found.components["purl"].unique().to_pylist()
     return list(dict.fromkeys(cves)), [one for one in purls if one]
@@ -136,10 +146,24 @@ def _synced(
 
 
 def _of_files(store: Store, files: Sequence[str], dates: Sequence[str]) -> str:
+    from workbench.core.fields import refuse_unknown
     from workbench.risk.snapshot_files import snapshot_of_files
 
     paths = {name: Path(path) for name, path in (_pair(one, "--file") for one in files)}
-    return snapshot_of_files(store, paths, as_of=dict(_pair(one, "--as-of") for one in dates))
+    as_of = dict(_pair(one, "--as-of") for one in dates)
+    refuse_unknown(as_of, known=paths, where="--as-of")
+    for name, day in as_of.items():
+        if not _is_past(day):
+            raise ConfigError(f"--as-of {name}={day}: is no day up to today, as 2026-11-20")
+    return snapshot_of_files(store, paths, as_of=as_of)
+
+
+def _is_past(text: str) -> bool:
+    """Return whether a text is an ISO date, of today at the latest."""
+    try:
+        return date.fromisoformat(text) <= datetime.now(UTC).date()
+    except ValueError:
+        return False
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:

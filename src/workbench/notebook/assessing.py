@@ -16,7 +16,7 @@ from workbench.llm.config import read_config
 from workbench.notebook.show import figure
 from workbench.report.figures import spans
 from workbench.risk.folder import read_folder
-from workbench.risk.snapshot_files import snapshot_of_files
+from workbench.risk.snapshot_files import snapshot_of_folder
 
 if TYPE_CHECKING:
     from workbench.risk.assess import AssessOptions
@@ -39,7 +39,7 @@ def options_of(
         store: Where snapshots are.
         files: Paths, or mappings with a ``path``, from the project's folder.
         assets: Path of the inventory, or empty.
-        folder: Feeds, SBOMs and VEX, taken where it exists.
+        folder: Feeds, SBOMs and VEX, taken where it exists; else, without files, the sample.
         snapshot: Id; what the folder has goes before.
         today: ISO date, or empty.
         budget_usd: Most that models may cost.
@@ -58,11 +58,12 @@ def options_of(
         found = read_folder(root / folder)
         taken += found.files
         inventory = inventory or found.assets
-        snapshot = snapshot_of_files(store, found.feeds) if found.feeds else snapshot
-    elif folder or not (taken or choices["draw_cves"] or choices["campaigns"]):
+        snapshot = snapshot_of_folder(store, found) if found.feeds else snapshot
+    elif not taken and (folder or not (choices["draw_cves"] or choices["campaigns"])):
         shipped, shipped_assets = sample_inputs()
         taken += shipped
         inventory = inventory or shipped_assets
+        choices["draw_cves"] = 0  # there are no records of one's own to draw from
     config = read_config(store.settings)
     return AssessOptions(
         files=tuple(taken), assets=inventory, snapshot=snapshot, today=_day(today),

@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -32,7 +32,7 @@ from workbench.risk.evidence import freshness
 from workbench.risk.explain import Explained, explain_rows
 from workbench.risk.explain_rules import RULES
 from workbench.risk.gathered import gathered
-from workbench.risk.inputs import BY_HAND, read_inputs
+from workbench.risk.inputs import read_inputs, scope_of
 from workbench.risk.rationale import MOST, TOP, to_explain, with_explanations
 from workbench.risk.records import Intake
 from workbench.risk.register import (
@@ -102,6 +102,11 @@ class AssessOptions:
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
             raise ConfigError(f"policy is {self.policy!r}; write one of {', '.join(POLICIES)}")
+        if self.today and not date(1990, 1, 1) <= self.today <= date(9000, 1, 1):
+            raise ConfigError(f"today is {self.today}; give a day of our time")
+        if self.seed < 0 or self.years < 1:
+            what = f"seed is {self.seed}, years {self.years}"
+            raise ConfigError(f"{what}; give a seed of 0 or more, and a year or more")
         if self.cves and not self.asset:
             raise ConfigError("CVE ids without a file need the asset that they are on; give asset")
         if not (self.files or self.cves or self.campaigns or self.draw_cves):
@@ -186,7 +191,7 @@ async def assess(
     save_assessment(store, table, manifest)
     counts = register.record(
         store.engine, recorded(table), assessment=made.id, today=today, who=store.settings.user,
-        scope=_scope(made.intake),
+        scope=scope_of(made.intake, made.snapshot),
     )  # fmt: skip
     tell_event(store, "assessment_finished", made.id, {"risks": len(table), **counts._asdict()})
     return Assessed(
@@ -230,23 +235,11 @@ def draft(
     work = _work_of(intake, snapshot, options, today=today)
     manifest |= _told(work, snapshot, options, today=today)
     manifest |= _evidence_told(evidence, scored, policy=options.policy)
-    manifest |= _compared(table, _before(store, work, table))
+    manifest |= _compared(table, _before(store, work, table, scope=scope_of(intake, snapshot)))
     return Draft(
         id=work, snapshot=snapshot, intake=intake, table=table, manifest=manifest,
         explained=to_explain(table, evidence, intake),
     )  # fmt: skip
-
-
-def _scope(intake: Intake) -> set[tuple[str, str]]:
-    """Return asset and kind of all that was looked at: what is not seen there any more is closed.
-
-    Ids given by hand are a choice of somebody, so they say nothing of the rest.
-    """
-    looked_at = {one.asset for one in intake.occurrences if one.source != BY_HAND}
-    if intake.components is not None:
-        looked_at.update(intake.components["asset"].unique().to_pylist())
-    models = {(one.asset, "model") for one in intake.model_risks}
-    return {(asset, "cve") for asset in looked_at} | models
 
 
 class Clock:
@@ -272,9 +265,7 @@ def _work_of(intake: Intake, snapshot: Snapshot, options: AssessOptions, *, toda
     occurrences = sorted(
         (one.id, one.state, one.reason, one.component) for one in intake.occurrences
     )
-    models = sorted(
-        (one.id, one.successes, one.attempts, one.execution) for one in intake.model_risks
-    )
+    models = sorted(astuple(one) for one in intake.model_risks)
     assets = sorted(
         (one.id, one.criticality, one.exposure, one.owner, one.incident_usd)
         for one in intake.assets.values()
@@ -300,8 +291,14 @@ def _settled(store: Store, scored: Scored, *, today: date) -> pa.Table:
     return as_risks(columns)
 
 
-def _before(store: Store, work: str, table: pa.Table) -> Assessment | None:
-    """Return the newest other assessment, cut to the assets of this one; None: the first."""
+def _before(
+    store: Store, work: str, table: pa.Table, *, scope: set[tuple[str, str]]
+) -> Assessment | None:
+    """Return the newest other assessment of an asset of this one; None: the first.
+
+    It is cut to what this one looked at, so that only what is closed counts as gone.
+    """
+    ids, assets = {*table["id"].to_pylist()}, table["asset"].unique()
     for row in store.artifacts.rows("assessment"):
         if row["id"] == work:
             continue
@@ -309,8 +306,11 @@ def _before(store: Store, work: str, table: pa.Table) -> Assessment | None:
             before = load_assessment(store, row["id"])
         except DataError:  # damaged: the one before that tells as well
             continue
-        is_shared = pc.is_in(before.table["asset"], value_set=table["asset"].unique())
-        return replace(before, table=before.table.filter(is_shared))
+        if not pc.any(pc.is_in(before.table["asset"], value_set=assets)).as_py():
+            continue
+        rows = before.table.select(["id", "asset", "told_by"]).to_pylist()
+        is_shared = [one["id"] in ids or (one["asset"], one["told_by"]) in scope for one in rows]
+        return replace(before, table=before.table.filter(pa.array(is_shared, pa.bool_())))
     return None
 
 

@@ -12,14 +12,15 @@ __all__ = ["open_cluster"]
 
 
 @contextmanager
-def open_cluster(address: str | None) -> Iterator[Executor | None]:
+def open_cluster(address: str | None, *, seconds: float = 10) -> Iterator[Executor | None]:
     """Give the executor of a Dask scheduler, or None for this process.
 
     Args:
         address: E.g. ``tcp://127.0.0.1:8786``; snapshots must be readable on its workers.
+        seconds: To wait for the scheduler, and for its first worker.
 
     Raises:
-        ConfigError: If Dask is not installed or nobody answers there.
+        ConfigError: If Dask is not installed, nobody answers there, or nobody works for it.
     """
     if not address:
         yield None
@@ -31,11 +32,17 @@ def open_cluster(address: str | None) -> Iterator[Executor | None]:
             "--dask needs Dask; run: pip install 'prompt-safety-workbench[dask]'"
         ) from None
     try:
-        client = Client(address, timeout=10)
+        client = Client(address, timeout=seconds)
     except (OSError, TimeoutError, ValueError) as error:
         raise ConfigError(
             f"--dask {address}: no scheduler answers there ({type(error).__name__}); start one with"
             " `dask scheduler`"
         ) from None
     with client:
+        try:
+            client.wait_for_workers(1, timeout=seconds)
+        except TimeoutError:
+            raise ConfigError(
+                f"--dask {address}: the scheduler has no worker; start one with `dask worker`"
+            ) from None
         yield client.get_executor()

@@ -22,8 +22,8 @@ from workbench.risk.records import EXPOSURES
 from workbench.risk.score import AUTOMATABLE, EXPLOITATION, TECHNICAL_IMPACT, USUAL, Codes
 
 __all__ = [
-    "MODEL_POLICY", "NEXT_UPGRADE", "POLICIES", "Decisions", "assumptions", "days_left", "decide",
-    "decision_names", "due_date", "due_dates", "human_impact", "model_decisions", "overdue",
+    "MODEL_POLICY", "NEXT_UPGRADE", "POLICIES", "Decisions", "assumptions", "decide",
+    "decision_names", "due_date", "due_dates", "model_decisions",
 ]  # fmt: skip
 
 Days = npt.NDArray[np.int16]
@@ -44,10 +44,6 @@ _POINTS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "exposure": (EXPOSURES, USUAL["exposure"]),
     "human_impact": (_HUMAN_IMPACTS, "medium"),
     "mission": (_MISSIONS, "medium"),
-    "safety": (("negligible", "marginal", "critical", "catastrophic"), "negligible"),
-    "mission_impact": (
-        ("degraded", "support crippled", "essential failure", "mission failure"), "degraded"
-    ),
 }  # fmt: skip
 """Decision point → its values, least first, and the usual one."""
 
@@ -92,11 +88,6 @@ _POLICIES: Final[Mapping[str, _Table]] = {
         decisions={"track": NEXT_UPGRADE, "track*": 30, "attend": 14, "act": 3},
     ),
 }
-_HUMAN_TABLE: Final = _Table(
-    file="human_impact.csv",
-    points=("safety", "mission_impact"),
-    decisions=dict.fromkeys(_HUMAN_IMPACTS, 0),
-)
 POLICIES: Final = tuple(_POLICIES)
 """The first is the default."""
 
@@ -207,17 +198,6 @@ def assumptions(policy: str) -> dict[str, str]:
     return {**_ASSUMED[policy], "missing": missing}
 
 
-def human_impact(*, safety: str, mission: str) -> str:
-    """Return SSVC's human impact of a safety and a mission impact.
-
-    Raises:
-        ConfigError: If a value is unknown.
-    """
-    named = zip(_HUMAN_TABLE.points, (safety, mission), strict=True)
-    position = tuple(_position(point, value, place="human impact") for point, value in named)
-    return _HUMAN_IMPACTS[int(_lookup(_HUMAN_TABLE.file, worst=True)[position])]
-
-
 def due_date(first_seen: str, days: int) -> str:
     """Return the ISO date by which to act; empty where it has none of its own.
 
@@ -231,16 +211,6 @@ def due_dates(first_seen: Sequence[str], days: Iterable[int]) -> list[str]:
     """Return :func:`due_date` of each; each different pair is computed once."""
     once = cache(due_date)
     return [once(seen, int(left)) for seen, left in zip(first_seen, days, strict=True)]
-
-
-def days_left(due: str, today: date) -> int | None:
-    """Return the days until a due date, negative where it is past; none where it has none."""
-    return (_day(due) - today).days if due else None
-
-
-def overdue(due: str, today: date) -> bool:
-    """Return whether a due date is past; the day itself is still in time."""
-    return bool(due) and _day(due) < today
 
 
 def _decisions(codes: Codes, known: Codes, *, days: tuple[int, ...]) -> Decisions:
@@ -257,7 +227,7 @@ def _policy(name: str) -> _Table:
 @cache
 def _lookup(file: str, *, worst: bool) -> npt.NDArray[np.int8]:
     """Return a table as an array, with one entry more per axis for what is missing."""
-    table = next(one for one in (*_POLICIES.values(), _HUMAN_TABLE) if one.file == file)
+    table = next(one for one in _POLICIES.values() if one.file == file)
     array = _read(table)
     for axis, point in enumerate(table.points):
         values, usual = _POINTS[point]

@@ -47,7 +47,7 @@ def draw(
         )
     random = np.random.default_rng(seed)
     chosen = random.choice(table.num_rows, size=min(cves, table.num_rows), replace=False)
-    ids = [table["cve"][int(row)].as_py() for row in np.sort(chosen)]
+    ids = table["cve"].take(np.sort(chosen)).to_pylist()
     made = {one.id: one for one in (_asset(number, seed) for number in range(1, assets + 1))}
     names = list(made)
     per_cve = max(1, round(share * assets))
@@ -63,7 +63,7 @@ def _asset(number: int, seed: int) -> Asset:
     random = seeded("asset", number, seed)
     is_known = random.random() >= _UNKNOWN_SHARE
     return Asset(
-        id=f"asset-{number:03d}",
+        id=f"drawn-{number:03d}",
         name=f"Drawn asset {number}",
         criticality=random.choices((1, 2, 3, 4, 5), weights=(1, 3, 4, 3, 1))[0]
         if is_known

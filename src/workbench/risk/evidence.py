@@ -17,15 +17,11 @@ import pyarrow.compute as pc
 
 from workbench.core.errors import DataError
 from workbench.risk.cvss import cvss_scores
-from workbench.risk.records import Evidence
 from workbench.risk.snapshot import Snapshot
 from workbench.risk.tables import DAYS_FRESH, SCHEMAS
 from workbench.store.risk_results import FreshnessRow
 
-__all__ = [
-    "KINDS", "Worker", "evidence_of", "freshness", "gather", "threat_evidence",
-    "vulnerability_evidence",
-]  # fmt: skip
+__all__ = ["KINDS", "Worker", "freshness", "gather", "threat_evidence", "vulnerability_evidence"]
 
 Worker = Callable[[Sequence[str], Snapshot, date], pa.Table]
 
@@ -110,7 +106,7 @@ def vulnerability_evidence(cves: Sequence[str], snapshot: Snapshot, today: date)
 
 def threat_evidence(cves: Sequence[str], snapshot: Snapshot, today: date) -> pa.Table:
     """Return who uses each id: KEV, EPSS, SSVC's exploitation, ATT&CK through CWE and CAPEC."""
-    records = _looked_up(cves, snapshot, "cve", ("exploitation", "cwes"))
+    records = _looked_up(cves, snapshot, "cve", ("published", "exploitation", "cwes"))
     listed = _looked_up(cves, snapshot, "kev", ("added", "due", "ransomware"))
     forecast = _looked_up(cves, snapshot, "epss", ("epss",))
     columns = {
@@ -120,9 +116,10 @@ def threat_evidence(cves: Sequence[str], snapshot: Snapshot, today: date) -> pa.
     }
     kev = snapshot.source("kev")
     techniques = snapshot.source("techniques")
+    known_on = (records["published"], records["as_of"], forecast["as_of"])
     values = {
         "kev": (
-            _listed(cves, snapshot, listed["cve"], (records["cve"], forecast["cve"])),
+            _listed(cves, snapshot, listed["cve"], today=today, known_on=known_on),
             kev.as_of if kev else None,
         ),
         "epss": (forecast["epss"], forecast["as_of"]),
@@ -135,21 +132,6 @@ def threat_evidence(cves: Sequence[str], snapshot: Snapshot, today: date) -> pa.
     for kind, (value, as_of) in values.items():
         columns |= _judged(kind, value, as_of=as_of, source=_SOURCES[kind], today=today)
     return pa.table(columns)
-
-
-def evidence_of(table: pa.Table, cve: str) -> list[Evidence]:
-    """Return what is known of one id, a piece per kind; raises DataError if it has no row."""
-    row = pc.index(table["cve"], cve).as_py()
-    if row < 0:
-        raise DataError(f"no evidence of {cve!r} in {table.num_rows} rows; gather it first")
-    found = table.slice(row, 1).to_pylist()[0]
-    return [
-        Evidence(
-            subject=cve, kind=kind, value=found[kind], source=found[f"{kind}_source"],
-            as_of=found[f"{kind}_as_of"], status=found[f"{kind}_status"],
-        )
-        for kind in KINDS
-    ]  # fmt: skip
 
 
 def freshness(table: pa.Table) -> list[FreshnessRow]:
@@ -225,24 +207,30 @@ def _vector_source(records: Mapping[str, pa.Array], scores: pa.Array) -> pa.Arra
 
 
 def _listed(
-    cves: Sequence[str], snapshot: Snapshot, listed: pa.Array, others: Sequence[pa.Array]
-) -> pa.Array:
+    cves: Sequence[str], snapshot: Snapshot, listed: pa.Array, *, today: date,
+    known_on: Sequence[pa.Array],
+) -> pa.Array:  # fmt: skip
     """Return whether each id is in KEV; null where that says nothing.
 
-    The list is whole, so an id that is not in it is not listed; unless it is no CVE id, or the
-    other tables, where there are any, do not know it either.
+    The list is whole, so an id that is not in it is not listed; unless it is no CVE id, no other
+    table knows it, or the list is stale and nothing shows that the CVE was there before it.
 
     Args:
         cves: The ids.
         snapshot: The snapshot.
         listed: The same ids as KEV has them, null for those that it lacks.
-        others: The same as the other tables have them.
+        today: The day of the assessment.
+        known_on: ISO dates on which each id was known elsewhere, null where it is not.
     """
-    if snapshot.table("kev") is None:
+    kev = snapshot.source("kev")
+    if kev is None or snapshot.table("kev") is None:
         return pa.nulls(len(cves), pa.bool_())
-    says = pc.match_substring_regex(_ids(cves), _CVE)
-    if any(snapshot.table(name) is not None for name in ("cve", "epss")):
-        says = pc.and_(says, pc.is_valid(pc.coalesce(listed, *others)))
+    is_fresh = kev.as_of >= _oldest("kev", today)
+    dates = [pc.if_else(pc.equal(one, ""), pa.scalar(None, _TEXT), one) for one in known_on]
+    until = "9999" if is_fresh else f"{kev.as_of[:10]}Z"
+    is_before = pc.less_equal(pc.min_element_wise(*dates), until)
+    is_known = pc.or_(pc.is_valid(listed), pc.fill_null(is_before, fill_value=False))
+    says = pc.and_(pc.match_substring_regex(_ids(cves), _CVE), is_known)
     return pc.if_else(says, pc.is_valid(listed), pa.scalar(None, pa.bool_()))
 
 
@@ -264,6 +252,11 @@ def _techniques(weaknesses: pa.Array, snapshot: Snapshot) -> pa.Array:
     return _each_once(pc.binary_join(weaknesses, ";"), of_joined, _TEXTS)
 
 
+def _oldest(table: str, today: date) -> str:
+    """Return the ISO date from which on what a table says is not stale."""
+    return (today - timedelta(days=DAYS_FRESH[table])).isoformat()
+
+
 def _judged(
     kind: str,
     value: pa.Array,
@@ -273,17 +266,14 @@ def _judged(
     today: date,
 ) -> dict[str, pa.Array]:
     """Return the four columns of a kind."""
-    oldest = (today - timedelta(days=DAYS_FRESH[KINDS[kind]])).isoformat()
     size = len(value)
     if as_of is None or isinstance(as_of, str):
         as_of = pa.repeat(pa.scalar(as_of or "", _TEXT), size)
     if isinstance(source, str):
         source = pa.repeat(pa.scalar(source, _TEXT), size)
     dates = pc.if_else(pc.is_valid(value), pc.fill_null(as_of, ""), "")
-    # ISO dates sort as text.
-    code = pc.add(
-        pc.is_valid(value).cast(pa.int8()), pc.greater_equal(dates, oldest).cast(pa.int8())
-    )
+    is_fresh = pc.greater_equal(dates, _oldest(KINDS[kind], today))  # ISO dates sort as text
+    code = pc.add(pc.is_valid(value).cast(pa.int8()), is_fresh.cast(pa.int8()))
     return {
         kind: value,
         f"{kind}_status": _STATUS.take(code),

@@ -13,7 +13,18 @@ __all__ = ["Item", "Written", "objection", "read_answer"]
 _MOST_SUMMARY, _MOST_ACTION = 400, 200
 _FEWEST_CHARS = 12
 _CVE = re.compile(r"\bCVE-\d{4}-\d{4,19}\b")
-_URL = re.compile(r"\b(?:https?|ftp|data|javascript):[^\s\"'<>]*|\bwww\.[^\s\"'<>]*", re.IGNORECASE)
+_URL = re.compile(
+    r"\b(?:data|javascript|mailto|[a-z]{2,9}(?=://)):(?=\S)[^\s\"'<>]*|\bwww\.[^\s\"'<>]*"
+    r"|@[\w-]+\.[a-z]+|\b[\w-]+\.(?:com|net|org|io|info|biz|dev|app|co|ru|cn|xyz|top|example)\b",
+    re.IGNORECASE,
+)
+_DISMISSES = re.compile(
+    r"\b(?:no action|nothing) (?:is |needs |has )?(?:needed|required|necessary|to be done|to do)\b"
+    r"|\b(?:can|may|should) (?:safely )?be (?:safely )?(?:ignored|dismissed|closed)\b"
+    r"|(?:^|[.!?] )ignore\b|\bsafe to ignore\b|\bfalse (?:positive|alarm)\b"
+    r"|\b(?:is|are) harmless\b",
+    re.IGNORECASE,
+)
 _MARKUP = re.compile(r"</?[a-z!]|\]\(|```|\*\*|&#?\w{2,8};", re.IGNORECASE)
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _WORD = re.compile(r"[^\W\d_]{3,}")
@@ -71,8 +82,8 @@ def read_answer(text: str, item: Item) -> Written | str:
 def objection(text: str, *, facts: str, level: str = "") -> str:
     """Return why a text does not keep to the facts; empty if nothing is found.
 
-    It may name no CVE, number or address that the facts do not name, no other level, and hold no
-    markup. That finds what is made up of these kinds, and nothing else.
+    It may name no CVE, number or address that the facts do not name, no other level, dismiss no
+    risk, and hold no markup. That finds what is made up of these kinds, and nothing else.
     """
     given = facts.lower()
     if strays := set(_CVE.findall(text.upper())) - set(_CVE.findall(given.upper())):
@@ -81,6 +92,8 @@ def objection(text: str, *, facts: str, level: str = "") -> str:
         return "it names an address that is not among the facts"
     if _MARKUP.search(text):
         return "it holds markup"
+    if level and _DISMISSES.search(text):
+        return "it says that nothing needs to be done"
     told = {one for found in _LEVELS.findall(text) for one in found if one}
     if level and {one.lower() for one in told} - {level}:
         return f"it ranks the risk otherwise than {level}"

@@ -39,7 +39,7 @@ class Forecast:
 
 
 async def forecast(store: Store, options: AssessOptions) -> Forecast:
-    """Return what an assessment takes; writes nothing, needs no key, opens no connection.
+    """Return what an assessment takes; enters nothing, needs no key, opens no connection.
 
     Raises:
         InputError: As ``assess.assess``.

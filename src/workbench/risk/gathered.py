@@ -17,6 +17,8 @@ from workbench.store.database import Store
 __all__ = ["gathered"]
 
 _FILE: Final = "evidence.parquet"
+_FORMAT: Final = 2
+"""Raised where the same snapshot says something else, or in other columns."""
 
 
 def gathered(
@@ -35,7 +37,7 @@ def gathered(
     """
     import pyarrow.parquet as pq
 
-    one = content_id([snapshot.id, snapshot.made_at, today.isoformat(), list(cves)])
+    one = content_id([_FORMAT, snapshot.id, snapshot.made_at, today.isoformat(), list(cves)])
     if store.artifacts.exists("evidence", one):
         try:
             return pq.read_table(store.artifacts.path("evidence", one) / _FILE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -11,18 +11,19 @@ from workbench.core.errors import DataError
 from workbench.core.settings import seeds_folder
 from workbench.risk.draw import draw
 from workbench.risk.intake.inventory import asset_id, by_name
+from workbench.risk.intake.purls import component_text
 from workbench.risk.intake.read import read_all
 from workbench.risk.intake.reading import advisory_of
 from workbench.risk.match import matched
 from workbench.risk.model_risks import model_risks
-from workbench.risk.records import Asset, Intake, Occurrence
+from workbench.risk.records import LEVELS, Asset, Intake, ModelRisk, Occurrence
 from workbench.risk.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from workbench.risk.assess import AssessOptions
     from workbench.store.database import Store
 
-__all__ = ["BY_HAND", "NEWEST", "read_inputs", "sample_inputs"]
+__all__ = ["BY_HAND", "NEWEST", "read_inputs", "sample_inputs", "scope_of"]
 
 NEWEST: Final = "newest"
 """In place of the id of an execution."""
@@ -47,20 +48,40 @@ def read_inputs(store: Store, options: AssessOptions, snapshot: Snapshot) -> Int
         )  # fmt: skip
         known |= invented
     intake = read_all(options.files, assets=options.assets, asset=options.asset, known=known)
-    intake = matched(intake, snapshot.table("osv"))
+    intake = matched(intake, snapshot.table("osv"), snapshot.table("packages"))
     asset = asset_id(options.asset, by_name(intake.assets))
     given = [*_by_hand(options.cves, asset=asset), *drawn]
     found = {one.id: one for one in (*given, *intake.occurrences)}
-    models = [
+    models = _pooled(
         one
         for execution in options.campaigns
         for one in model_risks(
             store, "" if execution == NEWEST else execution, asset_of=options.target_assets
         )
-    ]
+    )
     assets = {one: Asset(id=one) for one in _named((*found.values(), *models))} | {**intake.assets}
+    return replace(intake, assets=assets, occurrences=tuple(found.values()), model_risks=models)
+
+
+def _pooled(found: Iterable[ModelRisk]) -> tuple[ModelRisk, ...]:
+    """Return one risk of those that several campaigns tell of: their attempts are one sample."""
+    groups: dict[str, dict[str, ModelRisk]] = {}
+    for one in found:
+        groups.setdefault(one.id, {})[one.execution] = one
+    return tuple(_pool([*group.values()]) for group in groups.values())
+
+
+def _pool(group: Sequence[ModelRisk]) -> ModelRisk:
+    severities = [one.severity for one in group]
     return replace(
-        intake, assets=assets, occurrences=tuple(found.values()), model_risks=tuple(models)
+        group[0],
+        techniques=tuple(sorted({name for one in group for name in one.techniques})),
+        successes=sum(one.successes for one in group),
+        attempts=sum(one.attempts for one in group),
+        findings=sum(one.findings for one in group),
+        confirmed=sum(one.confirmed for one in group),
+        severity=max(severities, key=lambda one: [*LEVELS, one].index(one)),
+        source="; ".join(one.source for one in group),
     )
 
 
@@ -70,7 +91,7 @@ def _by_hand(cves: Iterable[str], *, asset: str) -> list[Occurrence]:
         subject = advisory_of(given)
         if not subject:
             raise DataError(f"{given[:40]!r} is no CVE id; write e.g. CVE-2021-44228")
-        made.append(Occurrence(subject=subject, asset=asset, source=BY_HAND))
+        made.append(Occurrence(subject=subject, asset=asset, source=BY_HAND, told_by="hand"))
     return made
 
 
@@ -87,6 +108,29 @@ def _told_assets(snapshot: Snapshot) -> list[Asset]:
 
 def _named(things: Iterable[Any]) -> dict[str, None]:
     return dict.fromkeys(one.asset for one in things)
+
+
+def scope_of(intake: Intake, snapshot: Snapshot) -> set[tuple[str, str]]:
+    """Return asset and kind of source of all that was looked at in full.
+
+    What such a source told there before and tells no more is closed. Ids given by hand are a
+    choice of somebody, a VEX speaks of some components, and an attack that was not tried again may
+    still get through: these say nothing of the rest. Nor do components without advisories to
+    compare them with.
+    """
+    looked_at: set[tuple[str, str]] = {
+        (one.asset, one.told_by) for one in intake.occurrences if one.told_by in {"list", "scanner"}
+    }
+    osv = snapshot.table("osv")
+    if intake.components is None or osv is None or not osv.num_rows:
+        return looked_at
+    spoken = {(one.asset, one.component) for one in intake.occurrences if one.told_by == "vex"}
+    rows = intake.components.select(("asset", "purl", "name", "version")).to_pylist()
+    return looked_at | {
+        (row["asset"], "advisory")
+        for row in rows
+        if (row["asset"], component_text(row["purl"], row["name"], row["version"])) not in spoken
+    }
 
 
 def sample_inputs() -> tuple[tuple[Path, ...], Path]:

@@ -104,7 +104,7 @@ def annual_losses(
     )
     rows = [_row("all", float(expected.sum()), totals.sum(axis=0))]
     rows += [_row(str(names[at]), float(of_asset[at]), totals[rank]) for rank, at in enumerate(top)]
-    words = _words(assumed, years=totals.shape[1], seed=seed, told=int(np.isfinite(told).sum()))
+    words = _words(assumed, years=totals.shape[1], seed=seed, told=int((told > 0).sum()))
     return Losses(expected_usd=expected, rows=rows, assumptions=words)
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote
 
-from workbench.risk.intake.purls import Purl, component_text, package_name, parse_purl
+from workbench.risk.intake.purls import Purl, bases, component_text, package_name, parse_purl
 from workbench.risk.intake.settle import CLOSED, Key, Spoken, key_of, united
 from workbench.risk.osv import ECOSYSTEMS, Advisory, Verdict, Version
 from workbench.risk.records import STATES, Intake, Occurrence
@@ -60,7 +60,9 @@ class _Row(NamedTuple):
     versions: tuple[str, ...]
 
 
-def match(components: pa.Table, osv: pa.Table) -> tuple[list[Occurrence], list[str]]:
+def match(
+    components: pa.Table, osv: pa.Table, *, asked: frozenset[str] = frozenset()
+) -> tuple[list[Occurrence], list[str]]:
     """Return the vulnerabilities of components, and what could not be compared.
 
     One occurrence per CVE, asset and component. A component of unknown version, or one that
@@ -69,6 +71,7 @@ def match(components: pa.Table, osv: pa.Table) -> tuple[list[Occurrence], list[s
     Args:
         components: Columns of :class:`~workbench.risk.records.Component`.
         osv: The table ``osv`` of a snapshot: one row per advisory and package.
+        asked: Packages, as ``purls.bases`` names them, that were asked about: silence is an answer.
     """
     rows = _advisories(osv)
     judge = _Judge()
@@ -81,21 +84,23 @@ def match(components: pa.Table, osv: pa.Table) -> tuple[list[Occurrence], list[s
         package = _package(parsed, version) if parsed else None
         if parsed and not package:
             judge.types[parsed.type] += 1
-        elif package and (advisories := rows.get(package[:2])):
+        elif package and not (advisories := rows.get(package[:2], [])):
+            judge.silent += bases(purl)[0] not in asked
+        elif package:
             component = component_text(purl, name, version)
             for row, verdict in judge.verdicts(package, advisories, component=component):
                 for subject in row.subjects:
                     one = Occurrence(
                         subject=subject, asset=asset, component=component, state=verdict.state,
                         reason=verdict.reason, fixed_in=verdict.fixed_in,
-                        source=f"{source}; OSV {row.id}",
+                        source=f"{source}; OSV {row.id}", told_by="advisory",
                     )  # fmt: skip
                     before = found.get(key_of(one))
                     found[key_of(one)] = united(before, one) if before else one
     return list(found.values()), judge.problems
 
 
-def matched(intake: Intake, osv: pa.Table | None) -> Intake:
+def matched(intake: Intake, osv: pa.Table | None, packages: pa.Table | None = None) -> Intake:
     """Return an intake with the vulnerabilities of its components, one occurrence per risk.
 
     What VEX closed stays closed, and closes what is found now: in a component, in all its
@@ -106,6 +111,7 @@ def matched(intake: Intake, osv: pa.Table | None) -> Intake:
     Args:
         intake: As it was read.
         osv: The table ``osv`` of a snapshot, if there is one.
+        packages: Its table ``packages``: those that were asked about.
     """
     problems = list(intake.problems)
     new: list[Occurrence] = []
@@ -119,7 +125,8 @@ def matched(intake: Intake, osv: pa.Table | None) -> Intake:
                 " advisories; run `workbench risk sync` on the file, or give a scanner's report"
             )
         else:
-            new, doubts = match(intake.components, osv)
+            asked = frozenset(packages["purl"].to_pylist() if packages is not None else ())
+            new, doubts = match(intake.components, osv, asked=asked)
             problems += doubts
     return replace(intake, occurrences=_joined(known, new), problems=tuple(problems))
 
@@ -193,6 +200,7 @@ class _Judge:
 
     def __init__(self) -> None:
         self.types: Counter[str] = Counter()
+        self.silent = 0
         self._versions: dict[tuple[str, str], Version | None] = {}
         self._advisories: dict[int, Advisory] = {}
         self._verdicts: dict[tuple[int, str], Verdict | None] = {}
@@ -247,6 +255,11 @@ class _Judge:
         for kind, count in sorted(self.types.items()):
             what = f"{count:,} components of type {kind!r} were not compared"
             told.append(f"{what}: no advisories are kept for it; give a scanner's report")
+        if self.silent:
+            told.append(
+                f"{self.silent:,} components of packages that the snapshot was not asked about and"
+                " has no advisory for; `workbench risk sync` on the file asks"
+            )
         return told
 
 

@@ -38,6 +38,7 @@ _STRICT: Final = frozenset({"deb", "apk"})
 """Types where 1.0 is not 1.0.0."""
 _EVENTS: Final = frozenset({"introduced", "fixed", "last_affected"})
 _NUMBERS = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18}){0,15}")
+_ZEROS = re.compile(r"(?:\.0){1,15}$")
 _MOST_CHARS: Final = 200
 _MALFORMED: Final = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
 """What reading ranges raises where they are of another form."""
@@ -61,21 +62,19 @@ class Version:
         ValueError: If it is none.
     """
 
-    __slots__ = ("_kind", "_numbers", "_parsed", "text")
+    __slots__ = ("_kind", "_numbers", "_parsed", "name", "text")
 
     def __init__(self, text: str, *, kind: str) -> None:
         plain = _plain(text, kind)
         if not plain or len(plain) > _MOST_CHARS:
             raise ValueError(f"{text[:40]!r} is no version")
         self.text = plain
+        self.name = _name(plain, kind)
         self._kind = kind
         self._parsed: Any = None
         self._numbers: tuple[int, ...] | None = None
         if kind not in _STRICT and _NUMBERS.fullmatch(plain):
-            numbers = [int(one) for one in plain.split(".")]
-            while len(numbers) > 1 and not numbers[-1]:
-                numbers.pop()
-            self._numbers = tuple(numbers)
+            self._numbers = tuple(map(int, self.name.split(".")))
         else:
             self._parse()
 
@@ -109,7 +108,7 @@ class Advisory:
     """
 
     def __init__(self, ranges: str, versions: Iterable[str], *, kind: str) -> None:
-        self._versions = {_plain(one, kind) for one in versions}
+        self._versions = {_name(_plain(one, kind), kind) for one in versions}
         self._ranges: list[_Range] = []
         self._doubt = ""
         try:
@@ -126,7 +125,7 @@ class Advisory:
         """Return what it says of a version, None where that is not affected."""
         try:
             within = [one for one in self._ranges if one.holds(version)]
-            if within or version.text in self._versions:
+            if within or version.name in self._versions:
                 fixes = sorted(fix for one in within for fix in one.fixes if version < fix)
                 return Verdict("affected", fixed_in=fixes[0].text if fixes else "")
         except ValueError:
@@ -140,6 +139,9 @@ class _Range:
     def __init__(self, events: Any, *, kind: str) -> None:
         pairs = [(what, text) for event in events for what, text in event.items()]
         points = [(_point(text, kind=kind), what) for what, text in pairs if what in _EVENTS]
+        if "introduced" not in {what for _, what in points}:
+            raise ValueError("a range begins nowhere")
+        points.sort(key=lambda one: one[1] == "last_affected")  # may be the version introduced
         self._events = sorted(points, key=lambda one: (one[0] is not None, one[0]))
         limits = [text for what, text in pairs if what == "limit"]
         self._limits = [] if "*" in limits else [Version(one, kind=kind) for one in limits]
@@ -164,6 +166,13 @@ def _point(text: Any, *, kind: str) -> Version | None:
 
 
 def _plain(text: str, kind: str) -> str:
-    """Return a version as it is compared: without a leading v and without its build."""
-    plain = text.strip().lstrip("vV")
+    """Return a version as it is compared: without a leading v, or go, and without its build."""
+    plain = text.strip().removeprefix("go" * (kind == "golang")).lstrip("vV")
     return plain.partition("+")[0] if kind in _BUILDS else plain
+
+
+def _name(plain: str, kind: str) -> str:
+    """Return the shortest spelling of a version: 1.0 and 1.0.0 are the same in most types."""
+    if kind in _STRICT or not _NUMBERS.fullmatch(plain):
+        return plain
+    return _ZEROS.sub("", ".".join(str(int(one)) for one in plain.split(".")))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
-    "EXPOSURES", "LEVELS", "STATES", "Asset", "Component", "Evidence", "Exposure", "Intake",
+    "EXPOSURES", "LEVELS", "STATES", "Asset", "Component", "Exposure", "Intake",
     "Level", "ModelRisk", "Occurrence", "State", "Status",
 ]  # fmt: skip
 
@@ -22,6 +22,9 @@ Status = Literal["checked", "missing", "stale"]
 
 Exposure = Literal["small", "controlled", "open"]
 """Who reaches an asset: few inside · many inside, or few outside · everybody (SSVC's terms)."""
+
+ToldBy = Literal["list", "scanner", "advisory", "vex", "hand", "campaign"]
+"""What told of a risk: an assessment closes what the same kind of source tells no more."""
 
 State = Literal["affected", "under_investigation", "fixed", "not_affected"]
 """What VEX says; the last two close a risk."""
@@ -78,6 +81,8 @@ class Occurrence:
     """First version without it."""
     source: str = ""
     """File and format, or service, that told of it."""
+    told_by: ToldBy = "list"
+    """A list of what is on the asset; a VEX alone; an advisory on a component of the asset."""
 
     @cached_property
     def id(self) -> str:
@@ -110,20 +115,6 @@ class ModelRisk:
     def id(self) -> str:
         """Hex sha256 of subject, asset and target."""
         return text_id(self.subject, self.asset, self.target)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
-    """One thing known, or not, of a vulnerability."""
-
-    subject: str
-    kind: str
-    """``kev``, ``epss``, ``cvss``, … see ``risk.evidence``."""
-    value: Any
-    source: str
-    as_of: str
-    """ISO date of what the source said; empty where missing."""
-    status: Status
 
 
 @dataclass(frozen=True, kw_only=True)

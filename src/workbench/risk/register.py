@@ -39,7 +39,7 @@ RISKS = pa.schema([
     *_fields(pa.int16(), "score score_known likelihood impact likelihood_known impact_known"),
     *_fields(pa.float64(), "p_exploit annual_loss_usd"),
     *_fields(pa.string(), "decision decision_known due owner status first_seen reason source"),
-    *_fields(pa.string(), "fixed_in"),
+    *_fields(pa.string(), "told_by fixed_in"),
     *_fields(_TEXTS, "missing stale weakness techniques"),
     *_fields(pa.int8(), "criticality", nullable=True),
     *_fields(pa.float64(), "cvss epss", nullable=True),
@@ -62,6 +62,7 @@ _ROW = tuple(name for name in RISKS.names if name in RiskRow.__annotations__)
 _RECORDED = (
     "id", "kind", "subject", "title", "asset", "component", "level", "score", "likelihood",
     "impact", "p_exploit", "annual_loss_usd", "decision", "due", "owner", "state", "reason",
+    "told_by",
 )  # fmt: skip
 _FIX = "assess again with `workbench risk assess`"
 

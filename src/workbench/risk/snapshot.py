@@ -2,7 +2,8 @@
 
 A snapshot starts from the one before. A source that failed keeps its last table with that table's
 date, so it becomes stale and is never lost; rows that were asked for by id replace those of the
-same id. Every row carries the date of what its source said, ``as_of``.
+same id. What is older than what is kept is not taken. Every row carries the date of what its source
+said, ``as_of``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -158,7 +159,7 @@ def write_snapshot(store: Store, tables: Mapping[str, Fetched], *, made_at: str)
         DataError: If a table is unknown, lacks a column, has one of another type, or a date is
             none.
     """
-    _date_of(made_at, "made_at")
+    _check_date(made_at, "made_at")
     for name in tables:
         if name not in SCHEMAS:
             raise DataError(f"snapshot: unknown table {name!r}; known: {', '.join(SCHEMAS)}")
@@ -290,6 +291,11 @@ def _last(before: Snapshot | None, name: str) -> tuple[Source | None, pa.Table |
         return source, None, f"the table before was lost: {error}"
 
 
+def _tomorrow() -> str:
+    """Return the latest day that a source can mean: days begin earlier in the east."""
+    return (datetime.now(UTC).date() + timedelta(days=1)).isoformat()
+
+
 def _next(
     name: str, fetched: Fetched, *, old: Source | None, old_table: pa.Table | None, today: str
 ) -> tuple[Source, pa.Table | None]:
@@ -305,9 +311,13 @@ def _next(
     )
     if fetched.table is None:
         return replace(last, error=fetched.error or "nothing was fetched"), old_table
-    _date_of(said.as_of, f"{name}: as_of")
+    _check_date(said.as_of, f"{name}: as_of")
+    said = replace(said, as_of=min(said.as_of, _tomorrow()))
     new, notes = clean(fetched.table, name, as_of=said.as_of[:10])
     error = "; ".join(filter(None, (fetched.error, notes)))
+    if name in WHOLE and old_table is not None and said.as_of[:10] < last.as_of[:10]:
+        what = f"{fetched.source}: of {said.as_of[:10]}, older than what is kept: not taken"
+        return replace(last, error="; ".join(filter(None, (error, what)))), old_table
     known = old_table.num_rows if old_table is not None else 1
     if name in WHOLE and new.num_rows * 2 < known:
         # A list that lost most of itself is a fault of the feed; believing it would clear CVEs.
@@ -336,8 +346,12 @@ def _age(iso: str, today: date) -> int:
     return max(0, (today - date.fromisoformat(iso[:10])).days) if iso else 0
 
 
-def _date_of(iso: str, where: str) -> datetime:
+def _check_date(iso: str, where: str) -> None:
+    """Raise where a text does not begin with a day as it is compared, as text."""
     try:
-        return datetime.fromisoformat(iso)
+        datetime.fromisoformat(iso)
+        is_day = date.fromisoformat(iso[:10]).isoformat() == iso[:10]
     except ValueError:
-        raise DataError(f"snapshot: {where} {iso!r} is no date; write e.g. 2025-08-25") from None
+        is_day = False
+    if not is_day:
+        raise DataError(f"snapshot: {where} {iso!r} is no date; write e.g. 2025-08-25")

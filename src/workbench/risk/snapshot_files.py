@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,13 +18,19 @@ from workbench.core.settings import seeds_folder
 from workbench.risk.sources.base import Fetched, table_of, unpacked
 from workbench.risk.tables import SCHEMAS
 from workbench.store.database import Store
-from workbench.store.records import now
 
-__all__ = ["READERS", "fetched_from", "sample_tables", "snapshot_of_files"]
+if TYPE_CHECKING:
+    from workbench.risk.folder import Folder
+
+__all__ = [
+    "READERS", "fetched_from", "sample_tables", "snapshot_of_files", "snapshot_of_folder",
+]  # fmt: skip
 
 _MOST_BYTES: Final = 1 << 31
 _MOST_RECORD: Final = 1 << 22
 """Bytes of one CVE record or advisory."""
+_MOVING: Final = frozenset({"cve", "epss", "kev"})
+"""Tables that change daily: how old they are is how old a snapshot is."""
 _TEXT: Final = pa.string()
 _CVE: Final = r"^CVE-\d{4}-\d{4,19}$"
 _UNSAID: Final = ("", "n/a", "unknown")
@@ -63,13 +69,32 @@ def snapshot_of_files(
     Raises:
         DataError: If a file is missing or damaged, or nobody knows its date; names file and place.
     """
+    dates = as_of or {}
+    return _written(
+        store,
+        {name: fetched_from(name, path, as_of=dates.get(name, "")) for name, path in paths.items()},
+    )
+
+
+def snapshot_of_folder(store: Store, folder: Folder) -> str:
+    """Return the id of a new snapshot of a folder's feeds, as :func:`snapshot_of_files`.
+
+    Where it has no advisories the shipped ones match components. Feeds that tell no day are of
+    that in their name, techniques of that on which their file was changed.
+    """
+    tables = {
+        name: fetched_from(name, path, as_of=folder.dates.get(name, ""))
+        for name, path in folder.feeds.items()
+    }
+    return _written(store, {"osv": sample_tables()[1]["osv"], **tables})
+
+
+def _written(store: Store, tables: Mapping[str, Fetched]) -> str:
+    """Write a snapshot that is as old as the newest of its tables: the same files, the same id."""
     from workbench.risk.snapshot import write_snapshot
 
-    dates = as_of or {}
-    tables = {
-        name: fetched_from(name, path, as_of=dates.get(name, "")) for name, path in paths.items()
-    }
-    return write_snapshot(store, tables, made_at=now())
+    moving = {name: one for name, one in tables.items() if name in _MOVING} or tables
+    return write_snapshot(store, tables, made_at=max(one.as_of for one in moving.values()))
 
 
 def sample_tables() -> tuple[str, dict[str, Fetched]]:
@@ -96,9 +121,12 @@ def fetched_from(name: str, path: Path, *, as_of: str = "") -> Fetched:
     except DataError as fault:
         prefix = "" if str(path) in str(fault) else f"{path}: "
         raise DataError(f"{prefix}{fault}") from None
-    date = as_of or told
-    if not date and table["as_of"].null_count:
-        raise DataError(f"{path}: does not say of what day it is; give as_of for {name!r}")
+    date = as_of or told or ("" if table["as_of"].null_count else pc.max(table["as_of"]).as_py())
+    if not date:
+        raise DataError(
+            f"{path}: does not say of what day it is; give as_of for {name!r}, or to a file in a"
+            " folder a name like name_2026-11-27.csv"
+        )
     return Fetched(source=path.name, url="", as_of=date, table=table, error=error)
 
 
@@ -106,7 +134,8 @@ def _read_kev(path: Path) -> tuple[pa.Table, str, str]:
     from workbench.risk.sources.kev import kev_catalog
 
     table, released = kev_catalog(_bytes(path))
-    return _dated(table), released, ""
+    # A CSV of the catalog says no day of its own: it is at least as new as its newest entry.
+    return _dated(table), released or pc.max(table["added"]).as_py() or "", ""
 
 
 def _read_epss(path: Path) -> tuple[pa.Table, str, str]:

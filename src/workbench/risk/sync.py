@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import import_module
 from typing import NamedTuple
 
+import pyarrow as pa
+
 from workbench.core.errors import ConfigError, DataError, WorkbenchError
 from workbench.core.fields import refuse_unknown
 from workbench.core.plain import one_line
+from workbench.risk.intake.purls import bases
 from workbench.risk.sources.base import CVE_ID, SOURCES, Asks, Fetched, OpenSource, Source
 from workbench.risk.sources.cve_rows import CveSource, Row, cve_table, is_complete, merge
 from workbench.risk.sources.web import Progress, Web, keys_of
@@ -97,8 +101,11 @@ async def fetch_all(
     found: list[str] = []
     for source in (one for one in opened if one.asks == "purls"):  # before CVEs: it finds some
         if purls:
-            tables[source.table] = await _fetched(source, purls)
-            found += _cves_in(tables[source.table])
+            tables[source.table] = got = await _fetched(source, purls)
+            found += _cves_in(got)
+            if got.table is not None and not got.error:  # so that silence says something later
+                asked = pa.table({"purl": sorted({bases(one)[0] for one in purls})})
+                tables["packages"] = replace(got, table=asked)
     cves = list(dict.fromkeys((*cves, *found)))
     records = [one for one in opened if isinstance(one, CveSource)]
 

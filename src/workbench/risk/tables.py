@@ -30,6 +30,7 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = {
     "kev": _schema("cve added due", ransomware=pa.bool_()),
     "epss": _schema("cve", epss=pa.float64(), percentile=pa.float64()),
     "osv": _schema("id ecosystem package ranges summary severity", aliases=_TEXTS, versions=_TEXTS),
+    "packages": _schema("purl"),
     "techniques": _schema("cwe capec technique name"),
     "assets": _schema(
         "id name exposure owner environment source",
@@ -44,15 +45,17 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = {
 REJECTED: Final = "Rejected CVE record"
 """Title of a CVE record that its publisher withdrew."""
 
-KEYS: Final[Mapping[str, str]] = {"cve": "cve", "epss": "cve", "osv": "id"}
+KEYS: Final[Mapping[str, str]] = {
+    "cve": "cve", "epss": "cve", "osv": "id", "packages": "purl"
+}  # fmt: skip
 """Tables that are fetched by id → column of that; rows that are not asked for stay."""
 
 WHOLE: Final = frozenset({"kev", "techniques", "atlas", "owasp_llm"})
 """Lists that are always fetched whole, so that not to be listed says something."""
 
 DAYS_FRESH: Final[Mapping[str, int]] = {
-    "cve": 30, "kev": 7, "epss": 7, "osv": 7, "techniques": 180, "assets": 30, "atlas": 180,
-    "owasp_llm": 730,
+    "cve": 30, "kev": 7, "epss": 7, "osv": 7, "packages": 7, "techniques": 180, "assets": 30,
+    "atlas": 180, "owasp_llm": 730,
 }  # fmt: skip
 """Table → days after which what it says is stale."""
 
@@ -68,10 +71,11 @@ _BOUNDS: Final[Mapping[str, tuple[float, float]]] = {
 }  # fmt: skip
 _IDS: Final = {
     "cve": "cve", "kev": "cve", "epss": "cve", "osv": "id", "assets": "id", "atlas": "id",
-    "owasp_llm": "id",
+    "owasp_llm": "id", "packages": "purl",
 }  # fmt: skip
 _ONCE: Final = frozenset(_IDS) - {"osv"}
 """Tables with one row per id."""
+_DAY: Final = r"^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])$"
 _MOST_TEXT: Final = 20_000
 """Characters of a cell that are kept."""
 
@@ -103,14 +107,17 @@ def conform(table: pa.Table, name: str, *, where: str, fix: str) -> pa.Table:
 def clean(table: pa.Table, name: str, *, as_of: str) -> tuple[pa.Table, str]:
     """Return a fetched table as it is kept, sorted by id, and what of it could not be used.
 
-    Values that are not understood become null, so missing, and are named.
+    Values that are not understood become null, so missing, and are named; a row whose ``as_of`` is
+    no day is of the day of its source.
 
     Raises:
         DataError: As :func:`conform`.
     """
     dates = pa.repeat(pa.scalar(as_of, _TEXT), table.num_rows)
     if "as_of" in table.column_names:
-        dates = pc.coalesce(table["as_of"].cast(_TEXT), dates)
+        said = pc.utf8_slice_codeunits(table["as_of"].cast(_TEXT), 0, 10)
+        is_day = pc.match_substring_regex(said, _DAY)
+        dates = pc.coalesce(pc.if_else(is_day, said, pa.scalar(None, _TEXT)), dates)
         table = table.drop_columns("as_of")
     table = conform(
         table.append_column("as_of", dates), name, where="snapshot", fix="its source has changed"
@@ -126,11 +133,21 @@ def clean(table: pa.Table, name: str, *, as_of: str) -> tuple[pa.Table, str]:
 
 
 def merged(old: pa.Table | None, new: pa.Table, key: str) -> pa.Table:
-    """Return the rows of both by id; those of an id that is in the new table are the new ones."""
+    """Return the rows of both by id; those of an id in both are those that were said later.
+
+    The new ones where both are of one day.
+    """
     if old is None:
         return new
+    new = new.filter(pc.invert(_is_older(new, old, key)))
     kept = old.filter(pc.invert(pc.is_in(old[key], value_set=new[key].combine_chunks())))
     return pa.concat_tables([kept, new]).sort_by(key).combine_chunks()
+
+
+def _is_older(rows: pa.Table, others: pa.Table, key: str) -> pa.ChunkedArray:
+    """Return of which rows the others know something later."""
+    at = pc.index_in(rows[key], value_set=others[key].combine_chunks())
+    return pc.fill_null(pc.less(rows["as_of"], others["as_of"].take(at)), fill_value=False)
 
 
 def _kind(kind: pa.DataType) -> str:

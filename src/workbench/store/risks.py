@@ -108,14 +108,14 @@ def record(
         assessment: Id of the assessment.
         today: The day that it is about.
         who: Who started it.
-        scope: Pairs of asset and kind that were assessed in full: what no longer occurs there is
-            closed. None: those that occur in the rows. Empty: nothing is closed.
+        scope: Pairs of asset and ``told_by`` that were assessed in full: what no longer occurs
+            there is closed. None: those that occur in the rows. Empty: nothing is closed.
     """
     if not assessment:
         raise ValueError("an assessment has an id: what has none was said by people")
     listed = list(rows)
-    told = [(row["asset"], row["kind"]) for row in listed] if scope is None else scope
-    assessed = {(rules.fit("asset", asset), kind) for asset, kind in told}
+    told = [(row["asset"], row.get("told_by", "")) for row in listed] if scope is None else scope
+    assessed = {(rules.fit("asset", asset), by) for asset, by in told}
     with _turn(engine) as connection:
         entries = _entries(connection, listed, today=today)
         found = [*entries.values(), *_gone(connection, assessed, seen=entries)]
@@ -131,7 +131,7 @@ def decide(
         engine: Of the store.
         ids: Whole ids of risks.
         changes: Column → new value: ``status``, ``owner``, ``due``. The due date of an accepted
-            risk is the last day of the acceptance; without one it does not end.
+            risk is the last day of the acceptance, none: no end; opened again it is as before.
         who: Who says so.
         note: Why, in words; redacted by the caller.
 
@@ -140,8 +140,7 @@ def decide(
         DataError: If there is no such risk.
     """
     note = storable(note.strip())
-    values = rules.decided(changes, note=note)
-    at = now()
+    values, at = rules.decided(changes, note=note), now()
     said = {"at": at, "who": who, "assessment": "", "note": note}
     with _turn(engine) as connection:
         known = _known(connection, ids)
@@ -152,8 +151,11 @@ def decide(
             before = known[one]
             if rules.is_later(values.get("due"), before) and not note:
                 raise ConfigError(f"due {values['due']!r} is after {before['due']!r}; say why")
-            changed = {k: [before[k], value] for k, value in values.items() if before[k] != value}
-            rows.append(before | values | {"updated_at": at})
+            new = values
+            if before["status"] == "accepted" and values.get("status") == "open":
+                new = {"due": _due_before_acceptance(connection, before)} | values
+            changed = {k: [before[k], value] for k, value in new.items() if before[k] != value}
+            rows.append(before | new | {"updated_at": at})
             log.append(said | {"risk": one, "changed": json.dumps(changed)})
         execute_many(connection, _upsert(engine.dialect.name), rows)
         execute_many(connection, _LOG, log)
@@ -298,6 +300,14 @@ def _set_by_people(connection: Connection) -> dict[str, set[str]]:
     return found
 
 
+def _due_before_acceptance(connection: Connection, risk: Mapping[str, Any]) -> str:
+    log = schema.risk_log.c
+    query = select(log.changed).where(log.risk == risk["id"]).order_by(log.id.desc())
+    log_rows: Iterable[dict[str, list[Any]]] = connection.execute(query).scalars()
+    at = (one.get("due") for one in log_rows if one.get("status", [""])[-1] == "accepted")
+    return str((next(at, None) or [risk["due"]])[0])
+
+
 def _entries(
     connection: Connection, rows: Iterable[Mapping[str, Any]], *, today: date
 ) -> dict[str, rules.Entry]:
@@ -318,14 +328,14 @@ def _entries(
 def _gone(
     connection: Connection, scope: set[tuple[str, str]], *, seen: Mapping[str, Any]
 ) -> list[rules.Entry]:
-    """Return the risks of assets and kinds that were assessed and no longer occur, closed."""
+    """Return the risks that such a source told of such an asset and tells no more, closed."""
     table = schema.risks.c
     # What a person closed is marked too: if it comes back it is open again.
     not_marked = table.state.not_in(rules.CLOSING) & (table.reason != NOT_SEEN)
     found = []
-    for kind in sorted({kind for _, kind in scope}):
-        for page in _pages(sorted(asset for asset, of in scope if of == kind)):
-            mine = (table.kind == kind) & table.asset.in_(page)
+    for told_by in sorted({by for _, by in scope}):
+        for page in _pages(sorted(asset for asset, by in scope if by == told_by)):
+            mine = (table.told_by == told_by) & table.asset.in_(page)
             query = select(schema.risks).where(mine, or_(table.status != "closed", not_marked))
             for before in connection.execute(query.order_by(table.id)).mappings():
                 if before["id"] not in seen:
@@ -366,22 +376,16 @@ def _kind(status: str, before: Mapping[str, Any] | None, *, is_changed: bool) ->
 
 @cache
 def _upsert(dialect: str) -> Insert:
-    table = schema.risks
-    others = [name for name in rules.COLUMNS if name != "id"]
-    if dialect == "postgresql":
-        pg = postgresql.insert(table)
-        return pg.on_conflict_do_update(
-            index_elements=["id"], set_={name: pg.excluded[name] for name in others}
-        )
-    lite = sqlite.insert(table)
-    return lite.on_conflict_do_update(
-        index_elements=["id"], set_={name: lite.excluded[name] for name in others}
-    )
+    made = (postgresql if dialect == "postgresql" else sqlite).insert(schema.risks)
+    others = {name: made.excluded[name] for name in rules.COLUMNS if name != "id"}
+    upsert: Insert = made.on_conflict_do_update(index_elements=["id"], set_=others)
+    return upsert
 
 
 def _overdue(day: str) -> ColumnElement[bool]:
+    """Return the condition that a risk is past its due date, or its acceptance past its end."""
     table = schema.risks.c
-    return (table.status == "open") & (table.due != "") & (table.due < day)
+    return (table.status != "closed") & (table.due != "") & (table.due < day)
 
 
 def _sortable(name: str) -> ColumnElement[Any]:

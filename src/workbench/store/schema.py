@@ -359,6 +359,7 @@ risks = Table(
     Column("owner", String(200), nullable=False),
     Column("state", String(32), nullable=False),
     Column("reason", Text, nullable=False),
+    Column("told_by", String(16), nullable=False),
     Column("status", String(16), nullable=False),
     Column("first_seen", String(10), nullable=False),
     Column("last_seen", String(10), nullable=False),

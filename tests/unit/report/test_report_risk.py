@@ -134,7 +134,7 @@ def test_each_day_due_stands_at_its_week_and_weekday(today: date, ahead: int) ->
     on = today + timedelta(days=ahead)
     row = {"due": on.isoformat(), "low": 0, "medium": 0, "high": 2, "critical": 1}
     found = {"policy": "x", "today": today.isoformat(), "calendar": [row], "decisions": {}}
-    _, grid = due_dates(found | {"register": []}, "")
+    _, grid = due_dates(found | {"register": [], "counts": {"overdue": 0}}, "")
     assert isinstance(grid, Grid)
     *days, (_, _, sums) = grid.rows
     filled = [
@@ -165,14 +165,20 @@ def week_of(on: date, monday: date) -> int:
     return (on - monday).days // 7
 
 
-def test_what_is_late_is_listed_longest_first(store: Store, found: dict[str, Any]) -> None:
+@pytest.mark.parametrize("overdue", [2, 900])
+def test_what_is_late_is_listed_longest_first(
+    store: Store, found: dict[str, Any], overdue: int
+) -> None:
     for row in found["register"]:
         row["due"] = "2026-12-24"
     for at, due in ((3, "2026-11-20"), (5, "2026-11-25"), (7, "2026-11-02"), (9, "2026-11-26")):
         found["register"][at]["due"] = due
     found["register"][7]["status"] = "accepted"
-    (late,) = (one for one in blocks(built(store, found), Table) if "Overdue" in one.caption)
+    found["counts"]["overdue"] = overdue  # the page has no more than the worst
+    page = built(store, found)
+    (late,) = (one for one in blocks(page, Table) if "Overdue" in one.caption)
     assert [row[3] for row in late.rows] == ["2026-11-20", "2026-11-25"]
+    assert ("Listed here: 2 of 900 overdue" in texts(page)) == (overdue > 2)
 
 
 def test_the_register_sorts_numbers_as_numbers_and_levels_by_urgency(

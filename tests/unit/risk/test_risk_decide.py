@@ -16,14 +16,11 @@ from workbench.risk.decide import (
     NEXT_UPGRADE,
     POLICIES,
     assumptions,
-    days_left,
     decide,
     decision_names,
     due_date,
     due_dates,
-    human_impact,
     model_decisions,
-    overdue,
 )
 
 _RANGES = {
@@ -39,13 +36,8 @@ _FILES = {
     "bod-26-04": ("bod_26_04", "cisa_bod_26_04_1_0_0", 16),
     "ssvc-deployer": ("ssvc_deployer", "deployer_patch_application_priority_1_0_0", 72),
     "ssvc-coordinator": ("ssvc_coordinator", "cisa_coordinator_2_0_3", 36),
-    "human": ("human_impact", "human_impact_1_0_0", 16),
 }
-_RENAMED = {
-    "public poc": "poc",
-    "mef support crippled": "support crippled",
-    "mef failure": "essential failure",
-}
+_RENAMED = {"public poc": "poc"}
 _CODES = {
     "kev": {"no": 0, "yes": 1},
     "exposed": {"no": 0, "yes": 2},
@@ -98,13 +90,6 @@ def test_tables_are_those_of_their_publishers(policy) -> None:
     published = {tuple(_RENAMED.get(cell, cell) for cell in row[1:]) for row in rows}
     assert {tuple(row.values()) for row in _rows(ours)} == published
     assert len(published) == count
-
-
-def test_human_impact_is_as_published() -> None:
-    for row in _rows("human_impact"):
-        assert human_impact(safety=row["safety"], mission=row["mission"]) == row["decision"]
-    with pytest.raises(ConfigError, match="mission_impact is 'none'"):
-        human_impact(safety="marginal", mission="none")
 
 
 def _grid(policy: str):
@@ -198,16 +183,10 @@ def test_a_damaged_table_is_named(tmp_path, monkeypatch, before, after, error) -
     module._lookup.cache_clear()
 
 
-@given(st.dates(date(2000, 1, 1), date(2100, 1, 1)), st.integers(-1, 400), st.integers(-500, 500))
-def test_due_dates_and_days_left_agree(seen, days, later) -> None:
+@given(st.dates(date(2000, 1, 1), date(2100, 1, 1)), st.integers(-1, 400))
+def test_due_dates_count_days(seen, days) -> None:
     due = due_date(seen.isoformat(), days)
-    today = seen + timedelta(days=later)
-    if days < 0:
-        assert (due, days_left(due, today), overdue(due, today)) == ("", None, False)
-        return
-    assert date.fromisoformat(due) == seen + timedelta(days=days)
-    assert days_left(due, today) == days - later
-    assert overdue(due, today) == (later > days)
+    assert due == ("" if days < 0 else (seen + timedelta(days=days)).isoformat())
 
 
 def test_columns_of_due_dates() -> None:

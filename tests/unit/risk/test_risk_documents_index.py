@@ -310,7 +310,7 @@ def test_what_cannot_be_used_is_said(tmp_path, store):
     for name in ("", "../x", "A", "a" * 65, "a/b", "-a", "a\n"):
         with pytest.raises(ConfigError, match="index "):
             open_index(store, name)
-    with pytest.raises(ConfigError, match="no index of documents 'none'; ingest"):
+    with pytest.raises(ConfigError, match="'none'; run `workbench risk documents add`"):
         open_index(store, "none", must_exist=True)
     newer = DocumentIndex(tmp_path / "newer")
     newer._connection.execute("PRAGMA user_version = 99")

@@ -14,7 +14,6 @@ from workbench.core.errors import DataError
 from workbench.risk import evidence as evidence_module
 from workbench.risk.evidence import (
     KINDS,
-    evidence_of,
     freshness,
     gather,
     threat_evidence,
@@ -107,10 +106,27 @@ def test_unknown_id_is_missing_in_everything(cve: str) -> None:
     assert all(row[kind] is None for kind in KINDS)
 
 
-def test_list_of_exploited_alone_answers_for_every_cve() -> None:
+def test_losing_the_other_tables_does_not_turn_not_known_into_not_listed() -> None:
     snapshot = in_memory("kev", {"kev": tables()["kev"]}, made_at="2025-01-09")
     rows = gather(["CVE-2024-0009", "CVE-2024-0100", "GHSA-1"], snapshot, today=TODAY)
-    assert rows["kev"].to_pylist() == [True, False, None]
+    assert rows["kev"].to_pylist() == [True, None, None]
+
+
+@pytest.mark.parametrize(
+    ("published", "as_of", "today", "expected"),
+    [
+        ("2025-01-07", "2025-01-20", TODAY, False),  # the list is fresh
+        ("2025-01-09T08:00:00Z", "2025-03-01", date(2025, 3, 1), False),
+        ("2025-01-10", "2025-03-01", date(2025, 3, 1), None),  # newer than the list
+        (None, "2025-03-01", date(2025, 3, 1), None),  # may be
+        (None, "2025-01-09", date(2025, 3, 1), False),  # a record of that day was there
+    ],
+)
+def test_a_stale_list_says_nothing_of_what_came_after_it(published, as_of, today, expected) -> None:
+    rows = [{**EMPTY, "cve": "CVE-2025-0001", "published": published}]
+    snapshot = in_memory("x", tables(cve=said("cve", rows, as_of=as_of)), made_at="2025-03-01")
+    found = gather(["CVE-2025-0001", "CVE-2024-0009"], snapshot, today=today)
+    assert found["kev"].to_pylist() == [expected, True]
 
 
 def test_listed_cve_is_listed_where_no_other_table_knows_it() -> None:
@@ -154,23 +170,14 @@ def test_each_row_has_the_date_of_its_own() -> None:
     assert found["epss_status"].to_pylist() == ["stale", "checked"]
 
 
-def test_evidence_of_and_freshness() -> None:
+def test_freshness() -> None:
     table = gather([f"CVE-2024-000{n}" for n in (1, 2, 3)], SNAPSHOT, today=date(2025, 1, 20))
-    found = {one.kind: one for one in evidence_of(table, "CVE-2024-0001")}
-    assert list(found) == list(KINDS)
-    assert (found["epss"].value, found["epss"].status, found["epss"].source) == (
-        0.25,
-        "stale",
-        "EPSS",
-    )
     counts = {row["kind"]: row for row in freshness(table)}
     assert counts["epss"] == {
         "kind": "epss", "checked": 0, "missing": 2, "stale": 1,
         "oldest": "2025-01-09", "newest": "2025-01-09",
     }  # fmt: skip
     assert counts["weakness"]["checked"] == 2
-    with pytest.raises(DataError, match="no evidence of 'CVE-1'"):
-        evidence_of(table, "CVE-1")
 
 
 def test_empty_list_and_empty_snapshot() -> None:

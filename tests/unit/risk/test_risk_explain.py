@@ -283,6 +283,13 @@ def test_a_good_answer_is_taken_also_amid_prose_and_without_ends():
      ({"summary": "A <b>bold</b> hole in foo."}, "markup"),
      ({"summary": "See [foo](x) for what it is."}, "markup"),
      ({"action": "Read https://evil.example/foo first."}, "address"),
+     ({"action": "Get the fix from foo-patches.com now."}, "address"),
+     ({"action": "Ask fixes@patches.zz for the fix."}, "address"),
+     ({"action": "Fetch hxxp://evil and update foo."}, "address"),
+     ({"action": "No action is needed for foo."}, "nothing needs to be done"),
+     ({"summary": "A report on foo that is a false positive."}, "nothing needs to be done"),
+     ({"summary": "Files of foo leak, which can safely be ignored."}, "nothing needs to be done"),
+     ({"action": "Ignore this entry of foo."}, "nothing needs to be done"),
      ({"action": "Update foo to 1.2.5."}, "1.2.5"),
      ({"summary": "Strangers read files of foo; low risk."}, "otherwise"),
      ({"summary": "Files of foo leak; it is rated Medium."}, "otherwise"),
@@ -293,6 +300,12 @@ def test_a_bad_answer_is_named(changes, why):
     answer = read(**changes)
     assert isinstance(answer, str)
     assert why in answer
+
+
+def test_words_that_also_dismiss_are_not_taken_for_that():
+    for summary in ("Strangers can close connections of foo.", "Clients of foo may ignore keys.",
+                    "Nothing in foo checks who asks, and no fix is out."):  # fmt: skip
+        assert isinstance(read(summary=summary), Written), summary
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"summary": "half', "[1]", '{"x": 1}', "\ud800{"])

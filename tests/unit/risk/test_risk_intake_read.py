@@ -260,7 +260,9 @@ def broken(draw) -> tuple[str, Any]:
     name = draw(st.sampled_from([one for one in DOCUMENTS if not isinstance(DOCUMENTS[one], str)]))
     document = json.loads(json.dumps(DOCUMENTS[name]))
     for _ in range(draw(st.integers(1, 3))):
-        *above, last = draw(st.sampled_from(paths(document)[1:] or [(0,)]))
+        if not (places := paths(document)[1:]):
+            break
+        *above, last = draw(st.sampled_from(places))
         inside = document
         for key in above:
             inside = inside[key]

@@ -176,6 +176,23 @@ def test_package_urls_are_taken_apart_as_by_the_library(kind, space, name, versi
     assert parse_purl(with_version(bare, "1.0+b:1"))[:3] == (*found[:2], "1.0+b:1")
     assert covers(bare, text)
     assert covers(text, bare) == (not purl.version)
+    assert covers(PackageURL(kind, space, name, version).to_string(), text)
+
+
+@pytest.mark.parametrize(
+    ("said", "is_covered"),
+    [("pkg:maven/g/m@1.0?classifier=tests", True), ("pkg:maven/g/m?classifier=tests", True),
+     ("pkg:maven/g/m@1.0?type=jar", True), ("pkg:maven/g/m@1.0?classifier=%74ests", True),
+     ("pkg:maven/g/m@1.0?classifier=sources", False), ("pkg:maven/g/m@1.0?arch=x", False)],
+)  # fmt: skip
+def test_what_was_said_of_another_build_closes_nothing(said, is_covered):
+    assert covers(said, "pkg:maven/g/m@1.0?classifier=tests") == is_covered
+
+
+def test_the_asset_that_the_caller_names_is_meant_by_its_name(tmp_path):
+    intake = read(tmp_path, f"{CVE}\n", openvex((CVE, "mall", "not_affected")), asset="mall")
+    assert states(intake) == {(CVE, "mall", ""): "not_affected"}
+    assert intake.problems == ()
 
 
 def test_names_without_url_cover_with_or_without_version():

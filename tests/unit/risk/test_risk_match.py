@@ -67,6 +67,7 @@ FIXED = ({"introduced": "0"}, {"fixed": "4.17.21"})
         (({"introduced": "0"}, {"limit": "*"}), ["1.9.9", "3.0.0"], []),
         (({"introduced": "0"},), ["0.0.0-a", "99.0.0"], []),
         (({"introduced": "0", "fixed": "1.0.0"},), ["0.1.0"], ["1.0.0"]),
+        (({"last_affected": "2.0.0"}, {"introduced": "2.0.0"}), ["2.0.0"], ["1.9.9", "2.0.1"]),
     ],
 )  # fmt: skip
 def test_ranges_are_evaluated_as_the_schema_says(events, inside, outside):
@@ -183,6 +184,7 @@ def test_what_is_unknown_or_not_understood_stays_open():
         (broken, "ranges of the advisory not understood"),
         ({**broken, "ranges": "[[[["}, "ranges of the advisory not understood"),
         ({**broken, "ranges": '{"a": 1}'}, "ranges of the advisory not understood"),
+        (advisory({"fixed": "9.0.0"}), "ranges of the advisory not understood"),
         (advisory({"introduced": "abc"}, kind="GIT"), "the advisory names commits only"),
         (advisory(), "no versions named"),
     ):
@@ -194,6 +196,11 @@ def test_versions_that_are_listed_are_affected():
     assert set(found(["pkg:npm/lodash@2.0.0", LODASH, "pkg:npm/lodash@2.0.1"], row)) == {
         "pkg:npm/lodash@2.0.0", LODASH,
     }  # fmt: skip
+    same = advisory(
+        {"introduced": "a"}, kind="GIT", package="x", ecosystem="PyPI", versions=["1.0"]
+    )
+    both = ["pkg:pypi/x@1.0.0", "pkg:pypi/x@1.0"]
+    assert set(found([*both, "pkg:pypi/x@1.0.1", "pkg:pypi/x@10"], same)) == set(both)
     only_commits = advisory({"introduced": "a"}, kind="GIT", versions=["4.17.20"])
     assert set(found([LODASH, "pkg:npm/lodash@1.0.0"], only_commits)) == {LODASH}
 
@@ -244,6 +251,22 @@ def test_two_advisories_on_one_cve_are_one_occurrence():
     (one,) = [one for one in occurrences if one.subject == CVE]
     assert (one.fixed_in, one.source) == ("4.17.21", "sbom; OSV GHSA-1; OSV NPM-7")
     assert problems == []
+
+
+def test_go_itself_is_compared_however_its_version_is_written():
+    row = advisory({"introduced": "0"}, {"fixed": "1.21.5"}, package="stdlib", ecosystem="Go")
+    purls = ["pkg:golang/stdlib@go1.21.0", "pkg:golang/stdlib@1.21.5", "pkg:golang/stdlib@1.20"]
+    assert [state for state, _, _ in found(purls, row).values()] == ["affected", "affected"]
+
+
+def test_packages_without_an_advisory_are_not_called_safe():
+    purls = [LODASH, "pkg:npm/other@1.0", "pkg:pypi/lodash@1.0"]
+    occurrences, (problem,) = match(components(*purls), osv(advisory(*FIXED)))
+    assert len(occurrences) == 1
+    assert problem.startswith("2 components of packages that the snapshot was not asked about")
+    assert "workbench risk sync" in problem
+    asked = frozenset({"npm/other", "pypi/lodash"})  # then silence is an answer
+    assert match(components(*purls), osv(advisory(*FIXED)), asked=asked) == (occurrences, [])
 
 
 def test_types_without_advisories_are_named():

@@ -96,6 +96,43 @@ def test_rows_by_id_replace_and_stay_with_their_own_date(store) -> None:
     ]  # fmt: skip
 
 
+def test_what_is_older_than_what_is_kept_is_not_taken(store) -> None:
+    write_snapshot(store, {"kev": kev("CVE-2021-0001", "CVE-2021-0002"),
+                           "epss": epss({"CVE-2021-0001": 0.9})}, made_at=MADE)  # fmt: skip
+    scores = {"CVE-2021-0001": 0.1, "CVE-2021-0003": 0.2}
+    day = "2024-06-01"
+    older = {"kev": kev("CVE-2021-0001", as_of=day), "epss": epss(scores, as_of=day)}
+    found = load_snapshot(store, write_snapshot(store, older, made_at=MADE))
+    assert found.table("kev")["cve"].to_pylist() == ["CVE-2021-0001", "CVE-2021-0002"]
+    assert found.source("kev").as_of == "2025-01-01"
+    assert "of 2024-06-01, older than what is kept: not taken" in found.source("kev").error
+    scores = zip(*(found.table("epss")[one].to_pylist() for one in ("epss", "as_of")), strict=True)
+    assert list(scores) == [(0.9, "2025-01-01"), (0.2, "2024-06-01")]
+
+
+def test_a_row_of_no_day_is_of_the_day_of_its_source(store, tmp_path: Path) -> None:
+    path = tmp_path / "cve.csv"
+    path.write_text("cve,as_of\nCVE-2021-0001,yesterday\nCVE-2021-0002,2024-02-03T10:00:00Z\n")
+    found = load_snapshot(
+        store, snapshot_of_files(store, {"cve": path}, as_of={"cve": "2024-05-06"})
+    )
+    assert found.table("cve")["as_of"].to_pylist() == ["2024-05-06", "2024-02-03"]
+    assert found.ages(date(2024, 5, 7))[0]["age_days"] == 1
+
+
+def test_a_file_whose_rows_all_say_of_what_day_they_are(store, tmp_path: Path) -> None:
+    path = tmp_path / "cve.csv"
+    path.write_text("cve,as_of\nCVE-2021-0001,2024-01-02\nCVE-2021-0002,2024-02-03\n")
+    found = load_snapshot(store, snapshot_of_files(store, {"cve": path}))
+    assert (found.made_at, found.source("cve").as_of) == ("2024-02-03", "2024-02-03")
+
+
+@pytest.mark.parametrize("day", ["20250101", "2025-W01-1", "31.12.2024", "2025-02-30"])
+def test_days_that_do_not_sort_as_text_are_refused(store, day: str) -> None:
+    with pytest.raises(DataError, match="is no date"):
+        write_snapshot(store, {"kev": kev("CVE-2021-0001", as_of=day)}, made_at=MADE)
+
+
 def test_list_that_lost_most_of_itself_is_not_believed(store) -> None:
     write_snapshot(store, {"kev": kev(*(f"CVE-2024-{n}" for n in range(1000, 1010)))}, made_at=MADE)
     write_snapshot(store, {"kev": kev("CVE-2024-1000", as_of="2025-01-02")}, made_at=MADE)

@@ -8,7 +8,6 @@ import gzip
 import io
 import json
 import re
-from datetime import date, timedelta
 
 import pyarrow.compute as pc
 import pytest
@@ -33,7 +32,7 @@ from risk_server import (
     ssvc,
 )
 from shared_data import shared
-from workbench.core.errors import ConfigError, DataError
+from workbench.core.errors import DataError
 from workbench.risk.cvss import cvss_score
 from workbench.risk.sources.atlas import parse_atlas
 from workbench.risk.sources.attack import parse_capec, parse_techniques
@@ -42,7 +41,7 @@ from workbench.risk.sources.cve_records import cve_row, parse_cve_record
 from workbench.risk.sources.cve_rows import best_vector, is_complete, merge
 from workbench.risk.sources.epss import parse_epss, parse_epss_csv
 from workbench.risk.sources.kev import kev_catalog, parse_kev
-from workbench.risk.sources.nvd import nvd_rows, parse_nvd, windows
+from workbench.risk.sources.nvd import nvd_rows, parse_nvd
 from workbench.risk.sources.osv import osv_page, package_of, parse_osv
 from workbench.risk.sources.servicenow import parse_assets
 from workbench.risk.tables import REJECTED
@@ -303,23 +302,6 @@ def test_a_comparable_version_goes_before_the_source():
 # NVD
 
 
-@settings(deadline=None)
-@given(st.dates(date(1999, 1, 1), date(2030, 1, 1)), st.integers(0, 2_000))
-def test_windows_are_short_enough_and_leave_nothing_out(start, days):
-    end = start + timedelta(days=days)
-    found = list(windows(start, end))
-    assert all((last - first).days < 120 for first, last in found)
-    covered = [
-        first + timedelta(days=n) for first, last in found for n in range((last - first).days + 1)
-    ]
-    assert covered == [start + timedelta(days=n) for n in range(days + 1)]
-
-
-def test_a_time_that_ends_before_it_begins_is_refused():
-    with pytest.raises(ConfigError, match="swap them"):
-        list(windows(date(2024, 1, 2), date(2024, 1, 1)))
-
-
 def test_nvds_own_vector_goes_before_the_one_it_repeats():
     page = nvd_page(CVES[0])
     metrics = page["vulnerabilities"][0]["cve"]["metrics"]["cvssMetricV31"]
@@ -349,6 +331,13 @@ def test_json_and_csv_of_kev_say_the_same():
 def test_an_empty_catalog_is_no_catalog():
     with pytest.raises(DataError, match="vulnerabilities is empty"):
         parse_kev(dumped({**KEV, "vulnerabilities": []}))
+
+
+def test_half_a_catalog_is_no_catalog():
+    whole = json.loads(dumped(KEV))
+    kev_catalog(dumped(whole | {"count": len(whole["vulnerabilities"])}))
+    told = error_of(kev_catalog, dumped(whole | {"count": 1_400}))
+    assert "where count says otherwise" in told
 
 
 def test_the_real_catalog_has_as_many_rows_as_its_sources_say():
@@ -415,6 +404,9 @@ def test_packages_are_asked_about_without_version():
     assert package_of("pkg:pypi/Demo@1.0?x=y#z") == "pkg:pypi/demo"
     assert package_of("pkg:maven/org.a/b@1") == "pkg:maven/org.a/b"
     assert package_of("demo 1.0") == ""
+    binary = "pkg:deb/debian/libssl1.1@1.1?arch=x&upstream=openssl%401.1.1&distro=debian-11"
+    assert package_of(binary) == "pkg:deb/debian/openssl"  # advisories are for sources
+    assert package_of("pkg:npm/a@1?upstream=b") == "pkg:npm/a"
 
 
 # ATT&CK, CAPEC, ATLAS, OWASP

@@ -100,7 +100,7 @@ def test_only_what_people_would_notice_is_logged_with_its_daily_figures(engine):
 
 
 def test_what_no_longer_occurs_is_closed_where_it_was_looked_for(engine):
-    tell(engine, make(1), make(2), make(3, kind="model"), make(4, asset="else"))
+    tell(engine, make(1), make(2), make(3, told_by="campaign"), make(4, asset="else"))
     assert tell(engine, make(1), day=later(1)) == RecordCounts(unchanged=1, closed=1)
     assert {row["subject"][-1]: row["status"] for row in risks(engine)} == {
         "1": "open", "2": "closed", "3": "open", "4": "open"
@@ -108,7 +108,7 @@ def test_what_no_longer_occurs_is_closed_where_it_was_looked_for(engine):
     assert (one(engine, TWO)["reason"], one(engine, TWO)["last_seen"]) == (NOT_SEEN, "2026-01-01")
     assert risk_log(engine, [TWO])[-1]["note"] == NOT_SEEN
     assert tell(engine, day=later(2), scope=[]) == RecordCounts()
-    assert tell(engine, day=later(2), scope=[("else", "cve"), ("shop", "model")]).closed == 2
+    assert tell(engine, day=later(2), scope=[("else", ""), ("shop", "campaign")]).closed == 2
 
 
 @pytest.mark.parametrize("state", ["fixed", "not_affected"])
@@ -181,6 +181,21 @@ def test_owners_of_the_inventory_follow_it_and_are_not_lost(engine):
     for day, (told, expected) in enumerate([("a", "a"), ("b", "b"), ("", "b")]):
         tell(engine, make(owner=told), day=later(day))
         assert one(engine)["owner"] == expected
+
+
+@pytest.mark.parametrize("until", ["2099-01-01", ""])
+def test_a_risk_that_is_accepted_no_longer_is_due_as_before(engine, until):
+    tell(engine, make())
+    decide(engine, [ONE], {"status": "accepted", "due": until}, who="bob", note="isolated")
+    decide(engine, [ONE], {"due": "2099-02-02"}, who="bob", note="longer")
+    decide(engine, [ONE], {"status": "open"}, who="bob")
+    assert (one(engine)["status"], one(engine)["due"]) == ("open", "2026-01-15")
+    assert risk_log(engine, [ONE])[-1]["changed"]["due"] == ["2099-02-02", "2026-01-15"]
+    tell(engine, make(), day=later(1))
+    assert one(engine)["due"] == "2026-01-15"
+    decide(engine, [ONE], {"status": "accepted"}, who="bob", note="again")
+    decide(engine, [ONE], {"status": "open", "due": "2026-01-10"}, who="bob")
+    assert one(engine)["due"] == "2026-01-10"
 
 
 def test_opened_again_by_a_person_the_clock_is_the_old_one(engine):

@@ -40,6 +40,9 @@ def due_dates(found: Mapping[str, Any], footer: str) -> list[Block]:
     rows = [(day(row["due"]), row) for row in found["register"] if is_open(row)]
     late = [(on, row) for on, row in rows if today and on and on < today]
     late.sort(key=lambda one: one[0])
+    if (many := found["counts"]["overdue"]) > len(late):
+        told = f"Listed here: {number(len(late))} of {number(many)} overdue, those among the worst."
+        blocks.append(Text(told))
     if late:
         blocks += split("Overdue, longest first", _LATE, [row for _, row in late])
     return blocks

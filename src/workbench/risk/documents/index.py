@@ -111,7 +111,7 @@ def open_index(store: Store, name: str = "default", *, must_exist: bool = False)
     """
     folder = store.home / "risk" / "documents" / check_name(name)
     if must_exist and not (folder / _DATABASE).exists():
-        raise ConfigError(f"no index of documents {name!r}; ingest documents into it first")
+        raise ConfigError(f"no index of documents {name!r}; run `workbench risk documents add`")
     return DocumentIndex(folder)
 
 

@@ -17,7 +17,9 @@ __all__ = [
     "with_version",
 ]
 
-_FOLDED = frozenset({"bitbucket", "composer", "deb", "apk", "github", "golang", "nuget", "pypi"})
+_FOLDED = frozenset(
+    {"apk", "bitbucket", "composer", "deb", "github", "golang", "hex", "nuget", "pypi"}
+)
 """Types whose names are the same in any case."""
 
 
@@ -83,11 +85,20 @@ def bases(component: str) -> tuple[str, ...]:
 
 
 def covers(said: str, found: str) -> bool:
-    """Return whether a component that was said, with or without version, is the one found."""
+    """Return whether a component that was said is the one found.
+
+    What was said without version holds for all; qualifiers that it has, the one found must have.
+    """
     if said == found:
         return True
     one, other = parse_purl(said), parse_purl(found)
     if one and other:
         same = one[:2] == other[:2]
-        return same and (not one.version or one.version == other.version)
+        same = same and (not one.version or one.version == other.version)
+        return same and _named(one.qualifiers) <= _named(other.qualifiers)
     return not one and not other and said in bases(found)
+
+
+def _named(qualifiers: str) -> set[str]:
+    """Return qualifiers without the type that a package of Maven has anyway."""
+    return {*map(unquote, qualifiers.split("&"))} - {"", "type=jar"}

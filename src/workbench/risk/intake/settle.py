@@ -105,7 +105,7 @@ def _occurrences(
     for asset, component in targets:
         yield Occurrence(
             subject=subject, asset=asset, component=component, state=said.state,
-            reason=said.reason, source=said.source,
+            reason=said.reason, source=said.source, told_by="vex" if said.is_vex else "scanner",
         )  # fmt: skip
 
 
@@ -181,7 +181,7 @@ class _Places:
 
     def _product(self, ref: str, said: Statement, reading: Reading) -> list[tuple[str, str]]:
         own = self.asset(said.asset or reading.asset)
-        if not ref:
+        if not ref or (reading.is_asset_given and ref in {own, reading.asset}):
             return [(own, "")]
         home, ref = self._linked(ref, reading)
         for one in (home, *self._alike(home)):

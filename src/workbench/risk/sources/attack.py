@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import pyarrow as pa
 
@@ -54,9 +55,9 @@ class Attack(WebSource):
         bundle = f"{self.url}/enterprise-attack/enterprise-attack.json"
         techniques = await self.web.get(self.service, bundle, parse=parse_techniques)
         patterns = f"{self.url}/capec/2.1/stix-capec.json"
-        capec = await self.web.get(self.service, patterns, parse=bytes)
-        table = parse_capec(capec.value, techniques=techniques.value)
-        return self.fetched(table, as_of=min(techniques.on, capec.on))
+        parse = partial(parse_capec, techniques=techniques.value)
+        capec = await self.web.get(self.service, patterns, parse=parse)
+        return self.fetched(capec.value, as_of=min(techniques.on, capec.on))
 
 
 def parse_techniques(data: bytes) -> dict[str, str]:

@@ -100,7 +100,11 @@ class Epss(WebSource):
     def _said(self, answers: Sequence[Got], *, error: str = "") -> Fetched:
         table = pa.concat_tables([got.value for got in answers])
         newest = pc.max(table["as_of"]).as_py()
-        on = newest or max(got.on for got in answers)
+        asked_on = max(got.on for got in answers)
+        on = min(newest or asked_on, asked_on)  # a date that is to come would never be stale
+        table = table.set_column(
+            table.schema.get_field_index("as_of"), "as_of", pc.min_element_wise(table["as_of"], on)
+        )
         return self.fetched(table, as_of=on, error=error)
 
 

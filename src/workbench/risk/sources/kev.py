@@ -48,7 +48,7 @@ class Kev(WebSource):
         """Return the whole catalog, whatever the ids; raises as any source."""
         got = await self.web.get(self.service, self.url, parse=kev_catalog)
         table, released = got.value
-        return self.fetched(table, as_of=released or got.on)
+        return self.fetched(table, as_of=min(released or got.on, got.on))
 
 
 def parse_kev(data: bytes) -> pa.Table:
@@ -65,9 +65,9 @@ def kev_catalog(data: bytes) -> tuple[pa.Table, str]:
     if data.lstrip()[:1] in {b"{", b"["}:
         catalog = json_of(data, source=_NAME)
         entries = catalog.rows("vulnerabilities", required=True)
-        released = catalog.day("dateReleased")
+        released, said = catalog.day("dateReleased"), catalog.field("count").value
     else:
-        entries, released = _csv_rows(data), ""
+        entries, released, said = _csv_rows(data), "", None
     rows = [
         {
             "cve": entry.match("cveID", CVE_ID),
@@ -77,8 +77,11 @@ def kev_catalog(data: bytes) -> tuple[pa.Table, str]:
         }
         for entry in entries
     ]
+    whole = Item(None, _NAME, "vulnerabilities")
     if not rows:
-        Item(None, _NAME, "vulnerabilities").refuse("is empty")
+        whole.refuse("is empty")
+    if said is not None and said != len(rows):  # half a catalog would clear the other half
+        whole.refuse(f"has {len(rows):,} entries where count says otherwise")
     return table_of(rows, SCHEMAS["kev"]), released
 
 

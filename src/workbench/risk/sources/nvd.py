@@ -7,14 +7,11 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import date, timedelta
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
-from workbench.core.errors import ConfigError
-from workbench.risk.sources.base import CVE_ID, DAY_S, SOURCES, Fetched, Item, Service, json_of
+from workbench.risk.sources.base import CVE_ID, DAY_S, SOURCES, Item, Service, json_of
 from workbench.risk.sources.cve_rows import (
     CveSource,
     Origin,
@@ -26,7 +23,7 @@ from workbench.risk.sources.cve_rows import (
 )
 from workbench.risk.tables import REJECTED
 
-__all__ = ["Nvd", "nvd_rows", "parse_nvd", "windows"]
+__all__ = ["Nvd", "nvd_rows", "parse_nvd"]
 
 _SERVICE = Service(
     name="nvd",
@@ -59,50 +56,6 @@ class Nvd(CveSource):
         got = await self.web.get(self.service, self.url, parse=nvd_rows, query={"cveId": cve})
         found = (row for row in got.value[0] if row["cve"] == cve)
         return next(({**row, "as_of": got.on} for row in found), None)
-
-    async def modified(self, start: date, end: date) -> Fetched:
-        """Return a row for each CVE that was modified from a day to another, both included.
-
-        Raises:
-            ConfigError: If the first day is after the last one.
-            DataError: If NVD gives no usable answer.
-        """
-        rows: dict[str, Row] = {}
-        as_of = ""
-        for first, last in windows(start, end):
-            found, total = 0, 1
-            for _ in range(_MOST_PAGES):
-                query = {
-                    "lastModStartDate": f"{first.isoformat()}T00:00:00.000Z",
-                    "lastModEndDate": f"{last.isoformat()}T23:59:59.999Z",
-                    "resultsPerPage": str(_PAGE),
-                    "startIndex": str(found),
-                }
-                parse = partial(nvd_rows, start=found)
-                got = await self.web.get(self.service, self.url, parse=parse, query=query)
-                page, total = got.value
-                as_of = min(as_of or got.on, got.on)
-                rows |= {row["cve"]: {**row, "as_of": got.on} for row in page}
-                found += len(page)
-                if found >= total or not page:
-                    break
-            if found < total:
-                Item(None, _NAME, "vulnerabilities").refuse(f"end at {found} of {total}")
-        return self.fetched(cve_table(rows.values()), as_of=as_of)
-
-
-def windows(start: date, end: date) -> Iterator[tuple[date, date]]:
-    """Yield the first and last day of the spans that a time is asked in, of 120 days at most.
-
-    Raises:
-        ConfigError: If the first day is after the last one.
-    """
-    if start > end:
-        raise ConfigError(f"source nvd: from {start} to {end} is no time; swap them")
-    while start <= end:
-        last = min(start + timedelta(days=_MOST_DAYS - 1), end)
-        yield start, last
-        start = last + timedelta(days=1)
 
 
 def parse_nvd(data: bytes) -> pa.Table:

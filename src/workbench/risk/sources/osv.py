@@ -49,6 +49,7 @@ _MOST_PAGES = 100
 _MOST_ADVISORIES = 20_000
 _MOST_ITEMS = 20_000
 """Versions or events of one package in one advisory."""
+_OF_SOURCES = frozenset({"deb", "apk"})
 _EVENTS = ("introduced", "fixed", "last_affected", "limit")
 _SCHEMA: Final = SCHEMAS["osv"].append(pa.field("as_of", pa.string()))
 
@@ -91,8 +92,8 @@ class Osv(WebSource):
         async def ask(name: str) -> list[dict[str, Any]]:
             url = f"{self.url}/v1/vulns/{name}"
             parse = partial(osv_rows, name=name)
-            got = await self.web.get(self.service, url, parse=parse, may_be_absent=True)
-            return [{**row, "as_of": got.on} for row in got.value or ()]
+            got = await self.web.get(self.service, url, parse=parse)
+            return [{**row, "as_of": got.on} for row in got.value]
 
         answers = await self.web.each(wanted, ask, service=self.service)
         errors += [one for one in answers if isinstance(one, WorkbenchError)]
@@ -133,12 +134,17 @@ class Osv(WebSource):
 
 
 def package_of(purl: str) -> str:
-    """Return a package URL without version, qualifiers and subpath; empty if it is none."""
+    """Return a package URL without version, qualifiers and subpath; empty if it is none.
+
+    Of a package of a distribution that of its source, which advisories are for.
+    """
     from packageurl import PackageURL
 
     try:
         whole = PackageURL.from_string(purl)
-        parts = {"type": whole.type, "namespace": whole.namespace, "name": whole.name}
+        source = dict(whole.qualifiers).get("upstream", "") if whole.type in _OF_SOURCES else ""
+        name = source.partition("@")[0] or whole.name
+        parts = {"type": whole.type, "namespace": whole.namespace, "name": name}
         return str(PackageURL(**parts).to_string())
     except ValueError:
         return ""

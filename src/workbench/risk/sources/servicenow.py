@@ -196,7 +196,7 @@ class ServiceNow(WebSource):
             as_of = min(as_of or got.on, got.on)
             known = len(rows)
             rows |= {row["id"]: row for row in got.value}
-            if len(got.value) < _PAGE:
+            if not got.value:  # a short page may lack what its user may not see
                 break
             if len(rows) == known:
                 Item(None, _NAME, "result").refuse("repeats itself, sysparm_offset is ignored")

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import SplitResult, urlencode, urljoin, urlsplit
 
 from workbench.core.errors import ConfigError, DataError, WorkbenchError
 from workbench.core.identity import text_id
@@ -44,6 +44,7 @@ _GIVE_UP = 10
 """Failures in a row after which a publisher is asked no more."""
 _CONNECT_S = 10.0
 _SHOWN_BYTES = 2_000
+_LEAST_KEY = 8
 
 
 class Got(NamedTuple):
@@ -105,11 +106,9 @@ class Web:
         Raises:
             ConfigError: If there is none, it is unfit for a key, or settings say offline.
         """
-        name, parts = service.name, urlsplit(url)
+        name, parts = service.name, _parts(url)
         if not parts.hostname:
-            raise ConfigError(
-                f"source {name}: no address; give it as base_urls={{'{name}': 'https://…'}}"
-            )
+            raise ConfigError(f"source {name}: no address; give --base-url {name}=https://…")
         if "@" in parts.netloc or parts.query or (parts.scheme != "https" and not is_loopback(url)):
             raise ConfigError(
                 f"source {name}: {hide_password(url)} is no https address without password and"
@@ -118,7 +117,8 @@ class Web:
         if not self._settings.may_connect(url):
             raise ConfigError(
                 f"source {name}: {parts.hostname} is not asked, WORKBENCH_OFFLINE is 1; set"
-                " WORKBENCH_OFFLINE=0 to allow it; assessments of a snapshot work offline"
+                " WORKBENCH_OFFLINE=0 to allow it, or give --file; assessments of a snapshot work"
+                " offline"
             )
 
     def tell(self, source: str, done: int, total: int) -> None:
@@ -209,7 +209,10 @@ class Web:
             key = await pace.acquire()
             outcome = await self._follow(service, url, body, key)
             if isinstance(outcome, bytes):
-                return outcome
+                # One that repeats the key would have it kept, shown and shared.
+                secret = key.reveal().encode()
+                is_long = len(secret) >= _LEAST_KEY
+                return outcome.replace(secret, b"[key]") if is_long else outcome
             if outcome.status == HTTPStatus.NOT_FOUND and may_be_absent:
                 return None
             asked_s = outcome.retry_after_s or 0.0
@@ -242,8 +245,11 @@ class Web:
             outcome = await self._once(service, url, body, key)
             if not isinstance(outcome, str):
                 return outcome
-            target = urljoin(url, outcome)
-            old, new = urlsplit(url), urlsplit(target)
+            try:
+                target = urljoin(url, outcome)
+            except ValueError:
+                return _final("redirects to what is no address")
+            old, new = _parts(url), _parts(target)
             if (old.scheme, old.netloc) != (new.scheme, new.netloc):
                 where = one_line(hide_password(target), key=key)[:200]
                 return _final(f"redirects to {where}, which is not followed")
@@ -365,6 +371,14 @@ def keys_of(
     if not keys or any(" " in key for key in keys):
         raise ConfigError(f"{name} holds a space or no key; set it to keys with commas between")
     return tuple(map(Secret, keys)), ""
+
+
+def _parts(url: str) -> SplitResult:
+    """Return the parts of an address, all empty where it is none."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return SplitResult("", "", "", "", "")
 
 
 def _final(message: str) -> Fault:

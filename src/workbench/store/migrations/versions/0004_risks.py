@@ -37,7 +37,13 @@ def upgrade() -> None:
         *_whole("score", "likelihood", "impact"),
         *_numbers("p_exploit", "annual_loss_usd"),
         *_texts(("decision", 64), ("due", 10), ("owner", 200), ("state", 32), ("reason", None)),
-        *_texts(("status", 16), ("first_seen", 10), ("last_seen", 10), ("assessment", 64)),
+        *_texts(
+            ("told_by", 16),
+            ("status", 16),
+            ("first_seen", 10),
+            ("last_seen", 10),
+            ("assessment", 64),
+        ),
         *_texts(("updated_at", 32)),
     )
     op.create_index("risks_by_score", "risks", ["status", "score"])
