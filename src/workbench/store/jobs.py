@@ -230,9 +230,10 @@ def settle_lost_jobs(engine: Engine) -> list[Job]:
             state: JobState = "aborted" if one.cancel else "lost"
             same = (table.c.id == one.id) & (table.c.state == "running")
             same &= table.c.process == one.process
-            values = {"state": state, "finished_at": now()}
+            why = "" if one.cancel else "its process died; resume it, what is done is kept"
+            values = {"state": state, "finished_at": now(), "error": why}
             if connection.execute(update(table).where(same).values(**values)).rowcount:
-                lost.append(replace(one, state=state, finished_at=values["finished_at"]))
+                lost.append(replace(one, **values))
     return lost
 
 

@@ -236,6 +236,7 @@ test_set_owners = Table(
     Column("created_at", String(32), nullable=False),
     Column("metadata", JSON, nullable=False),
     PrimaryKeyConstraint("test_set", "owner"),
+    Index("test_sets_by_owner", "owner", "created_at", "test_set"),
 )
 
 test_set_tags = Table(

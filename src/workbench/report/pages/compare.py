@@ -10,31 +10,25 @@ from workbench.report.differences import by_chance, difference, is_apart, verdic
 from workbench.report.evidence import NOTEBOOKS, Evidence
 from workbench.report.figures import dots
 from workbench.report.pages.campaign_finding import MEASURES, kind_of, targets_of, total
+from workbench.report.pages.compare_counted import Sides, cost, risk, side_by_side, signed
 from workbench.report.seeds import seed_interval
 from workbench.report.tables import (
     Cell,
     Number,
     Table,
-    dollars,
-    duration,
-    energy,
     estimate,
     number,
     percent,
     percentage_points,
     short,
-    table,
     words,
 )
 from workbench.store.results import Interval
 
 __all__ = ["page"]
 
-Sides = tuple[Evidence, Evidence]
 Show = Callable[[float], str]
-_COUNTED = "Counted, not estimated: these numbers have no interval, and no verdict follows."
 _ONE_SEED = "One run is no estimate: a side with one seed has no interval."
-_LEVELS = ("critical", "high", "medium", "low")
 _MOST_DOTS = 24
 
 
@@ -45,8 +39,8 @@ def page(first: Evidence, second: Evidence) -> Page:
         "Training": _training,
         "The sanitizer": _sanitizer,
         "Campaign": _campaign,
-        "Risk": _risk,
-        "Cost": _cost,
+        "Risk": risk,
+        "Cost": cost,
     }
     sections = [Section(name, _tried(name, build, sides)) for name, build in builders.items()]
     return Page(
@@ -148,15 +142,7 @@ def _made(sides: Sides) -> Table:
         "commit": commits,
     }
     heads = ("", *(one.experiment for one in sides))
-    return _side_by_side("What was compared", heads, [(n, *map(f, sides)) for n, f in rows.items()])
-
-
-def _side_by_side(
-    caption: str, heads: Sequence[str], rows: Iterable[Sequence[Cell]], *, note: str = ""
-) -> Table:
-    # a name from data with a bar in it is a name, not a name and a unit
-    safe = [head.replace(" | ", " ¦ ") for head in heads]
-    return table(caption, safe, [tuple(row) for row in rows], note=note)
+    return side_by_side("What was compared", heads, [(n, *map(f, sides)) for n, f in rows.items()])
 
 
 def _seeds(one: Evidence) -> str:
@@ -203,7 +189,7 @@ def _per_seed(
         if first and second:
             change = _change(first, second)
             changes.append(change)
-            row += [_shown(change, _signed), verdict(change)]
+            row += [_shown(change, signed), verdict(change)]
         else:
             row += ["–", f"only in {sides[0 if first else 1].experiment}"]
         rows.append(row)
@@ -218,15 +204,11 @@ def _shown(change: Interval, show: Show) -> Cell:
     return estimate(change, show)
 
 
-def _signed(value: float) -> str:
-    return f"{'+' if value > 0 else ''}{number(value)}"
-
-
 def _differences(
     sides: Sides, caption: str, head: str, rows: Iterable[Sequence[Cell]], *, note: str = ""
 ) -> Table:
     heads = (head, *(one.experiment for one in sides), "Second − first", "In words")
-    return _side_by_side(caption, heads, rows, note=note)
+    return side_by_side(caption, heads, rows, note=note)
 
 
 def _sanitizer(sides: Sides) -> list[Block]:
@@ -343,66 +325,3 @@ def _rate_figure(sides: Sides, rows: Sequence[_Rate]) -> Figure:
         footer="",
         numbers=_rate_table(sides, "Attack success by plugin and target", "Plugin · target", rows),
     )
-
-
-def _counted(sides: Sides, caption: str, head: str, rows: Sequence[tuple[str, Any, Any]]) -> Table:
-    made: list[list[Cell]] = []
-    for name, one, two in rows:
-        known = isinstance(one, int) and isinstance(two, int)
-        change = Number(_signed(two - one)) if known else "–"
-        shown = [number(value) if value is not None else "–" for value in (one, two)]
-        made.append([words(name), *shown, change])
-    heads = (head, *(one.experiment for one in sides), "Second − first")
-    return _side_by_side(caption, heads, made, note=_COUNTED)
-
-
-def _risk(sides: Sides) -> list[Block]:
-    both = _both(sides, "assessment")
-    if both is None:
-        return []
-    counts = [one["counts"] for one in both]
-    levels = [one["by_level"] for one in counts]
-    rows = [(name, *(one.get(name, 0) for one in levels)) for name in _LEVELS]
-    more = [
-        (name, *(one.get(name) for one in counts)) for name in ("open", "closed", "overdue", "kev")
-    ]
-    names = sorted({name for one in both for name in one["decisions"]})
-    decided = [(name, *(one["decisions"].get(name, 0) for one in both)) for name in names]
-    return [
-        _counted(sides, "Open risks by level", "Level", rows),
-        _counted(sides, "The register", "Risks", more),
-        _counted(sides, "Decisions", "Decision", decided),
-        *_losses_a_year(sides, both),
-    ]
-
-
-def _losses_a_year(sides: Sides, both: Sequence[Mapping[str, Any]]) -> list[Block]:
-    found = [next((row for row in one["loss"] if row["group"] == "all"), None) for one in both]
-    if not all(found):
-        return []
-    names = {"expected": "expected", "p50": "half of all years", "p95": "worst of 20 years"}
-    rows = [(told, *(dollars(one[key]) for one in found if one)) for key, told in names.items()]
-    note = "Drawn on assumptions: the same ones are needed before these are compared."
-    heads = ("Loss per year", *(one.experiment for one in sides))
-    return [_side_by_side("Loss per year", heads, rows, note=note)]
-
-
-def _cost(sides: Sides) -> list[Block]:
-    """Return what the runs took, step by step, and all of them together."""
-    steps = list(dict.fromkeys(run.step for one in sides for run in one.runs))
-    rows: list[list[Cell]] = []
-    for step in [*steps, ""]:
-        found = [[run for run in one.runs if step in ("", run.step)] for one in sides]
-        spent = [one.spent(runs) for one, runs in zip(sides, found, strict=True)]
-        row: list[Cell] = [step or "all"]
-        for runs, (usd, kwh) in zip(found, spent, strict=True):
-            wall = sum(run.wall_s for run in runs)
-            row += [dollars(usd), energy(kwh), duration(wall)] if runs else ["–"] * 3
-        change = dollars(spent[1][0] - spent[0][0]) if all(found) else "–"
-        rows.append([*row, change])
-    heads = ["Step"]
-    for at, one in zip(("first", "second"), sides, strict=True):
-        heads += [f"{one.experiment} | US$", f"Energy | of the {at}", f"Wall | of the {at}"]
-    note = "What the ledger has of the runs that make up each now. One measurement each: no "
-    note += "interval, so a small difference is none."
-    return [table("Cost by step", [*heads, "Second − first | US$"], rows, note=note)]

@@ -202,6 +202,9 @@ def upgrade() -> None:
     _key_experiments(
         "name", "owner", constraint="experiments_0005", rows=f"{every} FROM experiments_before"
     )
+    op.create_index(
+        "test_sets_by_owner", "test_set_owners", ["owner", "created_at", "test_set"]
+    )
     op.add_column("estimates", sa.Column("who", sa.String(200), nullable=False, server_default=""))
     op.execute(
         "UPDATE estimates SET who = COALESCE("
@@ -215,6 +218,7 @@ def downgrade() -> None:
     if op.get_bind().dialect.name == "postgresql":
         _share()
     op.drop_column("estimates", "who")
+    op.drop_index("test_sets_by_owner", "test_set_owners")
     newest = (  # the old schema knows one experiment of a name
         "SELECT name, file, members, state, owner, started_at, finished_at"
         " FROM experiments_before AS one WHERE owner = (SELECT other.owner"
