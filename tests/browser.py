@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,8 @@ class Lab:
 
     def read(self, page: Any, path: str) -> str:
         """Return what the server exports of a notebook, as Lab's menu asks for it."""
-        answer = page.request.get(f"{self.url}/nbconvert/html/{path}?download=true")
+        address = f"{self.url}/nbconvert/html/{path}?download=true"
+        answer = page.request.get(address, headers={"Referer": page.url})
         assert answer.ok, answer.text()[:2_000]
         return answer.text()
 
@@ -137,6 +138,7 @@ def lab(root: Path) -> Iterator[Lab]:
         "JUPYTERLAB_WORKSPACES_DIR": str(root / "jupyter" / "workspaces"),
         "IPYTHONDIR": str(root / "ipython"), "PYTHONPATH": str(SOURCE),
     }  # fmt: skip
+    _decline_news(root / "jupyter" / "settings")
     port = _free_port()
     arguments = (
         "lab", f"--ServerApp.port={port}", "--ServerApp.port_retries=0",
@@ -163,16 +165,21 @@ def lab(root: Path) -> Iterator[Lab]:
         store.engine.dispose()
 
 
+def _decline_news(settings: Path) -> None:
+    """Answer Lab's question about news beforehand: it would stand before what is looked at."""
+    file = settings / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    file.parent.mkdir(parents=True)
+    file.write_text('{"fetchNews": "false", "checkForUpdates": false}', encoding="utf-8")
+
+
 def _wait_for(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
     deadline = time.monotonic() + START_S
     while True:
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
+        with suppress(OSError), urllib.request.urlopen(url, timeout=5):
             return
-        except OSError:
-            assert server.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.1)
+        assert server.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
 
 
 def _free_port() -> int:
@@ -206,7 +213,8 @@ class Notebook:
         over = f"({said}).includes('{sentinel}') || ({said}).includes('\"output_type\":\"error\"')"
         self.page.wait_for_function(over, timeout=most_s * 1e3)
         outputs = [one for cell in self.cells() for one in cell.get("outputs", [])]
-        assert [one for one in outputs if one["output_type"] == "error"] == []
+        failed = [one["traceback"] for one in outputs if one["output_type"] == "error"]
+        assert not failed, "\n".join(failed[0])
         assert sentinel in json.dumps(outputs)
 
     def run_again(self, at: int) -> None:

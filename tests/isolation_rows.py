@@ -34,6 +34,7 @@ from workbench.store.jobs import Job, add_job, jobs
 from workbench.store.live import newest_events, watched_execution
 from workbench.store.owners import this_process
 from workbench.store.records import Attempt, LedgerRow, Run, now
+from workbench.store.spending import ledger_names, spending
 from workbench.store.test_sets import add_tag, add_test_set_owner, owned_test_sets, tags_of
 from workbench.store.usage import usage
 
@@ -120,6 +121,9 @@ def reads(store: Store, other: dict[str, str]) -> dict[str, Callable[[], Any]]:
         "ledger.rows": store.ledger.rows,
         "ledger.rows of": lambda: store.ledger.rows(jobs=[run], newest_calls=9),
         "ledger.totals": lambda: store.ledger.totals(since=""),
+        "ledger_names": lambda: ledger_names(engine, "who"),
+        "ledger_names of experiments": lambda: ledger_names(engine, "experiment"),
+        "spending": lambda: spending(engine),
         "usage": lambda: usage(engine, them, since=""),
         "calls.estimates": lambda: store.calls.estimates("trial"),
         "calls.open_batches": lambda: store.calls.open_batches(other["work"]),

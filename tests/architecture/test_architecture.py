@@ -176,9 +176,11 @@ def test_only_settings_reads_the_environment():
         and getattr(node.value, "id", "") == "os"
         and node.attr in {"environ", "getenv"}
     ]
-    # the executor hands the whole environment on to the kernel, the layers tell torch how much to
+    # executor and service hand the whole environment on to kernels and jobs, the layers tell torch how much to
     # remember; neither looks at anything in it
-    assert set(readers) <= {"core/settings.py", "notebook/executor.py", "diffusion/layers.py"}
+    assert set(readers) <= {
+        "core/settings.py", "notebook/executor.py", "diffusion/layers.py", "server/service.py",
+    }  # fmt: skip
 
 
 def test_every_error_is_in_the_tree():

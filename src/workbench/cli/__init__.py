@@ -8,7 +8,7 @@ import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -20,13 +20,11 @@ from workbench.cli.data import data
 from workbench.cli.evaluate import evaluate
 from workbench.cli.export import export
 from workbench.cli.opening import EXIT_CODES, interrupt, open_here
+from workbench.cli.report import check_ran, render_report, report
 from workbench.cli.risk import risk
 from workbench.cli.sanitize import sanitize
 from workbench.cli.store import store as store_group
-from workbench.core.errors import ConfigError, WorkbenchError
-
-if TYPE_CHECKING:
-    from workbench.store.database import Store
+from workbench.core.errors import WorkbenchError
 
 __all__ = [
     "ask", "campaign", "cost", "data", "doctor", "evaluate", "export", "lab", "main", "report",
@@ -86,6 +84,7 @@ main.add_command(cost)
 main.add_command(data)
 main.add_command(evaluate)
 main.add_command(export)
+main.add_command(report)
 main.add_command(risk)
 main.add_command(sanitize)
 main.add_command(store_group)
@@ -151,7 +150,7 @@ def run(
     for readable in runner.profiles() if profile else ():
         click.echo(f"profile: {readable}", err=True)
     if not no_report:
-        page = _render(store, experiment.name, experiment.root / "reports" / experiment.name)
+        page = render_report(store, experiment.name, experiment.root / "reports" / experiment.name)
         printer.end(report=page)
     if not succeeded:
         sys.exit(1)
@@ -177,26 +176,8 @@ def status(experiment: str | None, *, as_json: bool) -> None:
     else:
         found = runs.find(experiment=experiment)
         if not found:
-            _check_ran(store, experiment)
+            check_ran(store, experiment)
         show_runs(found, as_json=as_json)
-
-
-@main.command()
-@click.argument("experiment")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder.  [default: reports/NAME]")
-@click.option("--single-file", is_flag=True, help="One HTML file with everything, to be mailed.")
-def report(experiment: str, *, out: Path | None, single_file: bool) -> None:
-    """Render the report of EXPERIMENT and print its path.
-
-    \b
-    Examples:
-      workbench report quickstart
-      workbench report quickstart --single-file --out /tmp/mail
-    """  # noqa: D301 - \b keeps click from wrapping
-    from workbench.core.settings import project_root
-
-    folder = out or project_root() / "reports" / experiment
-    click.echo(_render(open_here(), experiment, folder, single_file=single_file))
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
@@ -232,19 +213,3 @@ def doctor(*, as_json: bool) -> None:
             click.echo(f"{state:<4}  {check['name']:<15}  {check['detail']}")
     if not all(check["ok"] or check["optional"] for check in checks):
         sys.exit(1)
-
-
-def _render(store: Store, experiment: str, folder: Path, *, single_file: bool = False) -> Path:
-    from workbench.report.html import render
-
-    _check_ran(store, experiment)
-    return render(store, experiment, folder, single_file=single_file)
-
-
-def _check_ran(store: Store, experiment: str) -> None:
-    """Refuse a name that never ran; what only asked models is shown elsewhere."""
-    if experiment not in store.runs.experiments() and store.ledger.rows(experiment=experiment):
-        raise ConfigError(
-            f"{experiment!r} has model calls but no runs; see `workbench cost show {experiment}`"
-        )
-    store.runs.experiment(experiment)

@@ -71,8 +71,8 @@ class WorkbenchApp(ExtensionApp):
         return {}
 
     def initialize_settings(self) -> None:
-        """Open the store and start what runs jobs: a server that cannot work ends at its start."""
-        assert self.service is not None
+        """Open the store and go on with jobs left waiting; a server that cannot work ends here."""
+        self.service.recover(self.store.settings.user)
 
     def initialize_handlers(self) -> None:
         """Mount routes, pages and stream; what is below them and nothing of these is a 404."""

@@ -233,7 +233,7 @@ def settle_lost_jobs(engine: Engine) -> list[Job]:
             why = "" if one.cancel else "its process died; resume it, what is done is kept"
             values = {"state": state, "finished_at": now(), "error": why}
             if connection.execute(update(table).where(same).values(**values)).rowcount:
-                lost.append(replace(one, **values))
+                lost.append(replace(one, state=state, finished_at=values["finished_at"], error=why))
     return lost
 
 

@@ -11,7 +11,6 @@ from functools import cache
 from typing import Any, NamedTuple, TypedDict
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     Engine,
     Insert,
@@ -27,13 +26,13 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from workbench.core.errors import ConfigError, DataError
-from workbench.core.fields import refuse_unknown
 from workbench.core.plain import storable
 from workbench.store import risk_rules as rules
 from workbench.store import schema
 from workbench.store.ledger import execute_many
 from workbench.store.records import now
 from workbench.store.risk_rules import NOT_SEEN, RISK_STATUSES
+from workbench.store.risk_search import RiskChoice, overdue, risk_page
 from workbench.store.transaction import transaction
 
 __all__ = [
@@ -186,23 +185,11 @@ def risks(
     Raises:
         ConfigError: If there is no such column.
     """
-    table = schema.risks.c
-    refuse_unknown([sort], known=table.keys(), where="sort")
-    query = select(schema.risks)
-    wanted = {
-        "status": status, "level": level, "asset": asset, "subject": subject, "kind": kind,
-        "owner": owner,
-    }  # fmt: skip
-    for name, value in wanted.items():
-        query = query.where(table[name] == value) if value else query
-    query = query.where(table.id.in_(ids)) if ids else query
-    query = query.where(_overdue(overdue_on.isoformat())) if overdue_on else query
-    by = _sortable(sort)
-    worst = (table.score.desc(), table.p_exploit.desc(), table.annual_loss_usd.desc(),
-             table.subject, table.id)  # fmt: skip
-    query = query.order_by(by.desc() if descending else by, *worst).limit(limit).offset(offset)
-    with transaction(engine) as connection:
-        return [dict(row) for row in connection.execute(query).mappings()]
+    choice = RiskChoice(
+        status=status, level=level, asset=asset, subject=subject, kind=kind, owner=owner,
+        overdue_on=overdue_on, ids=tuple(ids),
+    )  # fmt: skip
+    return risk_page(engine, choice, sort=sort, descending=descending, limit=limit, offset=offset)
 
 
 def resolve_risk(engine: Engine, beginning: str) -> str:
@@ -242,7 +229,7 @@ def counts(engine: Engine, today: date) -> RegisterCounts:
     day, week = today.isoformat(), date.fromordinal(today.toordinal() + 7).isoformat()
     is_soon = (table.status == "open") & (table.due >= day) & (table.due <= week)
     by = (table.status, table.kind, table.level)
-    sums = (func.count(), *(func.sum(case((one, 1), else_=0)) for one in (_overdue(day), is_soon)))
+    sums = (func.count(), *(func.sum(case((one, 1), else_=0)) for one in (overdue(day), is_soon)))
     assets = select(func.count(table.asset.distinct())).where(table.status == "open")
     with transaction(engine) as connection:
         groups = connection.execute(select(*by, *sums).group_by(*by)).all()
@@ -380,16 +367,3 @@ def _upsert(dialect: str) -> Insert:
     others = {name: made.excluded[name] for name in rules.COLUMNS if name != "id"}
     upsert: Insert = made.on_conflict_do_update(index_elements=["id"], set_=others)
     return upsert
-
-
-def _overdue(day: str) -> ColumnElement[bool]:
-    """Return the condition that a risk is past its due date, or its acceptance past its end."""
-    table = schema.risks.c
-    return (table.status != "closed") & (table.due != "") & (table.due < day)
-
-
-def _sortable(name: str) -> ColumnElement[Any]:
-    column = schema.risks.c[name]
-    if name == "level":
-        return case(rules.LEVELS, value=column, else_=-1)
-    return func.coalesce(func.nullif(column, ""), "9999") if name == "due" else column

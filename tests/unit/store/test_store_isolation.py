@@ -152,6 +152,7 @@ _SHARED_OR_WRITING = {
     "isolation.acting_for", "isolation.everybody", "isolation.install", "isolation.only_user",
     "risks.counts", "risks.decide", "risks.first_seen", "risks.record", "risks.resolve_risk",
     "risks.risk_log", "risks.risks", "risks.settle",  # one register for all
+    "risk_search.risk_count", "risk_search.risk_page",
     "test_sets.owners_of",  # of a set whose whole id is known
     "transaction.transaction",
     "usage.refuse_over_quota",

@@ -20,8 +20,8 @@ from workbench.report.tables import Heads, percent
 from workbench.report.tables import table as _table
 
 __all__ = [
-    "Block", "bars", "block_html", "changes", "cut", "facts", "graph", "page_html", "passages",
-    "progress", "safe", "shown", "style", "table", "text",
+    "Block", "bars", "block_html", "changes", "cut", "facts", "graph", "marked", "page_html",
+    "passages", "progress", "safe", "shown", "style", "table", "text",
 ]  # fmt: skip
 
 Block = dict[str, Any]
@@ -123,6 +123,14 @@ def passages(items: Iterable[tuple[str, Iterable[tuple[str, str]]]]) -> Block:
         for heading, parts in items
     ]
     return {"kind": "passages", "items": made}
+
+
+def marked(caption: str, words: str, span: tuple[int, int] | None) -> Block:
+    """Return a text of which the characters of a span are marked; None marks nothing."""
+    start, end = span or (len(words), len(words))
+    pieces = ((words[:start], False), (words[start:end], True), (words[end:], False))
+    shown_ = [[cut(piece), is_marked] for piece, is_marked in pieces if piece]
+    return {"kind": "marked", "caption": caption, "pieces": shown_}
 
 
 def graph(caption: str, nodes: Sequence[Mapping[str, Any]]) -> Block:

@@ -217,7 +217,7 @@ def _finished_rates(path: Path) -> tuple[tuple[str, Mapping[str, Any], str], ...
 
 
 def _latest(rows: list[dict[str, Any]]) -> look.Block:
-    heads = ("Latest", "Case", "Decision", "Outcome")
+    heads = ("Target", "Case", "Decision", "Outcome")
     body = [
         (
             row["target"],

@@ -63,7 +63,7 @@ class PairSets(Panel):
         other = listed[1] if len(listed) > 1 else choices[0][1]
         shown = ipywidgets.Dropdown(options=choices, value=wanted, description="Version")
         shown.observe(lambda change: self._choose(change["new"]), names="value")
-        before = ipywidgets.Dropdown(options=choices, value=other, description="Compared to")
+        before = ipywidgets.Dropdown(options=choices, value=other, description="Against")
         split = ipywidgets.Dropdown(options=["", *SPLITS], description="Split")
         relation = ipywidgets.Dropdown(options=["", *RELATIONS], description="Relation")
         seed = ipywidgets.BoundedIntText(value=0, min=0, max=2**31 - 1, description="Draw")

@@ -22,6 +22,8 @@ export default {
     title.hidden = !title.textContent;
     body.setAttribute("aria-live", "off");
     el.append(style, title, body);
+    const tidy = () => { el.style.display = title.hidden && !body.childElementCount ? "none" : ""; };
+    tidy();
     let seq = 0;
     const put = (name, html) => {
       let node = body.querySelector(`:scope > [data-slot="${CSS.escape(name)}"]`);
@@ -43,6 +45,7 @@ export default {
         for (const [path, value] of message.set ?? []) setAt(body, path, value);
         if (message.put) put(...message.put);
       }
+      tidy();
       seq = message.seq;
     };
     model.on("msg:custom", told);

@@ -127,6 +127,9 @@ class Panel:
         except (WorkbenchError, OSError) as error:  # the view says the rest
             controls = []
             self.tell(error)
+        for row in controls:  # what does not fit goes to the next line
+            if isinstance(row, ipywidgets.HBox):
+                row.layout.flex_flow = "row wrap"
         made = ipywidgets.VBox([self.view, *controls, self.status, self.answer])
         self.update()
         return made
@@ -155,7 +158,8 @@ class Panel:
             action: What it does.
             style: ``primary``, ``danger`` or nothing.
         """
-        made = ipywidgets.Button(description=words, button_style=style)
+        wide = {"width": "auto", "min_width": "8rem"}  # long words are not cut
+        made = ipywidgets.Button(description=words, button_style=style, layout=wide)
         made.on_click(lambda _: self.do(action))
         return made
 
@@ -166,6 +170,7 @@ class Panel:
         return thread
 
     def _do(self, action: Callable[[], None]) -> None:
+        self.status.value = ""  # of what was pressed before
         try:
             action()
         except (WorkbenchError, OSError) as error:

@@ -16,15 +16,37 @@ export default {
     const heads = model.get("heads");
     const shownRows = model.get("height");
     const size = model.get("page_size");
+    const pressable = model.get("actions") ?? {}; // key → what it does to the row one is at
+    const noteKey = model.get("note_key") ?? "";
+    const follows = Object.keys(pressable).length > 0; // such a table opens each row one comes to
     const bar = make("div", { class: "wb-bar" }, el);
     const name = make("label", {}, bar);
     name.textContent = "Filter ";
     const input = make("input", { type: "search", autocomplete: "off", spellcheck: "false" }, name);
     const status = make("output", { "aria-live": "polite" }, bar);
+    const buttons = follows ? make("div", { class: "wb-bar", role: "group", "aria-label": "Actions" }, el) : null;
+    let note = null;
+    if (noteKey) {
+      const named = make("label", {}, buttons);
+      named.textContent = "Note ";
+      note = make("input", { type: "text", autocomplete: "off", maxlength: "4000" }, named);
+      note.addEventListener("keydown", (event) => {
+        event.stopPropagation();
+        if (event.key === "Enter") press(noteKey);
+        if (event.key === "Escape") grid.focus();
+      });
+    }
+    for (const [key, text] of Object.entries(pressable)) {
+      const button = make("button", { type: "button", "aria-keyshortcuts": key }, buttons);
+      button.textContent = `${text} (${key})`;
+      button.addEventListener("click", () => (key === noteKey && !note.value ? note.focus() : press(key)));
+    }
     const grid = make("div", {
       class: "wb-grid", role: "grid", tabindex: "0", "aria-label": model.get("label"),
-      "aria-colcount": heads.length, "aria-multiselectable": "true",
-      "aria-description": "Arrows move, Home and End go to the first and last row, space chooses, Enter opens",
+      "aria-colcount": heads.length, "aria-multiselectable": !follows,
+      "aria-description": follows
+        ? "Arrows, j and k move, Home and End go to the first and last row, Enter goes to the next; the buttons name the other keys"
+        : "Arrows move, Home and End go to the first and last row, space chooses, Enter opens",
     }, el);
     grid.style.height = `${(shownRows + 1) * ROW + 2}px`;
     const layer = make("div", { role: "rowgroup" }, grid);
@@ -41,13 +63,13 @@ export default {
       const row = make("div", { role: "row" }, layer);
       row.addEventListener("click", (event) => {
         const cell = event.target.closest("[role=gridcell]");
-        if (cell) { row_ = first + at; column = Number(cell.dataset.column); move(row_); choose(); }
+        if (cell) { row_ = first + at; column = Number(cell.dataset.column); move(row_); if (!follows) choose(); }
       });
       row.addEventListener("dblclick", () => act("open"));
       return { row, cells: heads.map((_, c) => make("div", { role: "gridcell", "data-column": c, "aria-colindex": c + 1 }, row)) };
     });
 
-    let count = 0, first = 0, row_ = 0, column = 0, sort = -1, descending = false, words = "", turn = 0;
+    let count = 0, first = 0, row_ = 0, column = 0, sort = -1, descending = false, words = "", turn = 0, version = 0, following = 0;
     let pages = new Map(), asked = new Set(), chosen = new Set();
 
     const last = () => Math.max(0, count - shownRows);
@@ -101,9 +123,18 @@ export default {
       if (row_ < first) scrollTo(row_);
       else if (row_ >= first + shownRows) scrollTo(row_ - shownRows + 1);
       else draw();
+      follow();
     }
     function act(what) {
       if (count) model.send({ [what]: row_, sort, descending, filter: words });
+    }
+    function follow() {
+      clearTimeout(following);
+      if (follows) following = setTimeout(() => act("open"), 120);
+    }
+    function press(key) {
+      model.send({ press: row_, key, note: note?.value ?? "", version, sort, descending, filter: words });
+      grid.focus();
     }
     const choose = () => act("choose");
     grid.addEventListener("scroll", () => {
@@ -118,12 +149,17 @@ export default {
       ArrowLeft: () => { column = Math.max(column - 1, 0); draw(); },
       PageDown: () => move(row_ + shownRows), PageUp: () => move(row_ - shownRows),
       Home: () => move(0), End: () => move(count - 1),
-      " ": choose, Enter: () => act("open"),
+      ...(follows
+        ? { j: () => move(row_ + 1), k: () => move(row_ - 1), Enter: () => move(row_ + 1) }
+        : { " ": choose, Enter: () => act("open") }),
+      ...Object.fromEntries(Object.keys(pressable).map((key) => [key, () => press(key)])),
     };
+    if (noteKey) keys[noteKey] = () => note.focus();
     grid.addEventListener("keydown", (event) => {
-      if (event.target !== grid || event.altKey || event.metaKey || !keys[event.key]) return;
+      if (event.target !== grid || event.altKey || event.metaKey || event.ctrlKey || !Object.hasOwn(keys, event.key)) return;
       event.preventDefault();
       event.stopPropagation(); // Lab has shortcuts of its own
+      if (event.repeat && Object.hasOwn(pressable, event.key)) return; // a key held down decides once
       keys[event.key]();
     });
     let waiting = 0;
@@ -133,7 +169,8 @@ export default {
       waiting = setTimeout(() => { words = input.value; restart(); }, 200);
     });
     const told = (message) => {
-      if (message.stale) return again();
+      if (message.stale) { row_ += message.step ?? 0; return again(); }
+      if (message.pressed) { if (note) note.value = ""; return; }
       if (message.error) { status.textContent = message.error; return; }
       if (message.row !== undefined) {
         if (message.is_chosen) chosen.add(message.row); else chosen.delete(message.row);
@@ -141,6 +178,8 @@ export default {
       }
       if (message.id !== turn) return; // of another order
       count = message.count;
+      version = message.version;
+      row_ = Math.min(row_, Math.max(0, count - 1));
       pages.delete(message.page);
       pages.set(message.page, message.rows);
       message.chosen.forEach((at) => chosen.add(message.page * size + at));
@@ -148,9 +187,10 @@ export default {
       resize();
       first = Math.min(first, last());
       draw();
+      if (message.page === Math.floor(row_ / size)) follow();
     };
     model.on("msg:custom", told);
     draw();
-    return () => { clearTimeout(waiting); model.off("msg:custom", told); };
+    return () => { clearTimeout(waiting); clearTimeout(following); model.off("msg:custom", told); };
   },
 };

@@ -231,6 +231,11 @@ class PagedTable(anywidget.AnyWidget):  # type: ignore[misc]  # no stubs
             for choosing and opening.
         opened: Called with the key when a row is opened with Enter or a double click.
         height: Rows shown at once.
+        actions: Key of the keyboard → what it does to the row one is at, also shown as a button. A
+            table with some opens each row that one comes to, and Enter goes to the next.
+        note_key: The one of them that takes a note, which goes along with the others too.
+        pressed: Called with the key that was pressed, the key of the row (empty: there is none),
+            and the note.
     """
 
     _esm = (Path(__file__).parent / "table.js").read_text(encoding="utf-8")
@@ -239,6 +244,8 @@ class PagedTable(anywidget.AnyWidget):  # type: ignore[misc]  # no stubs
     heads = traitlets.List(traitlets.Unicode()).tag(sync=True)
     height = traitlets.Int(15).tag(sync=True)
     page_size = traitlets.Int(_PAGE).tag(sync=True)
+    actions = traitlets.Dict().tag(sync=True)
+    note_key = traitlets.Unicode().tag(sync=True)
     selected = traitlets.List(traitlets.Unicode())
     """Keys of the rows that are chosen, in the order of choosing; stays in Python."""
 
@@ -251,21 +258,34 @@ class PagedTable(anywidget.AnyWidget):  # type: ignore[misc]  # no stubs
         key: str | Callable[[Mapping[str, Any]], str] = "",
         opened: Callable[[str], None] | None = None,
         height: int = 15,
+        actions: Mapping[str, str] | None = None,
+        note_key: str = "",
+        pressed: Callable[[str, str, str], None] | None = None,
     ) -> None:
-        self._source, self._key, self._opened = source, key, opened
+        self._source, self._key, self._opened, self._pressed = source, key, opened, pressed
+        self._version = 0
         named = labels or {}
         heads = [look.shown(named.get(one, one.replace("_", " "))) for one in source.columns]
-        super().__init__(label=look.shown(label), heads=heads, height=height)
+        super().__init__(
+            label=look.shown(label), heads=heads, height=height, actions=dict(actions or {}),
+            note_key=note_key,
+        )  # fmt: skip
         self.on_msg(self._asked)
 
-    def replace(self, source: Source) -> None:
-        """Show other rows of the same columns; what was chosen is let go."""
-        self._source, self.selected = source, []
-        self.refresh()
+    def replace(self, source: Source, *, step: int = 0) -> None:
+        """Show other rows of the same columns; what was chosen is let go.
 
-    def refresh(self) -> None:
+        Args:
+            source: Where they come from.
+            step: How many rows to go on from the one that one is at.
+        """
+        self._source, self.selected = source, []
+        self.refresh(step=step)
+
+    def refresh(self, *, step: int = 0) -> None:
         """Have pages ask again: rows were added or changed."""
-        self.send({"stale": 1})
+        self._version += 1
+        self.send({"stale": 1, "step": step} if step else {"stale": 1})
 
     def answer(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Return a page of rows as texts.
@@ -283,6 +303,7 @@ class PagedTable(anywidget.AnyWidget):  # type: ignore[misc]  # no stubs
             "id": asked.get("id") if isinstance(asked.get("id"), int) else 0,
             "page": _whole(asked, "page"),
             "count": self._source.count(_filter(asked)),
+            "version": self._version,
             "rows": [[_cell(row.get(name)) for name in self._source.columns] for row in rows],
             "chosen": [at for at, row in enumerate(rows) if self._key_of(row) in chosen],
         }
@@ -291,7 +312,9 @@ class PagedTable(anywidget.AnyWidget):  # type: ignore[misc]  # no stubs
         if not isinstance(content, dict):
             return
         try:
-            if "choose" in content or "open" in content:
+            if "press" in content:
+                self._press(content)
+            elif "choose" in content or "open" in content:
                 self._act(content)
             else:
                 self.send(self.answer(content))
@@ -314,6 +337,21 @@ class PagedTable(anywidget.AnyWidget):  # type: ignore[misc]  # no stubs
         others = [one for one in self.selected if one != key]
         self.selected = others if key in self.selected else [*others, key]
         self.send({"row": at, "is_chosen": key in self.selected})
+
+    def _press(self, content: Mapping[str, Any]) -> None:
+        """Do what a key says to the row at a place, if that is what the page shows there."""
+        if content.get("version") != self._version:
+            raise ConfigError("the rows changed meanwhile; look at the row and press again")
+        key = str(content.get("key"))
+        if key not in self.actions or self._pressed is None:
+            raise ConfigError(
+                f"key {key[:20]!r} does nothing; use {', '.join(self.actions) or 'none'}"
+            )
+        page, place = divmod(max(_whole(content, "press"), 0), self.page_size)
+        rows = self._rows({**content, "page": page})
+        row = self._key_of(rows[place]) if place < len(rows) else ""
+        self._pressed(key, row, str(content.get("note") or ""))
+        self.send({"pressed": key})
 
     def _rows(self, asked: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         at, size, columns = _whole(asked, "sort", usual=-1), self.page_size, self._source.columns

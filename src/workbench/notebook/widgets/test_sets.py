@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 __all__ = ["TestSets", "test_sets"]
 
 _COLUMNS = ("id", "created_at", "tests", "cost_usd", "tags", "parent")
-_LABELS = {"id": "Test set", "created_at": "Made", "cost_usd": "Cost, USD", "parent": "Part of"}
+_LABELS = {
+    "id": "Test set", "created_at": "Made", "tests": "Cases", "cost_usd": "Cost, USD",
+    "tags": "Tags", "parent": "Part of",
+}  # fmt: skip
 _PREVIEWED = 5
 _MOST_TARGETS = 20
 
@@ -67,7 +70,7 @@ class TestSets(Panel):
             words = children.complaint(self.store, self._child)
             if words:
                 blocks["said"] = look.text(f"The last execution started here: {words}")
-        heads = [_LABELS.get(name, name.capitalize()) for name in _COLUMNS]
+        heads = [_LABELS[name] for name in _COLUMNS]
         rows = [[_told(name, row[name]) for name in _COLUMNS] for row in mine]
         blocks["list"] = look.table("Test sets, the newest first", heads, rows)
         return {"blocks": blocks}

@@ -202,9 +202,7 @@ def upgrade() -> None:
     _key_experiments(
         "name", "owner", constraint="experiments_0005", rows=f"{every} FROM experiments_before"
     )
-    op.create_index(
-        "test_sets_by_owner", "test_set_owners", ["owner", "created_at", "test_set"]
-    )
+    op.create_index("test_sets_by_owner", "test_set_owners", ["owner", "created_at", "test_set"])
     op.add_column("estimates", sa.Column("who", sa.String(200), nullable=False, server_default=""))
     op.execute(
         "UPDATE estimates SET who = COALESCE("

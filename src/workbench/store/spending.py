@@ -1,0 +1,69 @@
+"""What the ledger says was spent, added up by the database; no row is read one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from sqlalchemy import Engine, func, select
+
+from workbench.core.money import ZERO
+from workbench.store import schema
+from workbench.store.ledger import TOKEN
+from workbench.store.records import REHEARSAL
+from workbench.store.transaction import transaction
+
+__all__ = ["GROUPS", "Spent", "ledger_names", "spending"]
+
+GROUPS = ("phase", "resource", "experiment", "who")
+"""Columns of the ledger that spending is told by."""
+
+
+class Spent(NamedTuple):
+    """What a group of ledger rows came to."""
+
+    phase: str
+    resource: str
+    experiment: str
+    who: str
+    """Without the mark of rehearsals."""
+    billed_usd: Decimal = ZERO
+    """Model calls and targets that are paid; lost calls at their worst case."""
+    estimated_usd: Decimal = ZERO
+    """CPU time and energy at list prices: nobody's bill."""
+    rehearsed_usd: Decimal = ZERO
+    """What rehearsals would have been billed; part of neither."""
+
+
+def spending(engine: Engine, *, experiment: str = "", since: str = "") -> list[Spent]:
+    """Return what was spent by phase, resource, experiment and person, the dearest first.
+
+    Args:
+        engine: Of the store.
+        experiment: Only of this one.
+        since: Only from then on, ISO 8601 in UTC.
+    """
+    table = schema.ledger.c
+    # amounts are texts, exact to the last digit: equal ones are counted, not added, by the database
+    columns = (*(table[name] for name in GROUPS), table.unit, table.estimated, table.usd)
+    query = select(*columns, func.count()).where(table.at >= since).group_by(*columns)
+    query = query.where(table.experiment == experiment) if experiment else query
+    sums: dict[tuple[str, str, str, str], list[Decimal]] = {}
+    with transaction(engine) as connection:
+        rows: Iterable[Any] = connection.execute(query)
+        for phase, resource, of, who, unit, is_estimated, usd, count in rows:
+            person = who.removeprefix(REHEARSAL)
+            mine = sums.setdefault((phase, resource, of, person), [ZERO, ZERO, ZERO])
+            is_bill = unit == TOKEN or not is_estimated
+            mine[1 if not is_bill else 0 if person == who else 2] += Decimal(usd) * count
+    found = [Spent(*group, *tuple(amounts)) for group, amounts in sums.items()]
+    return sorted(found, key=lambda one: (-one.billed_usd, -one.estimated_usd, *one[:4]))
+
+
+def ledger_names(engine: Engine, column: str, *, since: str = "") -> set[str]:
+    """Return what a column of :data:`GROUPS` holds, of rows since a moment in UTC."""
+    named = schema.ledger.c[column]
+    query = select(named).where(schema.ledger.c.at >= since).distinct()
+    with transaction(engine) as connection:
+        return {name.removeprefix(REHEARSAL) for name in connection.execute(query).scalars()}
