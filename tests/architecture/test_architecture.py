@@ -176,8 +176,8 @@ def test_only_settings_reads_the_environment():
         and getattr(node.value, "id", "") == "os"
         and node.attr in {"environ", "getenv"}
     ]
-    # executor and service hand the whole environment on to kernels and jobs, the layers tell torch how much to
-    # remember; neither looks at anything in it
+    # executor and service hand the whole environment on to kernels and jobs, the layers tell torch
+    # how much to remember; none looks at anything in it
     assert set(readers) <= {
         "core/settings.py", "notebook/executor.py", "diffusion/layers.py", "server/service.py",
     }  # fmt: skip
@@ -202,9 +202,9 @@ def test_no_dumping_grounds():
 
 
 ROOMS = {
-    "campaign": 8_145, "cli": 2_930, "core": 625, "cost": 760, "data": 3_970, "diffusion": 4_410,
-    "embedding": 770, "judge": 1_420, "llm": 4_060, "notebook": 1_715, "report": 3_185,
-    "risk": 8_745, "scaling": 1_040, "store": 3_250,
+    "campaign": 8_145, "cli": 3_150, "core": 680, "cost": 760, "data": 3_970, "diffusion": 4_410,
+    "embedding": 770, "judge": 1_420, "llm": 4_040, "notebook": 4_010, "report": 4_235,
+    "risk": 8_745, "scaling": 1_040, "server": 2_095, "store": 5_985,
 }  # fmt: skip
 """Lines of code that each room may have; only downwards without a reason in docs/decisions/0004."""
 
@@ -215,7 +215,7 @@ def test_the_package_stays_small():
         found[name_of(path).partition("/")[0]] += len(lines_of_code(path))
     found.pop("__init__.py")
     assert {room: lines for room, lines in found.items() if lines > ROOMS.get(room, 0)} == {}
-    assert sum(ROOMS.values()) <= 45_025
+    assert sum(ROOMS.values()) <= 53_455
 
 
 def lines_of_code(path: Path) -> set[int]:

@@ -41,7 +41,7 @@ PANELS = (
     "register", "cost",
 )  # fmt: skip
 SENTINEL = "all-cells-ran"
-SLOW_S = 0.4
+SLOW_S = 1.5
 """That each answer of the bookshop takes while an execution is watched."""
 CASES, FEW = 60, 12
 FOLLOWED = "monitor"
