@@ -166,8 +166,8 @@ def test_a_job_whose_server_is_killed_stops_by_itself(anna, settings, request_, 
     """Started by a process that dies at once, as a server killed with -9 does."""
     made = add_job(anna.engine, Job(kind="execute", owner="anna", request=request_))
     start = (
-        "import subprocess, sys, time; p = subprocess.Popen([sys.executable, '-m',"
-        " 'workbench.server.work', sys.argv[1]]); time.sleep(float(sys.argv[2]))"
+        "import os, subprocess, sys, time; p = subprocess.Popen([sys.executable, '-m',"
+        " 'workbench.server.work', sys.argv[1], str(os.getpid())]); time.sleep(float(sys.argv[2]))"
     )
     variables = {**os.environ, **settings.to_environment(), "WORKBENCH_USER": "anna"}
     server = subprocess.Popen([sys.executable, "-c", start, made.id, "60"], env=variables)
@@ -178,6 +178,19 @@ def test_a_job_whose_server_is_killed_stops_by_itself(anna, settings, request_, 
     until(lambda: not psutil.pid_exists(pid))
     assert job(anna.engine, made.id, owner="anna").state == "running", "for the next server to find"
     assert sum(bot.asked.values()) < CASES
+
+
+def test_a_job_whose_server_died_before_it_began_is_left_for_the_next(
+    anna, settings, request_, bot
+):
+    made = add_job(anna.engine, Job(kind="execute", owner="anna", request=request_))
+    variables = {**os.environ, **settings.to_environment(), "WORKBENCH_USER": "anna"}
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    command = [sys.executable, "-m", "workbench.server.work", made.id, str(gone.pid)]
+    assert subprocess.run(command, env=variables, check=False).returncode == 0
+    assert job(anna.engine, made.id, owner="anna").state == "queued"
+    assert not bot.asked
 
 
 def test_a_whole_run_that_needs_no_model_gives_what_the_api_promises(service, anna, bot):

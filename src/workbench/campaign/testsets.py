@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,7 +140,7 @@ def stored(store: Store, test_set_id: str = "") -> StoredTestSet:
         DataError: If this user owns none of that id, or several begin so.
         StoreError: If its file is damaged.
     """
-    one = _resolve(list_test_sets(store), test_set_id, user=store.settings.user)
+    one = _resolve(store, test_set_id)
     path = store.artifacts.path("test_set", one.id) / _CASES_FILE
     with _damage_told(path):
         if _digest(path) != one.id:
@@ -164,12 +164,7 @@ def list_test_sets(store: Store, *, tag: str = "") -> list[OwnedTestSet]:
     owner = store.settings.user
     tags = rows.tags_of(store.engine, owner=owner)
     found = [
-        OwnedTestSet(
-            id=row["test_set"],
-            created_at=row["created_at"],
-            tags=tuple(tags.get(row["test_set"], ())),
-            **row["metadata"],
-        )
+        _owned(row, tags=tags.get(row["test_set"], ()))
         for row in rows.owned_test_sets(store.engine, owner=owner)
     ]
     return [one for one in found if not tag or tag in one.tags]
@@ -217,7 +212,7 @@ def share(store: Store, test_set_id: str, *, user: str) -> str:
     """
     if not user.strip() or not user.isprintable() or len(user) > _MOST_NAME:
         raise ConfigError(f"no user {user[:80]!r} to share with; give a name")
-    mine = _resolve(list_test_sets(store), test_set_id, user=store.settings.user)
+    mine = _resolve(store, test_set_id)
     recipe = {**mine.recipe, "shared_by": store.settings.user}
     facts = {"tests": mine.tests, "promptfoo_id": mine.promptfoo_id, "recipe": recipe}
     facts |= {"cost_usd": "0", "parent": mine.parent}
@@ -233,10 +228,9 @@ def delete(store: Store, test_set_id: str) -> tuple[str, bool]:
     Raises:
         DataError: If an execution or a part of it refers to it, or the user does not own it.
     """
-    owned = list_test_sets(store)
-    mine = _resolve(owned, test_set_id, user=store.settings.user)
+    mine = _resolve(store, test_set_id)
     used = store.artifacts.referring("execution", "test_set", mine.id)
-    used += [one.id for one in owned if one.parent == mine.id]
+    used += [one.id for one in list_test_sets(store) if one.parent == mine.id]
     started = {
         one.subject
         for one in events(store.engine, kind="attack_run_started", limit=_MOST_RUNS)
@@ -254,7 +248,18 @@ def delete(store: Store, test_set_id: str) -> tuple[str, bool]:
     return mine.id, not left
 
 
-def _resolve(owned: Sequence[OwnedTestSet], wanted: str, *, user: str) -> OwnedTestSet:
+def _owned(row: Mapping[str, Any], *, tags: Sequence[str] = ()) -> OwnedTestSet:
+    return OwnedTestSet(
+        id=row["test_set"], created_at=row["created_at"], tags=tuple(tags), **row["metadata"]
+    )
+
+
+def _resolve(store: Store, wanted: str) -> OwnedTestSet:
+    """Return one of the user's test sets, its tags left out where the whole id is given."""
+    user = store.settings.user
+    if row := rows.owned_test_set(store.engine, wanted, owner=user):  # the list may be long
+        return _owned(row)
+    owned = list_test_sets(store)
     found = [one for one in owned if one.id.startswith(wanted)] or [
         one for one in owned if wanted in one.tags
     ]

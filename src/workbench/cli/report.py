@@ -63,28 +63,49 @@ def report(
     if is_index != (experiment is None):
         raise click.UsageError("name an EXPERIMENT, or --index without one")
     store = open_here()
-    if experiment is None:
-        from workbench.report.index import render_index
+    try:
+        if experiment is None:
+            from workbench.report.index import render_index
 
-        click.echo(render_index(store, out or reports))
-        return
-    folder = out or reports / experiment
-    check_ran(store, experiment)
+            path = render_index(store, out or reports)
+        else:
+            check_ran(store, experiment)
+            folder = out or _folder(reports, experiment)
+            path = _render(
+                store, experiment, folder, other=other, pdf=pdf, timeout_s=timeout_s,
+                single_file=single_file, notebooks=notebooks,
+            )  # fmt: skip
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise ConfigError(f"{error.filename}: {error.strerror}; say where with --out") from error
+    click.echo(path)
+
+
+def _folder(reports: Path, experiment: str) -> Path:
+    from workbench.report.index import report_folder
+
+    folder = report_folder(reports, experiment)
+    if folder is None:
+        raise ConfigError(f"{experiment!r} names no folder; say where with --out")
+    return folder
+
+
+def _render(
+    store: Store, experiment: str, folder: Path, *, other: str | None, pdf: bool, timeout_s: float,
+    single_file: bool, notebooks: bool,
+) -> Path:  # fmt: skip
+    """Return the one document that was asked for."""
     if other:
         from workbench.report.compare import render_compare
 
         check_ran(store, other)
-        click.echo(render_compare(store, experiment, other, folder))
-    elif pdf:
+        return render_compare(store, experiment, other, folder)
+    if pdf:
+        from workbench.report.index import report_folder
         from workbench.report.pdf import render_pdf
 
-        file = folder / f"{experiment}.pdf"
-        click.echo(render_pdf(store, experiment, file, timeout_s=timeout_s))
-    else:
-        path = render_report(
-            store, experiment, folder, single_file=single_file, notebooks=notebooks
-        )
-        click.echo(path)
+        name = report_folder(Path(), experiment) or "report"
+        return render_pdf(store, experiment, folder / f"{name}.pdf", timeout_s=timeout_s)
+    return render_report(store, experiment, folder, single_file=single_file, notebooks=notebooks)
 
 
 def render_report(

@@ -199,7 +199,10 @@ def _papermill_with_engine() -> Callable[..., Any]:
             cls, nb_man: Any, kernel_name: str, *, kernel: Any, watch: _Watch, **options: Any
         ) -> None:
             timeout = options["execution_timeout"]
-            client = WatchedClient(nb_man, kernel_name=kernel_name, timeout=timeout)
+            # with the state of widgets, an export shows those, from a CDN, and not their twins
+            client = WatchedClient(
+                nb_man, kernel_name=kernel_name, timeout=timeout, store_widget_state=False
+            )
             client.on_cell_executed = watch.sample
             client.watch = watch
             with TemporaryDirectory(prefix="kernel-", ignore_cleanup_errors=True) as folder:

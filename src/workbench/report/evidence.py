@@ -149,7 +149,8 @@ def read_evidence(store: Store, experiment: str) -> Evidence:
         bills[one.job] = (usd + one.usd, kwh + one.quantity * (one.unit == "kwh"))
     ablations = [*store.runs.find(experiment="ablation", state="succeeded"), *done.values()]
     # those of an older version know nothing of tokens
-    found = [run.result for run in ablations if "claimed_tokens" in run.result.get("combined", ())]
+    results = [run.result for run in ablations]
+    found = [one for one in results if "claimed_tokens" in (one.get("combined") or ())]
     return Evidence(
         experiment=experiment,
         file=Path(row["file"]).name,

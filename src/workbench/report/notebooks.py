@@ -81,7 +81,8 @@ def notebook_page(run: Run, text: str) -> Page:
     try:
         cells = nbformat.reads(text, as_version=4).cells
         maker = _Maker(budget=_MOST_BYTES - _FRAME_BYTES - plotly_bytes() * (_PLOTLY in text))
-        blocks = [block for at, cell in enumerate(cells, start=1) for block in maker.cell(cell, at)]
+        shown = (maker.tried(cell, at) for at, cell in enumerate(cells, start=1))
+        blocks = [block for some in shown for block in some]
         notes = [Text(one, is_note=True) for one in maker.notes]
     except (*_BROKEN, nbformat.ValidationError) as error:
         blocks = []
@@ -103,6 +104,14 @@ class _Maker:
     notes: list[str] = field(default_factory=list)
     _level: int = 1
     _outputs: int = 0
+
+    def tried(self, cell: Mapping[str, Any], at: int) -> list[Block]:
+        """Return what a cell shows; one that is damaged hides no other."""
+        try:
+            return self.cell(cell, at)
+        except _BROKEN as error:
+            told = f"Cell {at} cannot be shown: {type(error).__name__}: {error}"
+            return [Text(told, is_note=True)]
 
     def cell(self, cell: Mapping[str, Any], at: int) -> list[Block]:
         source = _cut(_text(cell["source"]).replace("\r\n", "\n"))

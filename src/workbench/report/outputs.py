@@ -70,6 +70,12 @@ _TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]{0,20})")
 _CLOSED_BY_OTHERS = frozenset(
     ["br", "col", "dd", "dt", "hr", "img", "input", "li", "p", "tbody", "td", "th", "thead", "tr"]
 )
+_ATTRIBUTE = re.compile(
+    r"""[\s/]*(?:=[^\s/>=]*|[^\s/>=]+)(?:\s*=\s*(?:"[^"]*"|'[^']*'|[^\s>"'][^\s>]*)?)?"""
+)
+_MOST_ATTRIBUTES = 1_000
+_MOST_READ = 10
+"""Times the length of HTML that its tags may be read; more than once where tags hide in tags."""
 _MOST_TAGS = 60_000
 _MOST_NESTED = 1_000_000
 """Tags times the most that are open at once."""
@@ -144,7 +150,7 @@ def rich(html: str, *, name: str, caption: str, keeps_headings: bool = False) ->
 
 def is_calm_html(html: str) -> bool:
     """Return whether HTML is not nested so deep, or so often, that reading it takes long."""
-    if html.count("<") > _MOST_TAGS:
+    if html.count("<") + html.count("&") > _MOST_TAGS or _most_attributes(html) > _MOST_ATTRIBUTES:
         return False
     opened: dict[str, int] = {}
     deepest = 0
@@ -155,6 +161,22 @@ def is_calm_html(html: str) -> bool:
         if tags * deepest > _MOST_NESTED:
             return False
     return True
+
+
+def _most_attributes(html: str) -> int:
+    """Return how many attributes the fullest tag has: each is compared with all before it.
+
+    Where that takes long to find out, it is more than any tag may have.
+    """
+    most = read = 0
+    for tag in _TAG.finditer(html):
+        at, found = tag.end(), 0
+        while (one := _ATTRIBUTE.match(html, at)) and found <= _MOST_ATTRIBUTES:
+            at, found = one.end(), found + 1
+        most, read = max(most, found), read + at - tag.end()
+        if most > _MOST_ATTRIBUTES or read > _MOST_READ * len(html):
+            return _MOST_ATTRIBUTES + 1
+    return most
 
 
 def safe_figure(spec: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -176,7 +198,7 @@ def safe_figure(spec: Mapping[str, Any]) -> dict[str, Any] | None:
 def image(mime: str, data: str) -> str | None:
     """Return the address of an image that holds its data, or None where it is no such image."""
     if mime == "image/svg+xml":  # as an image it neither runs scripts nor loads anything
-        encoded = base64.b64encode(data.encode()).decode()
+        encoded = base64.b64encode(data.encode(errors="replace")).decode()
         return f"data:{mime};base64,{encoded}" if "<svg" in data else None
     try:
         raw = base64.b64decode(data, validate=False)

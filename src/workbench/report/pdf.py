@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 from workbench.core.errors import ConfigError, StoreError
 from workbench.report.html import render
+from workbench.store.artifacts import write_atomic
 from workbench.store.database import Store
 
 __all__ = ["find_chromium", "print_pdf", "render_pdf"]
@@ -76,16 +77,14 @@ def print_pdf(page: Path, file: Path, *, program: str, timeout_s: float) -> Path
         said = _run(command, timeout_s=timeout_s)
         try:
             content = made.read_bytes()
-            if not content.startswith(_HEAD):
-                raise StoreError(f"{program} printed no PDF of {page.name}: {said}")
-            file.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(made, file)
-        except FileNotFoundError:
+        except OSError:
             raise StoreError(f"{program} printed nothing of {page.name}: {said}") from None
-        except OSError as error:
-            raise StoreError(
-                f"cannot write {file}: {error.strerror}; free or name a disk"
-            ) from error
+    if not content.startswith(_HEAD):
+        raise StoreError(f"{program} printed no PDF of {page.name}: {said}")
+    try:
+        write_atomic(file, content)
+    except OSError as error:
+        raise StoreError(f"cannot write {file}: {error.strerror}; name another place") from error
     return file
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, NoReturn
@@ -33,7 +34,9 @@ def parse_body(raw: bytes, *, media_type: str, schema: Mapping[str, Any]) -> dic
     if media_type.partition(";")[0].strip().lower() != "application/json":
         raise Refusal(415, f"Content-Type {media_type[:80]!r}: send application/json")
     try:
-        value = json.loads(raw, parse_constant=_no_constant, parse_float=_number)
+        value = json.loads(
+            raw, parse_constant=_no_constant, parse_float=_number, object_pairs_hook=_object
+        )
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
         raise Refusal(400, f"the body is no JSON: {reason}") from None
@@ -127,6 +130,15 @@ def _is_storable(text: str) -> bool:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON value")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object whose names are each given once: readers differ on which of two counts."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"{twice[:80]!r} is given twice")
+    return found
 
 
 def _number(text: str) -> int | float:

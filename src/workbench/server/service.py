@@ -47,7 +47,7 @@ class JobService:
         store_of: User → their store.
         per_user: Jobs of one user that run at a time.
         in_all: Jobs that run at a time.
-        command: What a job's process is started with; the job's id is added.
+        command: What a job's process is started with; the job's id and our process's are added.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class JobService:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             process = subprocess.Popen(  # noqa: S603 - our own command, no shell
-                [*self._command, job_id],
+                [*self._command, job_id, str(os.getpid())],
                 env={**os.environ, **settings.to_environment()},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -197,17 +197,18 @@ class JobService:
         try:
             engine = self._store_of(owner).engine
             settle_lost_jobs(engine)
-            if status and job(engine, job_id, owner=owner).state == "queued":
+            is_waiting = job(engine, job_id, owner=owner).state == "queued"
+            if status and is_waiting and not self._is_closed:  # else it was stopped, and goes on
                 self._fail(job_id, owner, f"its process ended with {status} before it began")
             if not log.stat().st_size:
                 log.unlink()
-        except WorkbenchError as error:
+        except (WorkbenchError, OSError) as error:
             _log.warning("job %s ended with %s: %s", job_id, status, error)
         with self._door:
             del self._running[job_id]
             try:
                 self._dispatch()
-            except WorkbenchError as error:  # the next end or request tries again
+            except (WorkbenchError, OSError) as error:  # the next end or request tries again
                 _log.warning("no job was started: %s", error)
 
     def _fail(self, job_id: str, owner: str, why: str) -> None:

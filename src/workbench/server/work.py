@@ -1,4 +1,4 @@
-"""What a job does, in a process of its own: ``python -m workbench.server.work JOB_ID``.
+"""What a job does, in a process of its own: ``python -m workbench.server.work JOB_ID SERVER_PID``.
 
 The environment names the store and the owner. A crash, a kill or a leak of one job hurts no other.
 Whoever stops it, what is stored is kept: an owner who cancels gets an aborted job; a server that
@@ -52,13 +52,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Do a job and return the exit status; one that somebody else does already is left alone."""
     from workbench.core.settings import read_settings
 
-    (job_id,) = sys.argv[1:] if arguments is None else arguments
+    job_id, server = sys.argv[1:] if arguments is None else arguments
     settings = replace(read_settings(), run_id=job_id)
     store = as_user(open_store(settings), settings.user)
+    if os.getppid() != int(server):  # it died before we began: left for the next one
+        return 0
     claimed = claim_job(store.engine, job_id, owner=settings.user)
     if claimed is None:
         return 0
-    teller = _Teller(store, claimed)
+    teller = _Teller(store, claimed, server=int(server))
     signal.signal(signal.SIGTERM, lambda *_: teller.end())
     teller.start()
     state, result, error = "succeeded", {}, ""
@@ -85,13 +87,14 @@ class _Teller:
     Args:
         store: Of the owner.
         job: Which runs here.
+        server: Process that started this one.
     """
 
-    def __init__(self, store: Store, job: Job) -> None:
+    def __init__(self, store: Store, job: Job, *, server: int) -> None:
         self._store = store
         self._job = job
         self._told: dict[str, Any] = {}
-        self._parent = os.getppid()
+        self._server = server
         self._ended = threading.Event()
         """Somebody wants the process to end."""
         self._over = threading.Event()
@@ -131,7 +134,7 @@ class _Teller:
             if not self._tell(news):
                 self.is_canceled = True
                 self._ended.set()
-            if os.getppid() != self._parent:  # the server died: nobody is there to watch it spend
+            if os.getppid() != self._server:  # the server died: nobody is there to watch it spend
                 self._ended.set()
             if is_over:
                 return

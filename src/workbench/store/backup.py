@@ -13,16 +13,18 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any
 
 from sqlalchemy import Connection, Engine, MetaData, Table, delete, insert, select, text
+from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 
 from workbench import __version__
 from workbench.core.errors import DataError, InputError, StoreError
 from workbench.core.identity import file_sha256, new_id
 from workbench.core.settings import Settings
 from workbench.store import schema
+from workbench.store.backup_file import MANIFEST, is_safe, unpack_backup
 from workbench.store.database import SCHEMA_VERSION, Store, migrate_to, open_store, plain_engine
 from workbench.store.files import clear_disk_errors
 from workbench.store.isolation import everybody
@@ -33,13 +35,9 @@ from workbench.store.transaction import transaction
 
 __all__ = ["Backup", "backup", "restore"]
 
-_MANIFEST = "manifest.json"
 _HOME = "home:/"
 """How the folder of a run begins that is inside the home, wherever the home is."""
-_PLACES = ("rows", "artifacts", "runs")
 _ROWS = 1_000
-_MOST_MANIFEST = 256_000_000
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +108,7 @@ def restore(path: Path, settings: Settings, *, most_bytes: int | None = None) ->
         temporary = home.with_name(f".{home.name}.{new_id('tmp')}")
         temporary.mkdir()
         try:
-            manifest = _unpack(path, temporary, most_bytes=most_bytes)
+            manifest = unpack_backup(path, temporary, most_bytes=most_bytes)
             _load(temporary, manifest, settings)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -220,7 +218,7 @@ def _pack(path: Path, manifest: dict[str, Any], files: dict[str, Path]) -> None:
         tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as tar,
     ):
         told = json.dumps(manifest).encode()
-        _add(tar, _MANIFEST, io.BytesIO(told), len(told))
+        _add(tar, MANIFEST, io.BytesIO(told), len(told))
         for name, file in files.items():
             with file.open("rb") as content:
                 size = os.fstat(content.fileno()).st_size
@@ -235,84 +233,6 @@ def _add(tar: tarfile.TarFile, name: str, content: IO[bytes], size: int) -> None
     entry = tarfile.TarInfo(name)
     entry.size = size
     tar.addfile(entry, content)
-
-
-def _unpack(path: Path, folder: Path, *, most_bytes: int | None) -> dict[str, Any]:
-    """Write the files of a backup below a folder, each checked; return its manifest."""
-    import pyarrow as pa
-
-    try:
-        with (
-            pa.input_stream(str(path), compression="zstd") as packed,
-            tarfile.open(fileobj=packed, mode="r|") as tar,
-        ):
-            manifest = _manifest(tar)
-            known = manifest["files"]
-            total = sum(one["bytes"] for one in known.values())
-            most = shutil.disk_usage(folder).free if most_bytes is None else most_bytes
-            if total > most:
-                raise DataError(f"{path}: unpacks to {total:,} bytes, {most:,} are allowed or free")
-            left = set(known)
-            while entry := tar.next():
-                if entry.name not in left or not entry.isreg():
-                    raise DataError(f"{path}: {entry.name[:80]!r} does not belong into a backup")
-                left.remove(entry.name)
-                _extract(tar, entry, folder / entry.name, known[entry.name])
-            if left:
-                raise DataError(f"{path}: {len(left)} files are missing, e.g. {min(left)[:80]!r}")
-    except (tarfile.TarError, pa.ArrowException, OSError, EOFError) as error:
-        if isinstance(error, OSError) and error.errno is not None and path.is_file():
-            raise
-        reason = " ".join(str(error).split())[:120]
-        raise DataError(f"{path}: no backup, or damaged ({reason}); take another one") from None
-    return manifest
-
-
-def _manifest(tar: tarfile.TarFile) -> dict[str, Any]:
-    entry = tar.next()
-    content = tar.extractfile(entry) if entry and entry.isreg() else None
-    if entry is None or content is None or entry.name != _MANIFEST or entry.size > _MOST_MANIFEST:
-        raise DataError("the file is no backup: it begins without a manifest")
-    try:
-        found = json.loads(content.read())
-        for name, one in found["files"].items():
-            if not _is_safe(name) or type(one["bytes"]) is not int or one["bytes"] < 0:
-                raise ValueError(f"{name[:80]!r} is no name in a backup")  # noqa: TRY301
-        version = found["schema"]
-        rows = {f"rows/{table}.jsonl" for table in found["rows"]}
-        if not (isinstance(version, str) and version.isdigit() and rows <= set(found["files"])):
-            raise ValueError("fields are missing")  # noqa: TRY301
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"the manifest of the backup is damaged: {error}") from None
-    if version > SCHEMA_VERSION:
-        raise StoreError(
-            f"the backup has schema {version}, this version knows {SCHEMA_VERSION}; upgrade"
-            " prompt-safety-workbench"
-        )
-    return dict(found)
-
-
-def _is_safe(name: str) -> bool:
-    """Return whether a name stays in its place, on every system."""
-    path = PurePosixPath(name)
-    is_plain = path.as_posix() == name and "\\" not in name and "\x00" not in name
-    parts = path.parts
-    return is_plain and len(parts) > 1 and parts[0] in _PLACES and not {"..", "."} & set(parts)
-
-
-def _extract(tar: tarfile.TarFile, entry: tarfile.TarInfo, target: Path, told: Any) -> None:
-    """Write one file, not more than was told, and check it."""
-    if entry.size != told["bytes"]:
-        raise DataError(f"{entry.name[:80]!r} has {entry.size:,} bytes, not {told['bytes']:,}")
-    content = tar.extractfile(entry)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("xb") as out:
-        while content and (chunk := content.read(_CHUNK)):
-            out.write(chunk)
-        out.flush()
-        os.fsync(out.fileno())
-    if file_sha256(target) != told["sha256"]:
-        raise DataError(f"{entry.name[:80]!r} does not match its hash; the backup is damaged")
 
 
 def _load(folder: Path, manifest: dict[str, Any], settings: Settings) -> None:
@@ -331,9 +251,10 @@ def _load(folder: Path, manifest: dict[str, Any], settings: Settings) -> None:
             tables = MetaData()
             tables.reflect(connection)
             for name in manifest["rows"]:
-                if name not in tables.tables:
+                if name not in tables.tables or name not in schema.metadata.tables:
                     raise DataError(f"the backup has a table {name[:60]!r} that nobody knows")
-                _fill(connection, tables.tables[name], folder / "rows" / f"{name}.jsonl", home)
+                with _damage_told(name):
+                    _fill(connection, tables.tables[name], folder / "rows" / f"{name}.jsonl", home)
             if (folder / "artifacts").is_dir():
                 (folder / "artifacts").replace(built / "artifacts")
             for one in sorted((folder / "runs").glob("*")):
@@ -373,6 +294,20 @@ def _fill(connection: Connection, table: Table, file: Path, home: Path) -> None:
         _go_on_counting(connection, table)
 
 
+@contextmanager
+def _damage_told(table: str) -> Iterator[None]:
+    """Tell a line that is no JSON, or no row of its table, from a database that fails."""
+    try:
+        yield
+    except (
+        ValueError, TypeError, AttributeError, RecursionError, OverflowError, StatementError
+    ) as error:  # fmt: skip
+        if isinstance(error, DBAPIError) and not isinstance(error, IntegrityError):
+            raise
+        reason = " ".join(str(error).split())[:120]
+        raise DataError(f"a row of {table} in the backup is damaged: {reason}") from None
+
+
 def _placed(row: dict[str, Any], table: str, home: Path) -> dict[str, Any]:
     """Return a row with its folder in this home; names that lead elsewhere are refused."""
     place = f"artifacts/{row['kind']}/{row['id']}" if table == "artifacts" else ""
@@ -380,7 +315,7 @@ def _placed(row: dict[str, Any], table: str, home: Path) -> dict[str, Any]:
         below = row["folder"].removeprefix(_HOME)
         place, row["folder"] = f"runs/{below}", str(home / below)
     is_one = place.removeprefix("artifacts/").count("/") == 1 or table == "runs"
-    if place and not (is_one and _is_safe(place)):
+    if place and not (is_one and is_safe(place)):
         raise DataError(f"{place[:80]!r} of {table} leads out of the store; the backup is damaged")
     return row
 

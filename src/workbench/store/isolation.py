@@ -25,10 +25,10 @@ budget_lock           no content
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
-    Alias,
     ColumnElement,
     Connection,
     Delete,
@@ -37,7 +37,10 @@ from sqlalchemy import (
     FromClause,
     Join,
     Select,
+    SelectBase,
     Table,
+    TextClause,
+    TextualSelect,
     Update,
     event,
     or_,
@@ -45,6 +48,7 @@ from sqlalchemy import (
     union_all,
 )
 from sqlalchemy.sql import visitors
+from sqlalchemy.sql.selectable import AliasedReturnsRows, FromGrouping
 
 from workbench.store import schema
 from workbench.store.records import REHEARSAL
@@ -106,32 +110,54 @@ def _restricted(statement: Any, user: str) -> Any:
         is_part = element is not statement and isinstance(element, Select)
         return _restricted(element, user) if is_part else None
 
-    whole = visitors.replacement_traverse(statement, {}, inside)
+    whole = statement
+    if any(isinstance(one, Select) for one in visitors.iterate(statement) if one is not statement):
+        whole = visitors.replacement_traverse(statement, {}, inside)  # dear: it copies everything
     if isinstance(whole, Select):
-        sources = [one for source in whole.get_final_froms() for one in _tables(source)]
+        # what get_final_froms() does, but for its compiling of the statement, which is not used
+        state_of: Any = whole._compile_state_factory  # noqa: SLF001
+        found = state_of(whole, None)._get_display_froms()  # noqa: SLF001
+        sources = [one for source in found for one in _tables(source)]
     elif isinstance(whole, Update | Delete):
         sources = _tables(whole.table)
+    elif isinstance(whole, TextClause | TextualSelect):
+        sources = _tables(whole)
     else:
         return whole
     conditions = [_mine(source, user) for source in sources]
     return whole.where(*(one for one in conditions if one is not None))
 
 
-def _tables(source: FromClause) -> list[FromClause]:
-    if isinstance(source, Join):
+def _tables(source: Any) -> list[FromClause]:
+    """Return the tables that rows are from, as the statement names them.
+
+    Raises:
+        LookupError: If it cannot be told, or a condition would change what the statement means.
+    """
+    if isinstance(source, Join) and not (source.isouter or source.full):
         return _tables(source.left) + _tables(source.right)
-    is_table = isinstance(source, Table) or (
-        isinstance(source, Alias) and isinstance(source.element, Table)
-    )
-    return [source] if is_table else []
+    if isinstance(source, FromGrouping):
+        return _tables(source.element)
+    origin = _origin(source)
+    if isinstance(origin, Table):
+        return [source]
+    if isinstance(origin, SelectBase) and not isinstance(origin, TextualSelect):
+        return []  # restricted by itself
+    raise LookupError(f"nothing says whose the rows of {str(source)[:80]!r} are")
+
+
+def _origin(source: Any) -> Any:
+    """Return what an alias, however often it was given, stands for."""
+    while isinstance(source, AliasedReturnsRows):
+        source = source.element
+    return source
 
 
 def _mine(source: FromClause, user: str) -> ColumnElement[bool] | None:
-    table = source.element if isinstance(source, Alias) else source
-    assert isinstance(table, Table)
-    rule = _RULES.get(table.name)
-    if rule is None and table.name not in SHARED:
-        raise LookupError(f"nothing says whose the rows of {table.name} are")  # a table forgotten
+    name = _origin(source).name
+    rule = _RULES.get(name)
+    if rule is None and name not in SHARED:
+        raise LookupError(f"nothing says whose the rows of {name} are")  # a table forgotten
     return rule(source, user) if rule else None
 
 
@@ -146,11 +172,13 @@ def _paid(source: FromClause, user: str) -> ColumnElement[bool]:
     return source.c.who.in_([user, REHEARSAL + user])
 
 
+@lru_cache(maxsize=1_000)
 def _sets(user: str) -> Select[tuple[str]]:
     owners = schema.test_set_owners.alias()
     return select(owners.c.test_set).where(owners.c.owner == user)
 
 
+@lru_cache(maxsize=1_000)
 def _executions(user: str) -> Select[tuple[str]]:
     """Return the executions of test sets that a user owns, or nobody does."""
     artifacts, events = schema.artifacts.alias(), schema.events.alias()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Engine, case, func, select
+from sqlalchemy import Connection, Engine, func, literal_column, select
 
 from workbench.store import schema
 from workbench.store.transaction import transaction
@@ -67,10 +67,15 @@ def watched_execution(engine: Engine, execution: str, *, owner: str) -> dict[str
 
 
 def _targets(connection: Connection, execution: str) -> dict[str, list[int]]:
+    """Count what an index answers by itself: a row of attempts is long."""
     table = schema.attempts
-    flagged = func.sum(case((table.c.success, 1), else_=0))
-    errors = func.sum(case((table.c.error != "", 1), else_=0))
-    query = select(table.c.target, func.count(), flagged, errors)
-    query = query.where(table.c.execution == execution).group_by(table.c.target)
-    rows = connection.execute(query.order_by(table.c.target))
-    return {target: [int(count) for count in counts] for target, *counts in rows}
+    query = select(table.c.target, func.count()).where(table.c.execution == execution)
+    query = query.group_by(table.c.target).order_by(table.c.target)
+    flagged, failed = (
+        {row.target: row[1] for row in connection.execute(query.where(which))}
+        for which in (table.c.success, table.c.error != literal_column("''"))
+    )
+    return {
+        target: [count, flagged.get(target, 0), failed.get(target, 0)]
+        for target, count in connection.execute(query)
+    }

@@ -21,7 +21,6 @@ from sqlalchemy import (
     insert,
     or_,
     select,
-    text,
 )  # fmt: skip
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -251,7 +250,7 @@ def _turn(engine: Engine) -> Iterator[Connection]:
     """Give a transaction in which nobody else writes risks: what was read stays true."""
     with transaction(engine) as connection:
         if engine.dialect.name == "postgresql":
-            connection.execute(text("LOCK TABLE risks IN SHARE ROW EXCLUSIVE MODE"))
+            connection.exec_driver_sql("LOCK TABLE risks IN SHARE ROW EXCLUSIVE MODE")
         else:  # a write that changes nothing takes SQLite's write lock
             connection.execute(delete(schema.risks).where(false()))
         yield connection

@@ -266,7 +266,15 @@ attempts = Table(
     Column("usd", String(40), nullable=False),
     Column("error", Text, nullable=False),
     PrimaryKeyConstraint("execution", "target", "case_id", "trial"),
-)
+    Index(
+        "attempts_through", "execution", "target",
+        sqlite_where=text("success = 1"), postgresql_where=text("success"),
+    ),
+    Index(
+        "attempts_in_error", "execution", "target",
+        sqlite_where=text("error != ''"), postgresql_where=text("error != ''"),
+    ),
+)  # fmt: skip
 
 # What a finished execution says of each attack, for the choice of the next ones.
 outcomes = Table(

@@ -260,8 +260,7 @@ class _Look:
 
     def _rows(self, query: Select[Any]) -> Iterator[Any]:
         with transaction(self._engine) as connection:
-            rows = connection.execute(query).all()
-        yield from rows
+            yield from connection.execution_options(yield_per=1_000).execute(query)
 
 
 _BROKEN_INDEXES = """

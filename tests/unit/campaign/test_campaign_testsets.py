@@ -109,6 +109,13 @@ def test_a_stored_set_reads_as_the_one_in_memory(store: Store) -> None:
     assert found.id == saved.id
 
 
+def test_a_whole_id_is_found_without_reading_the_list(store: Store, monkeypatch) -> None:
+    kept = testsets.save(store, make_set(2))
+    monkeypatch.setattr(rows, "owned_test_sets", None)
+    assert testsets.stored(store, kept).id == kept
+    assert testsets.share(store, kept, user="other") == kept
+
+
 def test_ids_may_be_cut_short_and_tags_name_sets(store: Store) -> None:
     first, second = testsets.save(store, make_set(1)), testsets.save(store, make_set(2))
     assert testsets.stored(store, second[:10]).id == second

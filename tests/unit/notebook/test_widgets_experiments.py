@@ -206,3 +206,35 @@ def test_hostile_texts_are_shown_as_text(store, file):
         )
         assert scripts_in(Experiments(store, name=name).to_html()) == []
     assert scripts_in(Experiments(store, file=file).to_html()) == []
+
+
+def test_a_command_that_is_started_often_at_once_runs_once(store, tmp_path, monkeypatch):
+    waits = "import sys, time; sys.stdin.read(); time.sleep(60)"
+    monkeypatch.setattr(children, "_CODE", waits)
+    said = []
+
+    def press():
+        try:
+            children.start(store, "one", [], folder=tmp_path)
+            said.append("")
+        except ConfigError as error:
+            said.append(str(error))
+
+    threads = [threading.Thread(target=press) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(bool(words) for words in said) == [False, True, True, True]
+    assert children.stop(store, "one")
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", '"x"', "1", "{}", '{"process": 5, "at": 7}', '{"process": "a:1:2", "at": "b"}']
+)
+def test_a_damaged_note_of_a_command_is_none(store, text):
+    place = children._place(store, "one")
+    place.parent.mkdir(parents=True)
+    place.write_text(text)
+    assert not children.is_running(store, "one")
+    assert not children.stop(store, "one")

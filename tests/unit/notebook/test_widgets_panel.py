@@ -347,3 +347,12 @@ def test_panels_are_functions_whatever_was_imported_before():
     with pytest.raises(AttributeError, match="no attribute"):
         _ = workbench.notebook.widgets.nothing
     gc.collect()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_whoever_pressed_hears_of_any_error():
+    panel = Counter({"one": look.text("x")})
+    panel.build()
+    panel.do(lambda: {}["not there"]).join()
+    assert panel.status.value == "KeyError: 'not there'"
+    panel.close()

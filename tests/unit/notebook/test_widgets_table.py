@@ -202,3 +202,36 @@ def test_the_page_never_reads_a_text_as_markup_and_asks_nobody_else():
         for name in ("table.css", "panel.js", "panel.css", "panel.html.j2")
     )
     assert not re.search(r"https?:|//[a-z]+\.|@import|url\(|import ", everything)
+
+
+@pytest.mark.parametrize("what", ["choose", "open", "press"])
+def test_a_row_that_moved_since_it_was_seen_is_not_taken_for_another(what):
+    seen = []
+    rows = [{"name": "a"}, {"name": "b"}]
+    table = PagedTable(
+        Rows(rows), label="Rows", key="name", opened=seen.append, actions={"c": "Confirm"},
+        pressed=lambda _key, row, _note: seen.append(row),
+    )  # fmt: skip
+    sent = listen(table)
+    mark = table.answer({"page": 0})["marks"][0]
+    rows.insert(0, {"name": "new"})
+    table._handle_custom_msg({what: 0, "key": "c", "mark": mark}, [])
+    assert seen == list(table.selected) == []
+    assert sent[0] == {"stale": 1}
+    assert "changed meanwhile" in sent[1]["error"]
+    table._handle_custom_msg({what: 1, "key": "c", "mark": mark}, [])
+    assert [*seen, *table.selected] == ["a"]
+    table.close()
+
+
+def test_a_damaged_file_and_a_filter_that_is_no_text_are_told(tmp_path):
+    file = tmp_path / "rows.parquet"
+    file.write_bytes(b"PAR1 is how it should begin and end")
+    table = PagedTable(Arrow(file, columns=("name",)), label="Rows", key="name")
+    sent = listen(table)
+    table._handle_custom_msg({"page": 0}, [])
+    assert "rows.parquet: damaged" in sent[0]["error"]
+    pq.write_table(pa.table({"name": ["a", "?"]}), file)
+    table._handle_custom_msg({"page": 0, "filter": "\ud800"}, [])
+    assert sent[1]["rows"] == [["?"]]
+    table.close()

@@ -11,7 +11,7 @@ from campaign_fakes import make_case, make_set
 from hostile_texts import HOSTILE, scripts_in
 from workbench.campaign import testsets
 from workbench.campaign.generate import GenerateConfig, preview
-from workbench.core.errors import ConfigError, DataError
+from workbench.core.errors import ConfigError, DataError, StoreError
 from workbench.core.plain import storable
 from workbench.core.settings import project_root, read_settings
 from workbench.data.build import build_pairs
@@ -223,4 +223,21 @@ def test_hostile_texts_are_shown_as_text(store):
         assert all(
             char.isprintable() or char in "\n\t" for row in answer["rows"] for char in str(row)
         )
+    panel.close()
+
+
+def test_a_store_that_is_gone_is_said_and_watched_on(two, monkeypatch):
+    store, *_ = two
+    panel = TestSets(store)
+    panel.build()
+
+    def gone(*_args, **_more):
+        raise StoreError("the store is away")
+
+    monkeypatch.setattr(testsets, "list_test_sets", gone)
+    panel.update()
+    assert panel.view._blocks["error"]["text"] == "the store is away"
+    monkeypatch.undo()
+    assert len(panel.update()["rows"]) == 2
+    assert "error" not in panel.view._blocks
     panel.close()

@@ -55,8 +55,8 @@ def listen(widget):
 
 def press(panel, key, *, at=0, note="", **order):
     """Press a key as the page does: of the rows that it was given last."""
-    version = panel.table.answer({"page": 0, **order})["version"]
-    said = {"press": at, "key": key, "note": note, "version": version, **order}
+    marks = dict(enumerate(panel.table.answer({"page": 0, **order})["marks"]))
+    said = {"press": at, "key": key, "note": note, "mark": marks.get(at, ""), **order}
     panel.table._handle_custom_msg(said, [])
 
 
@@ -116,7 +116,7 @@ def test_rows_are_those_that_were_seen(store, panel):
         "press": 0,
         "key": "c",
         "note": "",
-        "version": panel.table.answer({"page": 0})["version"],
+        "mark": panel.table.answer({"page": 0})["marks"][0],
     }
     panel.table._handle_custom_msg(said, [])
     panel.table._handle_custom_msg(said, [])

@@ -186,3 +186,21 @@ def test_an_experiment_is_not_compared_with_itself(store: Store, tmp_path: Path)
         render_compare(store, "first", "first", tmp_path)
     with pytest.raises(ConfigError, match="never ran"):
         render_compare(store, "first", "other", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("step", "field", "value"),
+    [
+        ("pairs", "version", None), ("train", "axes", None), ("train", "loss", "none"),
+        ("attack", "test_set", None), ("analysis", "totals", None), ("analysis", "judges", 5),
+    ],
+)  # fmt: skip
+def test_no_field_that_is_damaged_keeps_a_comparison_from_being_written(
+    store: Store, tmp_path: Path, step: str, field: str, value: Any
+) -> None:
+    second = made.results()
+    for one in second[step]:
+        del one[field]
+        if value is not None:
+            one[field] = value
+    assert "Cost by step" in compared(store, tmp_path, second).text

@@ -52,3 +52,12 @@ def test_hostile_experiments_are_text_without_a_link(store: Store, tmp_path: Pat
 @pytest.mark.parametrize("name", ["..", ".", "a/b", "../x", "", "a\\b", "x" * 101, "a\n", "%2e%2e"])
 def test_no_name_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
     assert report_folder(tmp_path, name) is None
+
+
+def test_a_damaged_result_does_not_hide_the_other_experiments(store: Store, tmp_path: Path) -> None:
+    made.fill(store, made.results())
+    damaged = made.results()["ablation"][0] | {"combined": None}
+    made.fill(store, {"ablation": [damaged]}, experiment="damaged")
+    text = render_index(store, tmp_path).read_text(encoding="utf-8")
+    assert "damaged" in text
+    assert "quickstart" in text

@@ -285,8 +285,7 @@ def test_a_page_never_grows_too_large() -> None:
 @pytest.mark.parametrize(
     "torn",
     ["", "{", "[]", "{}", '{"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": [{}]}',
-     '{"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": 3}', "[" * 100_000,
-     notebook({**code("x"), "outputs": [{"output_type": "stream"}]})],
+     '{"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": 3}', "[" * 100_000],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore")
 def test_a_damaged_notebook_is_a_page_that_says_so(torn: str) -> None:
@@ -375,3 +374,45 @@ def test_no_text_takes_long(slow: str) -> None:
 def test_html_that_would_take_long_is_not_read(deep: str) -> None:
     assert not outputs.is_calm_html(deep * 100_000)
     assert outputs.is_calm_html(pd.DataFrame({"a": [1] * 2_000}).to_html())
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        "<p " + " ".join(f"a{n}" for n in range(100_000)) + ">x</p>",
+        "<p " + "".join(f"a{n}/" for n in range(100_000)) + ">x</p>",
+        "<p " + "".join(f"a{n}='<'" for n in range(50_000)) + ">x</p>",
+        "<p " + "".join(f'a{n}=">"' for n in range(50_000)) + ">x</p>",
+        "<!--<i a='-->" + "<p " + " ".join(f"a{n}" for n in range(50_000)) + "'>x</p>",
+        "<p a=" * 40_000,
+        "&" * 900_000,
+    ],
+)
+def test_what_a_parser_is_slow_at_is_left_out(html: str) -> None:
+    began = time.monotonic()
+    page = html_of(code("1", show({"text/html": html})))
+    assert time.monotonic() - began < 5
+    assert "are left out here" in page
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        show({"text/html": "<style>a{color:" + "(" * 50_000 + "</style>"}),
+        show({"text/html": "<style>" + "@media print{" * 5_000 + "</style>"}),
+        show({PLOTLY: {"data": 5, "layout": []}}),
+        show({PLOTLY: {"data": [{"type": ["x"]}], "layout": {}}}),
+        {"output_type": "stream"},
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_an_output_that_cannot_be_read_hides_no_other(output: dict[str, Any]) -> None:
+    page = html_of(text("before it"), code("1", output), text("behind it"))
+    assert "Cell 2 cannot be shown" in page
+    assert "before it" in page
+    assert "behind it" in page
+
+
+def test_an_image_with_half_a_character_is_shown() -> None:
+    page = html_of(code("1", show({"image/svg+xml": "<svg>\ud800</svg>"})))
+    assert "data:image/svg+xml" in page

@@ -96,3 +96,11 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path: Path, page: Path) -> N
     browser = program(tmp_path, "printf '%%PDF-' > \"$to\"\n")
     with pytest.raises(StoreError, match="cannot write"):
         pdf.print_pdf(page, tmp_path / "file" / "x.pdf", program=browser, timeout_s=10)
+
+
+def test_a_folder_that_stands_where_the_file_goes_is_told(tmp_path: Path, page: Path) -> None:
+    (tmp_path / "x.pdf").mkdir()
+    browser = program(tmp_path, "printf '%%PDF-' > \"$to\"\n")
+    with pytest.raises(StoreError, match="cannot write"):
+        pdf.print_pdf(page, tmp_path / "x.pdf", program=browser, timeout_s=10)
+    assert list((tmp_path / "x.pdf").iterdir()) == []

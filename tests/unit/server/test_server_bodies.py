@@ -129,3 +129,10 @@ def test_no_text_makes_a_cursor_that_raises_anything_else(text):
         assert found.status_code == 422
     else:
         assert 0 <= (found or [0])[0] < 2**53
+
+
+def test_an_object_that_names_a_field_twice_is_refused():
+    raw = b'{"a": 1, "b": {"c": 1, "c": 2}}'
+    found = refusal(parse_body, raw, media_type=JSON, schema=FREE)
+    assert found.status_code == 400
+    assert "'c' is given twice" in found.detail

@@ -159,6 +159,16 @@ def test_a_closed_service_starts_nothing_and_leaves_lost_jobs(service, store):
     assert states(store, "anna")[later.id] == "queued"
 
 
+def test_a_job_that_a_closing_server_stops_before_it_begins_waits_for_the_next(store):
+    early = JobService(
+        lambda user: as_user(store, user),
+        command=(sys.executable, "-c", "import time; time.sleep(60)"),
+    )
+    made = early.submit("generate", GENERATE, owner="anna")
+    early.close()
+    assert states(store, "anna")[made.id] == "queued"
+
+
 def test_a_queue_has_an_end(service, monkeypatch):
     monkeypatch.setattr(services, "_MOST_WAITING", 2)
     kept = [service.submit("generate", GENERATE, owner="anna", key=str(n)) for n in range(3)]

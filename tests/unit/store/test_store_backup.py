@@ -191,6 +191,24 @@ FORGERIES = {
     "a table that nobody knows": lambda path: _forged(
         path, {"rows/sqlite_master.jsonl": b""}, manifest={"rows": {"sqlite_master": 0}}
     ),
+    "a version of the schema": lambda path: _forged(
+        path,
+        {"rows/alembic_version.jsonl": b'{"version_num": "9999"}'},
+        manifest={"rows": {"alembic_version": 1}},
+    ),
+    "a schema that never was": lambda path: _forged(path, {}, manifest={"schema": "0000"}),
+    "a list of tables": lambda path: _forged(path, {}, manifest={"rows": ["runs"]}),
+    "a file without a hash": lambda path: _forged(
+        path, {}, manifest={"files": {"rows/runs.jsonl": {"bytes": 1}}}
+    ),
+    "a file in the place of a folder": lambda path: _forged(
+        path, {"artifacts/model": b"x", "artifacts/model/x": b""}
+    ),
+    "a long name": lambda path: _forged(path, {f"runs/{'x' * 300}": b""}),
+    **{
+        f"rows of {line[:9]!r}": lambda path, line=line: _forged(path, {"rows/jobs.jsonl": line})
+        for line in (b"{oops", b"5", b"null", b"\xff", b"[" * 99_999)
+    },
     "no manifest": lambda path: _written(path, [("rows/x", b"")]),
     "a manifest of nonsense": lambda path: _written(path, [("manifest.json", b"[" * 99_999)]),
     "nothing": lambda path: _written(path, []),
@@ -217,6 +235,8 @@ def test_a_malicious_archive_leaves_nothing(archive, elsewhere, tmp_path, forger
         ("artifacts", {"id": "../../../x"}), ("artifacts", {"kind": ".."}),
         ("artifacts", {"kind": "a/b"}), ("runs", {"folder": "home:/../x"}),
         ("runs", {"folder": "home:/"}), ("runs", {"more": 1}),
+        ("runs", {"folder": None}), ("runs", {"id": None}), ("artifacts", {"id": "\ud800"}),
+        ("artifacts", {"id": None}),
     ],
 )  # fmt: skip
 def test_rows_that_lead_out_are_refused(archive, elsewhere, tmp_path, table, change):

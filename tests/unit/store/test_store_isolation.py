@@ -8,7 +8,8 @@ from decimal import Decimal
 from importlib import import_module
 
 import pytest
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import column, delete, func, insert, select, text, true, union_all, update
+from sqlalchemy.sql.expression import TableClause
 
 import workbench.store
 from isolation_rows import USERS, fill, ids, reads
@@ -107,6 +108,47 @@ def test_a_table_that_nothing_is_said_of_is_refused(shared, monkeypatch):
     monkeypatch.delitem(isolation._RULES, "jobs")
     with only_user(shared.engine, "berta").connect() as connection, pytest.raises(LookupError):
         connection.execute(select(schema.jobs))
+
+
+_OWNERS = schema.test_set_owners
+_NAME = _OWNERS.c.owner
+_TAGS = schema.test_set_tags
+
+
+def _across(one, other, **how):
+    return select(one.c.owner).select_from(other.join(one, true(), **how))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        select(_OWNERS.alias().alias().c.owner),
+        select(select(_NAME).cte().alias().c.owner),
+        select(union_all(select(_NAME), select(_OWNERS.alias().c.owner)).subquery().c.owner),
+        select(select(func.max(_NAME)).scalar_subquery()),
+        select(_NAME).select_from(schema.jobs.join(_OWNERS.join(_TAGS, true()), true())),
+    ],
+)
+def test_however_a_statement_names_a_table_its_rows_are_ones_own(shared, query):
+    with only_user(shared.engine, "berta").connect() as connection:
+        found = {name for row in connection.execute(query) for name in row}
+    assert found == {"berta"}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        text("SELECT owner FROM test_set_owners"),
+        text("SELECT owner FROM test_set_owners").columns(column("owner")),
+        select(text("SELECT owner FROM test_set_owners").columns(_NAME).subquery()),
+        select(column("owner")).select_from(text("test_set_owners")),
+        select(TableClause("test_set_owners", column("owner"))),
+        select(_NAME).select_from(_TAGS.outerjoin(_OWNERS, true())),
+    ],
+)
+def test_what_cannot_be_restricted_is_refused(shared, query):
+    with only_user(shared.engine, "berta").connect() as connection, pytest.raises(LookupError):
+        connection.execute(query)
 
 
 def test_inserts_are_left_alone(shared):

@@ -10,9 +10,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
+
+from filelock import FileLock
 
 from workbench.core.errors import ConfigError
 from workbench.core.identity import text_id
@@ -47,20 +51,19 @@ def start(store: Store, name: str, arguments: Sequence[str], *, folder: Path) ->
     """
     import psutil
 
-    if is_running(store, name):
-        raise ConfigError(f"{name} is running already; wait for it, or cancel it")
     place = _place(store, name)
-    with clear_disk_errors(place):
-        place.parent.mkdir(parents=True, exist_ok=True)
+    with clear_disk_errors(place), _alone(place):
+        if is_running(store, name):
+            raise ConfigError(f"{name} is running already; wait for it, or cancel it")
         with place.with_suffix(".log").open("wb") as log:
             child = subprocess.Popen(  # noqa: S603 - our own interpreter, no shell
                 [sys.executable, "-c", _CODE],
                 stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, cwd=folder,
                 start_new_session=True,
             )  # fmt: skip
-    created = psutil.Process(child.pid).create_time()
-    owner = f"{platform.node()}:{child.pid}:{created:.2f}"
-    write_json_atomic(place, {"name": name, "process": owner, "at": now()})
+        created = psutil.Process(child.pid).create_time()
+        owner = f"{platform.node()}:{child.pid}:{created:.2f}"
+        write_json_atomic(place, {"name": name, "process": owner, "at": now()})
     if child.stdin:
         with child.stdin as told:
             # what this notebook belongs to is not what the command belongs to
@@ -103,10 +106,18 @@ def complaint(store: Store, name: str) -> str:
 
 def _said(store: Store, name: str) -> dict[str, str]:
     try:
-        said: dict[str, str] = json.loads(_place(store, name).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        said = json.loads(_place(store, name).read_text(encoding="utf-8"))
+        return {"process": str(said["process"]), "at": str(datetime.fromisoformat(said["at"]))}
+    except (OSError, ValueError, TypeError, KeyError):  # none, or a damaged one
         return {}
-    return said
+
+
+@contextmanager
+def _alone(place: Path) -> Iterator[None]:
+    """Let one panel at a time look whether a command runs, and start it: it may spend money."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(place.with_suffix(".lock"), thread_local=False):
+        yield
 
 
 def _place(store: Store, name: str) -> Path:

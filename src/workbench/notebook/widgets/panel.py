@@ -134,10 +134,12 @@ class Panel:
         self.update()
         return made
 
-    def update(self) -> None:
-        """Read the store once and show what changed."""
-        blocks = self._read()["blocks"]
-        self.view.show({name: one for name, one in blocks.items() if name not in self.only_static})
+    def update(self) -> dict[str, Any]:
+        """Read the store once, show what changed, and return what was read."""
+        read = self._read()
+        blocks = read["blocks"].items()
+        self.view.show({name: one for name, one in blocks if name not in self.only_static})
+        return read
 
     def tell(self, words: object) -> None:
         """Show one line below the panel."""
@@ -175,6 +177,9 @@ class Panel:
             action()
         except (WorkbenchError, OSError) as error:
             self.tell(error)
+        except Exception as error:  # ours to mend; who pressed is not left without an answer
+            self.tell(f"{type(error).__name__}: {error}")
+            raise
         self.update()
 
     def to_html(self) -> str:

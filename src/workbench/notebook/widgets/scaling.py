@@ -114,16 +114,16 @@ class Scaling(Panel):
         """The runs, the law with its interval, and the forecast, as a figure of reports."""
         return ipywidgets.Output()
 
-    def update(self) -> None:
+    def update(self) -> dict[str, Any]:
         """Read the store once and show what changed, the figure too."""
-        read = self._read()
-        self.view.show(read["blocks"])
+        read = super().update()
         spec = read.get("figure")
         shown = {"output_type": "display_data", "metadata": {}}
         data = {_PLOTLY: spec, "text/plain": "The law and its runs; numbers are above."}
         outputs = ({**shown, "data": data},) if spec else ()
         if self.figure.outputs != outputs:
             self.figure.outputs = outputs
+        return read
 
     def _choose(self, name: str, value: Any) -> None:
         setattr(self, f"_{name}", value)

@@ -69,8 +69,8 @@ export default {
       return { row, cells: heads.map((_, c) => make("div", { role: "gridcell", "data-column": c, "aria-colindex": c + 1 }, row)) };
     });
 
-    let count = 0, first = 0, row_ = 0, column = 0, sort = -1, descending = false, words = "", turn = 0, version = 0, following = 0;
-    let pages = new Map(), asked = new Set(), chosen = new Set();
+    let count = 0, first = 0, row_ = 0, column = 0, sort = -1, descending = false, words = "", turn = 0, following = 0;
+    let pages = new Map(), marks = new Map(), asked = new Set(), chosen = new Set();
 
     const last = () => Math.max(0, count - shownRows);
     const ask = (page) => {
@@ -79,7 +79,7 @@ export default {
       model.send({ id: turn, page, sort, descending, filter: words });
     };
     const again = () => { turn += 1; asked = new Set(); chosen = new Set(); draw(); };
-    const restart = () => { pages = new Map(); row_ = 0; first = 0; grid.scrollTop = 0; again(); };
+    const restart = () => { pages = new Map(); marks = new Map(); row_ = 0; first = 0; grid.scrollTop = 0; again(); };
     const sortBy = (at) => {
       descending = sort === at && !descending;
       sort = at;
@@ -125,15 +125,17 @@ export default {
       else draw();
       follow();
     }
+    // what one means is the row that one sees: rows may have moved meanwhile
+    const mark = () => marks.get(Math.floor(row_ / size))?.[row_ % size] ?? "";
     function act(what) {
-      if (count) model.send({ [what]: row_, sort, descending, filter: words });
+      if (mark()) model.send({ [what]: row_, mark: mark(), sort, descending, filter: words });
     }
     function follow() {
       clearTimeout(following);
       if (follows) following = setTimeout(() => act("open"), 120);
     }
     function press(key) {
-      model.send({ press: row_, key, note: note?.value ?? "", version, sort, descending, filter: words });
+      model.send({ press: row_, key, note: note?.value ?? "", mark: mark(), sort, descending, filter: words });
       grid.focus();
     }
     const choose = () => act("choose");
@@ -178,12 +180,12 @@ export default {
       }
       if (message.id !== turn) return; // of another order
       count = message.count;
-      version = message.version;
       row_ = Math.min(row_, Math.max(0, count - 1));
       pages.delete(message.page);
       pages.set(message.page, message.rows);
+      marks.set(message.page, message.marks);
       message.chosen.forEach((at) => chosen.add(message.page * size + at));
-      while (pages.size > KEPT_PAGES) { const old = pages.keys().next().value; pages.delete(old); asked.delete(old); }
+      while (pages.size > KEPT_PAGES) { const old = pages.keys().next().value; pages.delete(old); marks.delete(old); asked.delete(old); }
       resize();
       first = Math.min(first, last());
       draw();

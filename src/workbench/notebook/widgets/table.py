@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anywidget
 import traitlets
 
-from workbench.core.errors import ConfigError, WorkbenchError
-from workbench.core.plain import one_line
+from workbench.core.errors import ConfigError, DataError, WorkbenchError
+from workbench.core.identity import text_id
+from workbench.core.plain import one_line, storable
 from workbench.notebook.widgets import look
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Arrow", "PagedTable", "Rows", "Source"]
 
 _PAGE = 50
+_MARK = 12
 _MOST_CELL = 200
 _MOST_FILTER = 500
 _MOST_ROWS = 2**31
@@ -191,9 +193,13 @@ class _Groups:
     """A Parquet file, read a row group at a time."""
 
     def __init__(self, path: Path) -> None:
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        self._file = pq.ParquetFile(path)
+        try:
+            self._file = pq.ParquetFile(path)
+        except pa.ArrowException as error:
+            raise DataError(f"{path}: damaged ({error}); run the execution again") from error
         known = self._file.metadata
         sizes = [known.row_group(at).num_rows for at in range(known.num_row_groups)]
         self._starts = [0, *accumulate(sizes)]
@@ -263,7 +269,6 @@ class PagedTable(anywidget.AnyWidget):  # type: ignore[misc]  # no stubs
         pressed: Callable[[str, str, str], None] | None = None,
     ) -> None:
         self._source, self._key, self._opened, self._pressed = source, key, opened, pressed
-        self._version = 0
         named = labels or {}
         heads = [look.shown(named.get(one, one.replace("_", " "))) for one in source.columns]
         super().__init__(
@@ -284,7 +289,6 @@ class PagedTable(anywidget.AnyWidget):  # type: ignore[misc]  # no stubs
 
     def refresh(self, *, step: int = 0) -> None:
         """Have pages ask again: rows were added or changed."""
-        self._version += 1
         self.send({"stale": 1, "step": step} if step else {"stale": 1})
 
     def answer(self, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -303,7 +307,7 @@ class PagedTable(anywidget.AnyWidget):  # type: ignore[misc]  # no stubs
             "id": asked.get("id") if isinstance(asked.get("id"), int) else 0,
             "page": _whole(asked, "page"),
             "count": self._source.count(_filter(asked)),
-            "version": self._version,
+            "marks": [_mark(self._key_of(row)) for row in rows],
             "rows": [[_cell(row.get(name)) for name in self._source.columns] for row in rows],
             "chosen": [at for at, row in enumerate(rows) if self._key_of(row) in chosen],
         }
@@ -324,14 +328,9 @@ class PagedTable(anywidget.AnyWidget):  # type: ignore[misc]  # no stubs
     def _act(self, content: Mapping[str, Any]) -> None:
         """Choose or open the row at a place of the present order."""
         what = "choose" if "choose" in content else "open"
-        at = _whole(content, what)
-        page, place = divmod(at, self.page_size)
-        rows = self._rows({**content, "page": page})
-        if not self._key or place >= len(rows):
-            return
-        key = self._key_of(rows[place])
-        if what == "open":
-            if self._opened:
+        at, key = self._meant(content, what)
+        if not key or what == "open":
+            if key and self._opened:
                 self._opened(key)
             return
         others = [one for one in self.selected if one != key]
@@ -339,19 +338,30 @@ class PagedTable(anywidget.AnyWidget):  # type: ignore[misc]  # no stubs
         self.send({"row": at, "is_chosen": key in self.selected})
 
     def _press(self, content: Mapping[str, Any]) -> None:
-        """Do what a key says to the row at a place, if that is what the page shows there."""
-        if content.get("version") != self._version:
-            raise ConfigError("the rows changed meanwhile; look at the row and press again")
+        """Do what a key says to the row at a place."""
         key = str(content.get("key"))
         if key not in self.actions or self._pressed is None:
             raise ConfigError(
                 f"key {key[:20]!r} does nothing; use {', '.join(self.actions) or 'none'}"
             )
-        page, place = divmod(max(_whole(content, "press"), 0), self.page_size)
-        rows = self._rows({**content, "page": page})
-        row = self._key_of(rows[place]) if place < len(rows) else ""
+        _, row = self._meant(content, "press")
         self._pressed(key, row, str(content.get("note") or ""))
         self.send({"pressed": key})
+
+    def _meant(self, content: Mapping[str, Any], what: str) -> tuple[int, str]:
+        """Return the place that a message is about, and the key of its row; empty for none.
+
+        Raises:
+            ConfigError: If the page shows another row there than the one that is there by now.
+        """
+        at = max(_whole(content, what), 0)
+        page, place = divmod(at, self.page_size)
+        rows = self._rows({**content, "page": page})
+        key = self._key_of(rows[place]) if place < len(rows) else ""
+        if content.get("mark", _mark(key)) != _mark(key):
+            self.refresh()
+            raise ConfigError("the rows changed meanwhile; look at the row and press again")
+        return at, key
 
     def _rows(self, asked: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         at, size, columns = _whole(asked, "sort", usual=-1), self.page_size, self._source.columns
@@ -374,8 +384,13 @@ def _whole(asked: Mapping[str, Any], name: str, *, usual: int = 0) -> int:
     return value
 
 
+def _mark(key: str) -> str:
+    """Return what a page says to show that it means the row with this key; empty for none."""
+    return text_id(key)[:_MARK] if key else ""
+
+
 def _filter(asked: Mapping[str, Any]) -> str:
-    return str(asked.get("filter") or "")[:_MOST_FILTER]
+    return storable(str(asked.get("filter") or "")[:_MOST_FILTER])
 
 
 def _cell(value: Any) -> str:

@@ -73,7 +73,7 @@ class TestSets(Panel):
         heads = [_LABELS[name] for name in _COLUMNS]
         rows = [[_told(name, row[name]) for name in _COLUMNS] for row in mine]
         blocks["list"] = look.table("Test sets, the newest first", heads, rows)
-        return {"blocks": blocks}
+        return {"blocks": blocks, "rows": mine}
 
     def controls(self) -> list[ipywidgets.Widget]:
         """Return the table to choose from, and what can be done with what is chosen."""
@@ -115,13 +115,14 @@ class TestSets(Panel):
         """Whether the targets are declared not to be production."""
         return ipywidgets.Checkbox(description="Targets are not production")
 
-    def update(self) -> None:
+    def update(self) -> dict[str, Any]:
         """Read the store once and show what changed; the table follows the list."""
-        super().update()
-        rows = self._rows()
+        read = super().update()
+        rows = read.get("rows", self._listed)
         if rows != self._listed:
             self._listed = rows
             self.table.replace(Rows(rows, columns=_COLUMNS))
+        return read
 
     def preview(self, test_set: str = "") -> None:
         """Show below what is in a test set, the chosen one if none is given."""

@@ -43,16 +43,17 @@ def page(first: Evidence, second: Evidence) -> Page:
         "Cost": cost,
     }
     sections = [Section(name, _tried(name, build, sides)) for name, build in builders.items()]
+    claims = _tried("Finding", lambda both: [_finding(both)], sides)
     return Page(
         name="compare",
         called="Comparison",
-        finding=_finding(sides),
-        notes=[Text(one, is_note=True) for one in [*_unlike(sides), *_alone(sides)]],
-        sections=[Section("Which two", [_made(sides)]), *sections],
+        finding=next((one for one in claims if isinstance(one, Finding)), None),
+        notes=_tried("Notes", _notes, sides),
+        sections=[Section("Which two", _tried("Which two", _made, sides)), *sections],
     )
 
 
-def _tried(name: str, build: Callable[[Sides], list[Block]], sides: Sides) -> list[Block]:
+def _tried(name: str, build: Callable[[Sides], list[Any]], sides: Sides) -> list[Any]:
     try:
         return build(sides)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -85,6 +86,10 @@ def _finding(sides: Sides) -> Finding:
         parts = [f"less on {less}"] * bool(less) + [f"more on {more}"] * bool(more)
         claim = f"Attacks succeed {' and '.join(parts)} of {len(rows)} shared targets in {names[1]}"
     return Finding(claim, f"Success on shared targets, first and second: {told}.")
+
+
+def _notes(sides: Sides) -> list[Text]:
+    return [Text(one, is_note=True) for one in [*_unlike(sides), *_alone(sides)]]
 
 
 def _unlike(sides: Sides) -> list[str]:
@@ -120,7 +125,7 @@ def _alone(sides: Sides) -> list[str]:
 _NOTHING: Mapping[str, Any] = {"totals": [], "controls": []}
 
 
-def _made(sides: Sides) -> Table:
+def _made(sides: Sides) -> list[Table]:
     def ids(one: Evidence, kind: str, key: str) -> Cell:
         return short(str((one.last(kind) or {}).get(key) or "–"))
 
@@ -142,7 +147,8 @@ def _made(sides: Sides) -> Table:
         "commit": commits,
     }
     heads = ("", *(one.experiment for one in sides))
-    return side_by_side("What was compared", heads, [(n, *map(f, sides)) for n, f in rows.items()])
+    made = [(name, *map(told, sides)) for name, told in rows.items()]
+    return [side_by_side("What was compared", heads, made)]
 
 
 def _seeds(one: Evidence) -> str:

@@ -111,6 +111,11 @@ _FUNCTIONS = {
     "workbench_executions()": _EXECUTIONS,
     "workbench_owners(text)": _OWNERS,
 }
+_OF_ATTEMPTS = (
+    ("attempts_through", "success = 1", "success"),
+    ("attempts_in_error", "error != ''", "error != ''"),
+)
+"""Indexes of the attempts that got through or failed: name, condition on SQLite, on PostgreSQL."""
 
 
 def _texts(*columns: tuple[str, int | None]) -> list[sa.Column[str]]:
@@ -203,6 +208,11 @@ def upgrade() -> None:
         "name", "owner", constraint="experiments_0005", rows=f"{every} FROM experiments_before"
     )
     op.create_index("test_sets_by_owner", "test_set_owners", ["owner", "created_at", "test_set"])
+    for name, sqlite, postgres in _OF_ATTEMPTS:  # whoever watches counts these, again and again
+        op.create_index(
+            name, "attempts", ["execution", "target"],
+            sqlite_where=sa.text(sqlite), postgresql_where=sa.text(postgres),
+        )  # fmt: skip
     op.add_column("estimates", sa.Column("who", sa.String(200), nullable=False, server_default=""))
     op.execute(
         "UPDATE estimates SET who = COALESCE("
@@ -217,6 +227,8 @@ def downgrade() -> None:
         _share()
     op.drop_column("estimates", "who")
     op.drop_index("test_sets_by_owner", "test_set_owners")
+    for name, _, _ in _OF_ATTEMPTS:
+        op.drop_index(name, "attempts")
     newest = (  # the old schema knows one experiment of a name
         "SELECT name, file, members, state, owner, started_at, finished_at"
         " FROM experiments_before AS one WHERE owner = (SELECT other.owner"
