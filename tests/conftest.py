@@ -7,11 +7,19 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from workbench.core.settings import Settings, read_settings
 from workbench.store.database import Store, open_store
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# speed is for benchmarks: with a worker on every core an example may take any time
+hypothesis_settings.register_profile(
+    "workbench", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("workbench")
 
 
 @pytest.fixture
