@@ -196,9 +196,9 @@ def test_no_dumping_grounds():
 
 
 ROOMS = {
-    "campaign": 8_145, "cli": 2_930, "core": 625, "cost": 760, "data": 3_970, "diffusion": 4_410,
+    "campaign": 8_135, "cli": 2_930, "core": 640, "cost": 760, "data": 3_970, "diffusion": 4_410,
     "embedding": 770, "judge": 1_420, "llm": 4_060, "notebook": 1_715, "report": 3_185,
-    "risk": 8_745, "scaling": 1_040, "store": 3_250,
+    "risk": 8_720, "scaling": 1_040, "store": 3_250,
 }  # fmt: skip
 """Lines of code that each room may have; only downwards without a reason in docs/decisions/0004."""
 
@@ -209,7 +209,7 @@ def test_the_package_stays_small():
         found[name_of(path).partition("/")[0]] += len(lines_of_code(path))
     found.pop("__init__.py")
     assert {room: lines for room, lines in found.items() if lines > ROOMS.get(room, 0)} == {}
-    assert sum(ROOMS.values()) <= 45_025
+    assert sum(ROOMS.values()) <= 45_005
 
 
 def lines_of_code(path: Path) -> set[int]:
