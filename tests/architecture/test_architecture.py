@@ -202,9 +202,9 @@ def test_no_dumping_grounds():
 
 
 ROOMS = {
-    "campaign": 8_145, "cli": 3_160, "core": 680, "cost": 760, "data": 3_970, "diffusion": 4_410,
+    "campaign": 8_135, "cli": 3_160, "core": 695, "cost": 760, "data": 3_970, "diffusion": 4_410,
     "embedding": 770, "judge": 1_420, "llm": 4_040, "notebook": 4_025, "report": 4_255,
-    "risk": 8_745, "scaling": 1_040, "server": 2_100, "store": 6_055,
+    "risk": 8_720, "scaling": 1_040, "server": 2_100, "store": 6_055,
 }  # fmt: skip
 """Lines of code that each room may have; only downwards without a reason in docs/decisions/0004."""
 
@@ -215,7 +215,7 @@ def test_the_package_stays_small():
         found[name_of(path).partition("/")[0]] += len(lines_of_code(path))
     found.pop("__init__.py")
     assert {room: lines for room, lines in found.items() if lines > ROOMS.get(room, 0)} == {}
-    assert sum(ROOMS.values()) <= 53_585
+    assert sum(ROOMS.values()) <= 53_565
 
 
 def lines_of_code(path: Path) -> set[int]:

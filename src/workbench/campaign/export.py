@@ -12,13 +12,11 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from itertools import takewhile
 from typing import Any, Final, Literal, TypeAlias, get_args
-from unicodedata import category
 
 from workbench.core.errors import ConfigError
 from workbench.core.fields import suggest
-from workbench.core.plain import one_line, storable
+from workbench.core.plain import CONTROLS, cell, one_line, storable
 from workbench.store.records import Finding
 
 __all__ = ["FORMATS", "Format", "export", "github_issue", "jira_issue", "to_csv"]
@@ -26,21 +24,12 @@ __all__ = ["FORMATS", "Format", "export", "github_issue", "jira_issue", "to_csv"
 Format: TypeAlias = Literal["csv", "json", "github", "jira", "sarif"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 
-_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
-"""What a cell begins with that a spreadsheet would compute.
-
-Source: OWASP, "CSV Injection".
-"""
-_SKIPPED = ("Z", "C")
-"""Categories of characters that some spreadsheet skips on its way to one of those: spaces,
-controls, marks of direction and the like."""
 _TITLE_CHARS = 200
 _TEXT_CHARS = 8_000
 """Of each text in an issue: GitHub takes 65,536 characters, Jira 32,767."""
 _LABEL_CHARS = 50
 _PRIORITIES = {"critical": "Highest", "high": "High", "medium": "Medium", "low": "Low"}
 _LINE_END = re.compile(r"\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
-_CONTROLS = dict.fromkeys((*range(9), 11, 12, *range(14, 32), *range(127, 160)), "\ufffd")
 
 
 def export(
@@ -86,7 +75,7 @@ def to_csv(findings: Sequence[Finding]) -> str:
     out = io.StringIO()
     rows = csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
     rows.writerow(names)
-    rows.writerows([_cell(getattr(one, name)) for name in names] for one in findings)
+    rows.writerows([cell(storable(str(getattr(one, name)))) for name in names] for one in findings)
     return out.getvalue()
 
 
@@ -129,13 +118,6 @@ def _sarif(findings: Sequence[Finding]) -> dict[str, Any]:
     return found
 
 
-def _cell(value: object) -> str:
-    text = storable(str(value)).translate(_CONTROLS)
-    skipped = "".join(takewhile(lambda char: category(char)[0] in _SKIPPED, text))
-    rest = text[len(skipped) :]
-    return f"'{text}" if rest.startswith(_FORMULA) or set(skipped) & set("\t\r\n") else text
-
-
 def _title(finding: Finding) -> str:
     what = f"{finding.plugin} via {finding.strategy} on {finding.target}"
     return one_line(f"[{finding.severity}] {what}")[:_TITLE_CHARS]
@@ -159,7 +141,7 @@ def _texts(finding: Finding) -> list[tuple[str, str]]:
 
 def _shown(text: str) -> str:
     """Return a text whose lines end as Markdown's do, without control characters, cut."""
-    text = _LINE_END.sub("\n", text[: _TEXT_CHARS + 1]).translate(_CONTROLS)
+    text = _LINE_END.sub("\n", text[: _TEXT_CHARS + 1]).translate(CONTROLS)
     return text if len(text) <= _TEXT_CHARS else f"{text[:_TEXT_CHARS]}\n[…]"
 
 

@@ -17,7 +17,7 @@ from concurrent.futures import Executor
 from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -53,11 +53,10 @@ if TYPE_CHECKING:
     from workbench.store.database import Store
 
 __all__ = [
-    "STAGES", "AssessOptions", "Assessed", "Clock", "Draft", "Pending", "Stage", "assess", "draft",
+    "AssessOptions", "Assessed", "Clock", "Draft", "Pending", "Stage", "assess", "draft",
 ]  # fmt: skip
 
 Stage = Literal["evidence", "scores"]
-STAGES: Final[tuple[Stage, ...]] = ("evidence", "scores")
 """After which somebody can be asked whether to go on."""
 
 

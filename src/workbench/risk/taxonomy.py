@@ -10,11 +10,10 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, Final
 
-from workbench.core.errors import DataError
 from workbench.core.files import read_object
 from workbench.core.settings import seeds_folder
 
-__all__ = ["UNMAPPED", "known", "name_of", "owasp_llm", "said_by", "techniques_of"]
+__all__ = ["UNMAPPED", "known", "name_of", "owasp_llm"]
 
 UNMAPPED: Final = "unmapped"
 """Subject of a model risk that fits neither list."""
@@ -36,25 +35,6 @@ def owasp_llm() -> Mapping[str, str]:
     """Return OWASP's list: id → name."""
     listed: Mapping[str, str] = _seeds()["owasp_llm"]
     return listed
-
-
-def techniques_of(llm_id: str) -> tuple[str, ...]:
-    """Return the ATLAS ids that go with an id of OWASP's list, those that OWASP names first.
-
-    Raises:
-        DataError: If the id is not in the list.
-    """
-    if llm_id not in owasp_llm():
-        listed = ", ".join(owasp_llm())
-        raise DataError(f"{llm_id!r} is not in OWASP's list of 2025; give one of {listed}")
-    related = _seeds()["related"].values()
-    return tuple(dict.fromkeys(one for by_id in related for one in by_id.get(llm_id, ())))
-
-
-def said_by(llm_id: str, technique: str) -> str:
-    """Return who relates the two: ``owasp``, ``workbench`` where it is our reading, or nobody."""
-    related: Mapping[str, Mapping[str, list[str]]] = _seeds()["related"]
-    return next((who for who, of in related.items() if technique in of.get(llm_id, ())), "")
 
 
 @cache

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from risk_fakes import HOSTILE, make_assessment, make_risk, make_risks
 from workbench.core.errors import ConfigError
 from workbench.core.files import read_table
+from workbench.core.plain import cell
 from workbench.risk.export import ENDINGS, export, format_of
-from workbench.risk.export.table import cell, to_csv
+from workbench.risk.export.table import to_csv
 from workbench.risk.register import RISKS
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

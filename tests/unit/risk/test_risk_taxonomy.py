@@ -2,14 +2,9 @@ from __future__ import annotations
 
 import re
 
-import pytest
-
 from shared_data import shared
 from workbench.campaign.plugins.taxonomy import TAXONOMY
-from workbench.core.errors import DataError
-from workbench.risk.taxonomy import UNMAPPED, known, name_of, said_by, techniques_of
-
-LLM = [f"LLM{number:02}:2025" for number in range(1, 11)]
+from workbench.risk.taxonomy import UNMAPPED, known, name_of
 
 
 def test_names() -> None:
@@ -21,22 +16,6 @@ def test_names() -> None:
 
 def test_known_keeps_order_and_drops_the_rest() -> None:
     assert known(["AML.T0054", "x", "LLM01:2025", "AML.T0054"]) == ("AML.T0054", "LLM01:2025")
-
-
-@pytest.mark.parametrize("llm_id", LLM)
-def test_every_entry_has_techniques_that_exist(llm_id: str) -> None:
-    techniques = techniques_of(llm_id)
-    assert techniques
-    assert known(techniques) == techniques
-    assert {said_by(llm_id, one) for one in techniques} <= {"owasp", "workbench"}
-    assert said_by(llm_id, "AML.T9999") == ""
-
-
-def test_an_id_of_another_list_is_refused() -> None:
-    with pytest.raises(
-        DataError, match="'LLM01' is not in OWASP's list of 2025; give one of LLM01:"
-    ):
-        techniques_of("LLM01")
 
 
 def test_names_are_those_that_campaigns_use() -> None:
@@ -52,13 +31,3 @@ def test_ids_and_names_are_those_of_atlas() -> None:
     for one, name in pairs:
         assert name_of(one).endswith(name.strip("'\""))
         assert (": " in name_of(one)) == ("." in one.removeprefix("AML."))
-
-
-def test_what_owasp_is_said_to_relate_it_relates() -> None:
-    folder = shared("risk/owasp_llm")
-    for llm_id in LLM:
-        [page] = folder.glob(f"{llm_id[:5]}_*.md")
-        text = page.read_text(encoding="utf-8")
-        for one in techniques_of(llm_id):
-            if said_by(llm_id, one) == "owasp":
-                assert one in text

@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from itertools import takewhile
 from typing import Any
-from unicodedata import category, normalize
 
 import pyarrow as pa
 
-__all__ = ["cell", "to_csv"]
+from workbench.core.plain import cell
 
-_FORMULA = ("=", "+", "-", "@")
-"""What a cell begins with that a spreadsheet would compute.
-
-Source: OWASP, "CSV Injection".
-"""
-_SKIPPED = ("Z", "C")
-"""Categories of characters that some spreadsheet skips on its way to one of those: spaces,
-controls, marks of direction and the like."""
-_CONTROLS = dict.fromkeys((*range(9), 11, 12, *range(14, 32), *range(127, 160)), "\ufffd")
+__all__ = ["to_csv"]
 
 
 def to_csv(table: pa.Table) -> str:
@@ -35,22 +25,6 @@ def to_csv(table: pa.Table) -> str:
     columns = ([_shown(value) for value in column.to_pylist()] for column in table.columns)
     rows.writerows(zip(*columns, strict=True))
     return out.getvalue()
-
-
-def cell(text: str) -> str:
-    """Return a text that no spreadsheet takes for a formula: such get an apostrophe before.
-
-    So does what would look like that already: to read it back, take one apostrophe off where the
-    rest without apostrophes begins as a formula.
-    """
-    if text[:1].isalnum() and text.isprintable():
-        return text
-    text = text.translate(_CONTROLS)
-    bare = text.lstrip("'")
-    skipped = "".join(takewhile(lambda char: category(char)[0] in _SKIPPED, bare))
-    first = normalize("NFKC", bare[len(skipped) : len(skipped) + 1])  # full-width, small, raised
-    is_formula = first.startswith(_FORMULA) or bool(set(skipped) & set("\t\r\n"))
-    return f"'{text}" if is_formula else text
 
 
 def _shown(value: Any) -> Any:
