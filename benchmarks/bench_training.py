@@ -8,10 +8,14 @@ beside and say where::
 
     pip install --no-deps --target /tmp/torchcfm torchcfm==1.0.7 pot
     PYTHONPATH=/tmp/torchcfm python benchmarks/bench_training.py
+
+``--processes`` compares one process and two instead, batches of 512 shared over gloo: samples per
+second and counted FLOP/s, also as a share of what a matrix product reaches in as many processes.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import copy
 import importlib
@@ -177,9 +181,46 @@ def _ratio(rates: list[float], others: list[float]) -> float:
     return statistics.median(one / other for one, other in zip(rates, others, strict=True))
 
 
+def _matmul_flops() -> float:
+    """Return the FLOP/s of a large product on one thread: what there is to be reached here."""
+    size, seconds = 1024, []
+    one, other = torch.randn(size, size), torch.randn(size, size)
+    for _ in range(10):
+        started = time.perf_counter()
+        torch.mm(one, other)
+        seconds.append(time.perf_counter() - started)
+    return 2 * size**3 / statistics.median(seconds)
+
+
+def _shared(data: TensorData) -> list[dict[str, Any]]:
+    """Return a row for one process and one for two."""
+    found = []
+    for processes in (1, 2):
+        config = TrainingConfig(
+            steps=200, batch_size=512, validate_every=200, accelerator="cpu", devices=processes
+        )
+        told = train(Network(), data, config, validate=lambda _: {"loss": 0.0}, metric="loss")
+        reached = told["flops"] / told["train_s"]
+        found.append(
+            {
+                "processes": told["processes"],
+                "samples_per_s": told["samples_per_s"],
+                "gflop_per_s": reached / 1e9,
+                "of_measured_matmul": reached / processes / _matmul_flops(),
+                "cpu_s": told["cpu_s"],
+            }
+        )
+    return found
+
+
 def main() -> None:
     """Measure and publish."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--processes", action="store_true")
     torch.set_num_threads(1)
+    if parser.parse_args().processes:
+        publish("training-processes", _shared(_data()))
+        return
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     contenders: dict[str, Callable[[TensorData, Network], None]] = {

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from gpu_minilm import Encoder, Files, gpu_name, network, timed
+from workbench.core.gpus import gpus
 from workbench.core.settings import project_root
 from workbench.data.sources import open_source
 from workbench.diffusion.arrays import TrainingArrays
@@ -31,7 +32,7 @@ from workbench.diffusion.tagger import Heads, Tagger, TaggerConfig
 from workbench.diffusion.training_config import TrainingConfig
 from workbench.embedding.encoder import MINILM_LAYERS
 from workbench.embedding.states import StateCache
-from workbench.scaling.phase_cost import Work, cost, gpus
+from workbench.scaling.phase_cost import Work, cost
 
 __all__ = ["training"]
 

@@ -12,6 +12,7 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import IntegrityError
 
 from finding_fakes import make_finding
 from workbench.core.errors import DataError, StoreError
@@ -28,7 +29,7 @@ from workbench.store.campaigns import (
     spent,
     unfinished,
 )
-from workbench.store.database import Store
+from workbench.store.database import SCHEMA_VERSION, Store
 from workbench.store.events import events
 from workbench.store.findings import (
     add_findings,
@@ -52,7 +53,10 @@ from workbench.store.test_sets import (
 
 ODD = "ü 😀 \u202e ' \" % _ \\ \x1b[2J\n"
 TARGETS = ("bare", "Bare", "http://127.0.0.1:1/ask", "z" * 200, "ä")
-NEW_TABLES = ("test_set_tags", "outcomes", "events", "triage_log", "risks", "risk_log", "jobs")
+NEW_TABLES = (
+    "test_set_tags", "outcomes", "events", "triage_log", "risks", "risk_log", "jobs",
+    "leases", "rate_buckets", "service_keys",
+)  # fmt: skip
 NEW_COLUMNS = (
     "suggested_status", "confidence", "risk", "cluster", "summary", "owner", "minutes",
 )  # fmt: skip
@@ -298,6 +302,27 @@ def check_jobs_down_and_up(engine: Engine) -> None:
     assert jobs(engine, owner="anna") == [asked]
 
 
+def check_shared_tables_down_and_up(engine: Engine) -> None:
+    """From 0005 up, down and up again: leases, rate limits, keys of which no two are equal."""
+    keys = (
+        "INSERT INTO service_keys (id, owner, name, digest, created_at, revoked_at)"
+        " VALUES (:id, 'anna', 'k', 'same', '', '')"
+    )
+    for _ in range(2):
+        migrate(engine, "0006")
+        with engine.begin() as connection:
+            connection.execute(text("INSERT INTO leases VALUES ('run:1', 'h', 'p', 1.5)"))
+            connection.execute(text("INSERT INTO rate_buckets VALUES ('m', 0.5, 1.5, 0)"))
+            connection.execute(text(keys), {"id": "1"})
+        with pytest.raises(IntegrityError), engine.begin() as connection:
+            connection.execute(text(keys), {"id": "2"})
+        migrate(engine, "0005", down=True)
+        with engine.begin() as connection:
+            left = set(engine.dialect.get_table_names(connection))
+        assert not left & {"leases", "rate_buckets", "service_keys"}
+    migrate(engine, "0006")
+
+
 def check_down_and_up(engine: Engine) -> None:
     """Downwards only what the old schema cannot say is lost; upwards it all works again."""
     check_outcomes_down_and_up(engine)
@@ -312,7 +337,7 @@ def check_down_and_up(engine: Engine) -> None:
         states = connection.execute(text("SELECT status FROM findings ORDER BY id")).scalars().all()
     assert [tuple(one) for one in kept] == [("c", "0.25")]  # of several tries the first
     assert states == ["open", "confirmed"]
-    migrate(engine, "0005")
+    migrate(engine, SCHEMA_VERSION)
     check_new_rows(engine)
     add_attempts(engine, [make_attempt(case_id="c", trial=1, target="t")])
     add_findings(engine, [make_finding(7)])

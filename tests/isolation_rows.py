@@ -7,8 +7,11 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
+from sqlalchemy import insert
+
 from finding_fakes import make_finding
 from ledger_rows import model_row
+from workbench.store import schema
 from workbench.store.budgets import Budgets
 from workbench.store.calls import Batch, Flight
 from workbench.store.campaigns import (
@@ -36,6 +39,7 @@ from workbench.store.owners import this_process
 from workbench.store.records import Attempt, LedgerRow, Run, now
 from workbench.store.spending import ledger_names, spending
 from workbench.store.test_sets import add_tag, add_test_set_owner, owned_test_sets, tags_of
+from workbench.store.transaction import transaction
 from workbench.store.usage import usage
 
 USERS = ("anna", "berta")
@@ -96,6 +100,10 @@ def fill(store: Store, user: str) -> None:
     metadata = {"test_set": mine["test_set"]}
     with own.artifacts.create("execution", mine["execution"], metadata) as folder:
         (folder / "attempts").write_text(user)
+    with transaction(engine) as connection:
+        key = {"id": user, "owner": user, "name": "k", "digest": user}
+        key |= {"created_at": now(), "revoked_at": ""}
+        connection.execute(insert(schema.service_keys), key)
 
 
 def _attempt(execution: str, user: str) -> Attempt:

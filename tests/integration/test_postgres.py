@@ -26,8 +26,10 @@ from campaign_rows import (
     check_jobs_down_and_up,
     check_new_rows,
     check_owners_tags_and_outcomes,
+    check_shared_tables_down_and_up,
     migrate,
 )
+from lease_checks import check_one_holder_at_a_time
 from ledger_rows import hit_row, model_row
 from model_calls import (
     OWNER,
@@ -295,10 +297,15 @@ def test_campaigns_of_an_old_store_are_kept_up_and_down(postgres):
     engine.dispose()
 
 
-def test_jobs_come_to_a_store_of_the_version_before_and_go(postgres):
+def test_a_lease_has_one_holder_at_a_time(pg_store):
+    check_one_holder_at_a_time(pg_store.engine)
+
+
+def test_jobs_and_leases_come_to_a_store_of_the_version_before_and_go(postgres):
     engine = create_engine(postgres.database_url)
     migrate(engine, "0004")
     check_jobs_down_and_up(engine)
+    check_shared_tables_down_and_up(engine)
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
     engine.dispose()

@@ -105,7 +105,7 @@ def test_a_role_reads_changes_and_deletes_no_row_of_anothers(service, roles, spo
 def test_a_role_writes_no_row_in_anothers_name(service, roles):
     for table, owner in (
         ("runs", "owner"), ("experiments", "owner"), ("jobs", "owner"), ("ledger", "who"),
-        ("events", "who"), ("artifacts", "owner"),
+        ("events", "who"), ("artifacts", "owner"), ("service_keys", "owner"),
     ):  # fmt: skip
         with roles["berta"].connect() as connection:
             given = f"jsonb_build_object('{owner}', 'anna', 'id', '77')"
@@ -236,7 +236,7 @@ def test_policies_go_and_come_with_their_version(service):
             text("SELECT count(*) FROM pg_proc WHERE proname LIKE 'workbench%'")
         ).scalar()
         assert (left, functions) == (0, 0)
-    migrate(engine, "0005")
+    migrate(engine, "0006")
     for user in USERS:
         own = as_user(service, user)
         assert {run.owner for run in own.runs.find()} == {user}

@@ -10,11 +10,11 @@ from datetime import date, timedelta
 import pytest
 
 from finding_fakes import make_finding
+from workbench.core.cluster import open_executor
 from workbench.core.errors import ConfigError, DataError
 from workbench.risk import assess as room
 from workbench.risk import gathered as gathering
 from workbench.risk.assess import Assessed, AssessOptions, Pending, assess
-from workbench.risk.cluster import open_cluster
 from workbench.risk.inputs import sample_inputs
 from workbench.risk.register import load_assessment
 from workbench.risk.snapshot import write_snapshot
@@ -240,20 +240,12 @@ def test_drawings_that_make_no_sense_are_refused(changes):
 
 @pytest.mark.slow
 def test_evidence_gathered_on_a_dask_cluster_is_the_same(store):
-    distributed = pytest.importorskip("distributed")
+    pytest.importorskip("distributed")
     made = write_snapshot(store, sample_tables()[1], made_at="2025-10-28")
     here = run(store, options(snapshot=made))
     store.artifacts.remove("evidence", store.artifacts.newest("evidence"))
-    local = {"threads_per_worker": 1, "dashboard_address": None}
-    with distributed.LocalCluster(n_workers=2, **local) as cluster:
-        with open_cluster(cluster.scheduler_address) as executor:
-            there = run(store, options(snapshot=made, label="dask"), executor=executor)
-            cluster.scale(0)
-        with (
-            pytest.raises(ConfigError, match="no worker"),
-            open_cluster(cluster.scheduler_address, seconds=1),
-        ):
-            pass
+    with open_executor("dask", jobs=2) as executor:
+        there = run(store, options(snapshot=made, label="dask"), executor=executor)
     columns = ["id", "score", "due", "missing", "stale", "epss", "kev"]
     assert there.assessment.table.select(columns).equals(here.assessment.table.select(columns))
 

@@ -6,18 +6,17 @@ Notebooks, the command line and the server call these; what they do is in ``gene
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from workbench.campaign.execute import Progress, execute
 from workbench.campaign.executions import Execution
-from workbench.campaign.grading import AnswerGrader, Grader, GuardGrader
-from workbench.campaign.targets.base import Kind, Target
-from workbench.campaign.targets.spec import open_targets, parse_target, services_of
-from workbench.core.errors import ConfigError
+from workbench.campaign.opening import ExecuteOptions, config_of, open_all, work_of
+from workbench.campaign.targets.spec import parse_target, services_of
 from workbench.core.identity import content_id
 from workbench.llm.config import GatewayConfig, read_config
 from workbench.store.database import Store
@@ -28,10 +27,6 @@ if TYPE_CHECKING:
     from workbench.campaign.strategies.attacker import Attacker
     from workbench.campaign.targets.config import TargetSpec
     from workbench.campaign.testsets import StoredTestSet
-    from workbench.diffusion.sanitizer import Sanitizer
-    from workbench.embedding.encoder import Encoder
-    from workbench.judge.opinions import AnswerJudge
-    from workbench.judge.probe import Bench
     from workbench.llm.estimate import Estimate
     from workbench.llm.gateway import Gateway
     from workbench.llm.messages import Request
@@ -45,40 +40,6 @@ __all__ = [
     "generation_work",
     "open_attacker",
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExecuteOptions:
-    """Whom to attack, who judges, and within which limits."""
-
-    targets: tuple[str, ...]
-    """Lines or paths as ``targets.spec.parse_target`` reads them."""
-    sanitizer: str = ""
-    """Id of the model behind ``sanitizer`` and ``guarded``; empty for the newest."""
-    judges: Literal["rules", "probes"] = "probes"
-    """Cheap judges of answers: rules alone, or rules and the probes on embeddings and on text.
-    Rules alone, without a grader, count every attack that was not declined: an upper bound."""
-    grader: str = ""
-    """Model that validates what cheap judges flag: a tier (``cheap``, ``standard``, ``strong``), a
-    model by name, or empty for none."""
-    trials: int = 1
-    label: str = ""
-    """The same work under another label is done anew."""
-    budget_usd: Decimal | None = None
-    """Most to spend, on models and on targets with a declared price each."""
-    retry_errors: bool = False
-    allow_hosts: tuple[str, ...] = ()
-    """Hosts beyond this machine that may be attacked."""
-    staging: bool = False
-    """Whether the targets are declared not to be production."""
-    llm: GatewayConfig | None = None
-    """How models are called; as the settings say if not given."""
-
-    def __post_init__(self) -> None:
-        if self.judges not in {"rules", "probes"}:
-            raise ConfigError(f"judges is {self.judges!r}; write rules or probes")
-        if not self.targets:
-            raise ConfigError("no target; give at least one, e.g. bare or http://127.0.0.1:8000")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,9 +87,15 @@ async def conduct(
         WorkbenchError: As ``execute.execute``.
     """
     specs = [parse_target(line) for line in options.targets]
-    work = _work_of(test_set, specs, options)
+    work = work_of(test_set, specs, options)
     async with AsyncExitStack() as stack:
-        opened = await _open(store, specs, options, work=work, stack=stack, tell=tell)
+        opened = await open_all(store, specs, options, work=work, stack=stack, tell=tell)
+        make = None
+        if options.executor:
+            from workbench.campaign.shards import crew_of, deal
+
+            crew = crew_of(opened, specs, options, work=work, test_set=test_set.id)
+            make = partial(deal, crew=crew)
         return await execute(
             opened.store,
             test_set,
@@ -140,6 +107,7 @@ async def conduct(
             budget_usd=options.budget_usd,
             retry_errors=options.retry_errors,
             progress=progress,
+            make=make,
         )
 
 
@@ -157,7 +125,7 @@ async def forecast(
     messages = options.trials * sum(len(case.turns) + 1 for case in test_set)
     models: dict[str, Estimate] = {}
     for line, spec in zip(options.targets, specs, strict=True):
-        for config in services_of([spec], _config(store, options)).values():
+        for config in services_of([spec], config_of(store, options)).values():
             requests = _asked(test_set, _innermost(spec), trials=options.trials)
             transport = open_transport(config, settings=replace(store.settings, offline=False))
             async with open_gateway(
@@ -240,134 +208,5 @@ def attacker_of(plan: Preview, gateway: Gateway, *, config: GatewayConfig) -> At
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Opened:
-    store: Store
-    targets: list[Target]
-    graders: dict[Kind, Grader]
-
-
-async def _open(
-    store: Store,
-    specs: Sequence[TargetSpec],
-    options: ExecuteOptions,
-    *,
-    work: str,
-    stack: AsyncExitStack,
-    tell: Callable[[str], None],
-) -> _Opened:
-    """Return targets and graders; whatever they need is closed with the stack."""
-    store = replace(store, settings=replace(store.settings, run_id=store.settings.run_id or work))
-    config = _config(store, options)
-    sanitizer = _sanitizer(store, options) if any(one.needs_sanitizer for one in specs) else None
-    gateways = {
-        name: await _gateway(store, one, work=work, stack=stack, tell=tell)
-        for name, one in services_of(specs, config).items()
-    }
-    targets = open_targets(
-        specs, store=store, config=config, gateway=gateways, sanitizer=sanitizer, tell=tell,
-        allow_hosts=options.allow_hosts, staging=options.staging,
-    )  # fmt: skip
-    graders: dict[Kind, Grader] = {}
-    kinds = {target.kind for target in targets}
-    bench = None
-    if "guard" in kinds or options.judges == "probes":
-        bench, encoder = _bench(store)
-        graders["guard"] = GuardGrader(bench, encoder=encoder)
-    if "model" in kinds:
-        ask = None
-        if options.grader:
-            ask = (await _gateway(store, config, work=work, stack=stack, tell=tell)).map
-        graders["model"] = await _answer_grader(
-            options, bench=bench if options.judges == "probes" else None, ask=ask, config=config
-        )
-    return _Opened(store=store, targets=targets, graders=graders)
-
-
-async def _answer_grader(
-    options: ExecuteOptions, *, bench: Bench | None, ask: Any, config: GatewayConfig
-) -> AnswerGrader:
-    from workbench.judge.accuracy import accuracy, load_answers
-    from workbench.judge.panel import Panel, ProbeAnswerJudge
-    from workbench.judge.rules import RULES, UPPER_BOUND
-
-    # Without probes and grader nobody can tell harm from an answer.
-    cheap: list[AnswerJudge] = [*(RULES if bench or ask else UPPER_BOUND)]
-    if bench:
-        cheap.append(ProbeAnswerJudge(*bench.judges))
-    strong = None
-    if ask:
-        from workbench.judge.rubric import RubricJudge
-
-        tiers = ("cheap", "standard", "strong")
-        named: dict[str, Any] = (
-            {"tier": options.grader} if options.grader in tiers else {"model": options.grader}
-        )
-        strong = RubricJudge(ask, config=config, **named)
-    panel = Panel(cheap=cheap)
-    # A strong judge would cost a call per labelled answer. Its error is not measured here, nor is
-    # that of the panel which it decides.
-    measured = await accuracy([*cheap, *([] if strong else [panel])], load_answers())
-    reports = bench.reports if bench else ()
-    return AnswerGrader(
-        Panel(cheap=cheap, strong=strong) if strong else panel, accuracy=measured, reports=reports
-    )
-
-
-async def _gateway(
-    store: Store,
-    config: GatewayConfig,
-    *,
-    work: str,
-    stack: AsyncExitStack,
-    tell: Callable[[str], None],
-) -> Gateway:
-    from workbench.llm.gateway import open_gateway
-
-    opening = open_gateway(store, phase="execution", work=work, config=config, tell=tell)
-    return await stack.enter_async_context(opening)
-
-
-def _config(store: Store, options: ExecuteOptions) -> GatewayConfig:
-    config = options.llm or read_config(store.settings)
-    if options.budget_usd is not None:
-        config = replace(config, budgets=replace(config.budgets, run=options.budget_usd))
-    return config
-
-
 def _innermost(spec: TargetSpec) -> TargetSpec:
     return _innermost(spec.target) if spec.target else spec
-
-
-def _work_of(
-    test_set: TestSet | StoredTestSet, specs: Sequence[TargetSpec], options: ExecuteOptions
-) -> str:
-    """Return the id of the piece of work: the same when it is resumed, however it is written."""
-    judges = [options.judges, options.grader]
-    whom = sorted(map(_whom, specs))
-    same = [test_set.id, whom, options.sanitizer, judges, options.trials, options.label]
-    return f"execute-{content_id(same)[:16]}"
-
-
-def _whom(spec: TargetSpec) -> str:
-    told = [spec.type, spec.name, spec.identity, spec.provider, spec.model, spec.function]
-    return content_id([*told, spec.gain, _whom(spec.target) if spec.target else ""])
-
-
-def _sanitizer(store: Store, options: ExecuteOptions) -> Sanitizer:
-    from workbench.diffusion.sanitizer import Sanitizer
-
-    model = options.sanitizer or store.artifacts.newest("model", said={"kind": "sanitizer"})
-    if not model:
-        raise ConfigError("no trained sanitizer; run 02_train_phase, or leave such targets out")
-    folder = store.artifacts.path("model", store.artifacts.resolve("model", model))
-    # It gets no judge of its own: the judges that report must not be the ones that select.
-    return Sanitizer.load(folder, threads=1)
-
-
-def _bench(store: Store) -> tuple[Bench, Encoder]:
-    from workbench.embedding.vectors import open_encoder
-    from workbench.judge.probe import train_bench
-
-    encoder = open_encoder(store)
-    return train_bench(store, encoder), encoder

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
-
-from filelock import FileLock, Timeout
 
 from workbench.campaign.executions import Execution, compact, finished, load_execution
 from workbench.campaign.grading import Grader
 from workbench.campaign.recorder import Progress, Recorder
-from workbench.campaign.runner import Runner
+from workbench.campaign.runner import Runner, missing
 from workbench.campaign.targets.base import Kind, Target
-from workbench.core.errors import ConfigError, StoreError
+from workbench.core.errors import ConfigError, LeaseHeld, StoreError
 from workbench.core.identity import content_id
-from workbench.store.campaigns import attempted, remove_attempts, remove_errors, spent
+from workbench.store.campaigns import (
+    ask_to_stop,
+    attempted,
+    forget_stop,
+    has_workers,
+    remove_attempts,
+    remove_errors,
+    spent,
+    why_stop,
+)
 from workbench.store.database import Store
 from workbench.store.events import tell
+from workbench.store.leases import Lease, hold
 from workbench.store.records import TestSet
 
 if TYPE_CHECKING:
@@ -29,14 +37,56 @@ if TYPE_CHECKING:
 
     from workbench.campaign.testsets import StoredTestSet
 
-__all__ = ["Progress", "abort", "execute", "execution_id_of"]
+__all__ = [
+    "Making", "Progress", "Task", "abort", "execute", "execution_id_of", "look", "refuse_lost",
+    "take",
+]  # fmt: skip
 
 _RULE = "executions/2"
 """Name of how an execution is made; a change of what verdicts depend on is another one."""
 _MOST_NAME = 200
 """Characters that the store keeps of a name."""
 _POLL_S = 0.2
-"""Between looks at a lock that another process holds."""
+"""Between looks at a lease that another process holds."""
+_LEASE_S = 60.0
+"""After which another machine may go on where one vanished; on the same machine that is at once.
+Longer than SQLite may keep a renewal waiting."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is left of an execution, for whoever makes it."""
+
+    store: Store
+    execution: str
+    targets: Sequence[Target]
+    graders: Mapping[Kind, Grader]
+    cases: TestSet | StoredTestSet
+    trials: int
+    total: int
+    work: str
+    budget_usd: Decimal | None
+    done: Mapping[str, set[tuple[str, int]]]
+    """Target → (case id, trial) that need no attempt."""
+    lease: Lease
+    """Of the execution."""
+    progress: Callable[[Progress], None] | None
+    figures: dict[str, Any] = field(default_factory=dict)
+    """How far it is, for events: done, errors, successes, usd; kept up by whoever makes it."""
+
+    @property
+    def watched(self) -> set[str]:
+        """Targets whose successes are told: those that defend, or all where none does."""
+        return {one.name for one in self.targets if one.defends} or set(self.names)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the targets."""
+        return [one.name for one in self.targets]
+
+
+Making = Callable[[Task], Awaitable[None]]
+"""Makes what is left, in this process or dealt to others."""
 
 
 async def execute(
@@ -51,6 +101,7 @@ async def execute(
     budget_usd: Decimal | None = None,
     retry_errors: bool = False,
     progress: Callable[[Progress], None] | None = None,
+    make: Making | None = None,
 ) -> Execution:
     """Return the execution of a test set, carried on where an earlier process was killed.
 
@@ -70,6 +121,7 @@ async def execute(
             against its own budgets as well, and neither sees what the other has in flight.
         retry_errors: Make the attempts that failed again, and no others.
         progress: Called after each stored batch.
+        make: Who makes the attempts; this process if not given.
 
     Raises:
         ConfigError: If there is no target, two share a name, or nobody judges a kind of target.
@@ -80,7 +132,7 @@ async def execute(
     _check(targets, graders, trials=trials)
     execution = execution_id_of(test_set, targets, graders, trials=trials, label=label)
     total = len(test_set) * len(targets) * trials
-    async with _alone(store, execution):
+    async with _alone(store, execution) as lease:
         before = _artifact(store, execution)
         if before and not (retry_errors and before.errors):
             _drop_leftovers(store, before)
@@ -88,29 +140,25 @@ async def execute(
             return replace(before, resumed=total)
         if retry_errors:
             remove_errors(store.engine, execution)
-        flag = _flag(store, execution)
-        flag.unlink(missing_ok=True)
+        forget_stop(store.engine, execution)
         done = _done(store, execution, targets, before=before)
-        watched = {one.name for one in targets if one.defends} or {one.name for one in targets}
-        recorder = Recorder(
-            store, execution=execution, graders=graders, work=work or execution, watched=watched,
-            done=sum(map(len, done.values())), total=total, progress=progress,
+        task = Task(
+            store=store, execution=execution, targets=targets, graders=graders, cases=test_set,
+            trials=trials, total=total, work=work or execution, budget_usd=budget_usd, done=done,
+            lease=lease, progress=progress,
         )  # fmt: skip
-        runner = Runner(
-            recorder, execution=execution, trials=trials, budget_usd=budget_usd,
-            is_aborted=flag.exists, done=done,
-        )  # fmt: skip
-        told = {"test_set": test_set.id, "targets": [one.name for one in targets], "total": total}
+        told = {"test_set": test_set.id, "targets": task.names, "total": total}
         tell(store, "attack_run_started", execution, told)
         try:
-            await runner.run(targets, test_set)
+            await (make or _make)(task)
         except BaseException as error:
             why = str(error) or type(error).__name__
-            tell(store, "attack_run_aborted", execution, {**told, **recorder.figures, "why": why})
+            tell(store, "attack_run_aborted", execution, {**told, **task.figures, "why": why})
             raise
         finally:
-            flag.unlink(missing_ok=True)
-        if (made := recorder.figures["done"]) != total:
+            forget_stop(store.engine, execution)
+            await asyncio.gather(*(one.close() for one in targets), return_exceptions=True)
+        if (made := task.figures["done"]) != total:
             raise StoreError(
                 f"execution {execution[:12]} has {made} of {total} attempts; run it again to go on"
             )
@@ -122,17 +170,55 @@ async def execute(
             cases=test_set,
             before=before.path if before else None,
         )
-        tell(store, "attack_run_finished", execution, {**told, **recorder.figures})
+        tell(store, "attack_run_finished", execution, {**told, **task.figures})
         return load_execution(store, execution, resumed=sum(map(len, done.values())))
 
 
+async def _make(task: Task) -> None:
+    """Make what is left in this process."""
+    recorder = Recorder(
+        task.store, execution=task.execution, graders=task.graders, work=task.work,
+        watched=task.watched, done=sum(map(len, task.done.values())), total=task.total,
+        usd=spent(task.store.engine, task.work), progress=task.progress, lease=task.lease,
+    )  # fmt: skip
+    runner = Runner(
+        recorder, execution=task.execution, budget_usd=task.budget_usd, why_stop=partial(look, task)
+    )
+    try:
+        await runner.run(
+            task.targets,
+            lambda target: missing(task.cases, trials=task.trials, done=task.done[target.name]),
+        )
+    finally:
+        task.figures.update(recorder.figures)
+
+
+def look(task: Task) -> str:
+    """Return why to stop; empty for going on.
+
+    Raises:
+        LeaseHeld: If another may make the execution by now.
+    """
+    refuse_lost(task.lease)
+    return why_stop(task.store.engine, task.execution, token=task.lease.token)
+
+
+def refuse_lost(lease: Lease) -> None:
+    """Raise ``LeaseHeld`` if a lease is lost."""
+    if lease.lost.is_set():
+        raise LeaseHeld(
+            f"{lease.name[:30]!r}: the store could not be reached in time, others may go on with"
+            " it; what is done is kept, run it again to go on"
+        )
+
+
 def abort(store: Store, execution: str) -> None:
-    """Ask the process that runs an execution to stop; what it has stored is kept."""
-    _flag(store, execution).touch()
+    """Ask whoever makes an execution, on whatever machines, to stop; what is stored is kept."""
+    ask_to_stop(store.engine, execution)
 
 
 def execution_id_of(
-    test_set: TestSet | StoredTestSet,
+    test_set: TestSet | StoredTestSet | str,
     targets: Sequence[Target],
     graders: Mapping[Kind, Grader],
     *,
@@ -143,7 +229,7 @@ def execution_id_of(
     kinds = {target.kind for target in targets}
     return content_id(
         {
-            "test_set": test_set.id,
+            "test_set": test_set if isinstance(test_set, str) else test_set.id,
             "targets": {target.name: target.identity for target in targets},
             "graders": {kind: graders[kind].id for kind in kinds},
             "trials": trials,
@@ -195,20 +281,36 @@ def _manifest(
 
 
 @asynccontextmanager
-async def _alone(store: Store, execution: str) -> AsyncIterator[None]:
-    """Wait until no other process of this machine makes the same execution."""
-    path = store.home / "locks" / f"{execution[:32]}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, thread_local=False)
-    while not lock.is_locked:
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
+async def _alone(store: Store, execution: str) -> AsyncIterator[Lease]:
+    """Wait until nobody else makes the same execution, nor workers for somebody who was killed."""
+    async with take(store, execution) as lease:
+        while has_workers(store.engine, execution):  # they stop: the lease is no longer theirs
+            refuse_lost(lease)
             await asyncio.sleep(_POLL_S)
-    try:
-        yield
-    finally:
-        lock.release()
+        yield lease
+
+
+@asynccontextmanager
+async def take(
+    store: Store, name: str, *, check: Callable[[], object] = bool
+) -> AsyncIterator[Lease]:
+    """Wait for a lease and hold it.
+
+    Args:
+        store: Of the lease.
+        name: Of the lease.
+        check: Called before each look; may raise.
+    """
+    with ExitStack() as stack:
+        while True:
+            check()
+            try:
+                held = hold(store.engine, name, holder=store.settings.user, seconds=_LEASE_S)
+                lease = stack.enter_context(held)
+                break
+            except LeaseHeld:
+                await asyncio.sleep(_POLL_S)
+        yield lease
 
 
 def _artifact(store: Store, execution: str) -> Execution | None:
@@ -238,7 +340,3 @@ def _drop_leftovers(store: Store, whole: Execution) -> None:
         done = finished(whole.path)
         if all(mine <= done.get(name, set()) for name, mine in rows.items()):
             remove_attempts(store.engine, whole.id)
-
-
-def _flag(store: Store, execution: str) -> Path:
-    return store.home / "locks" / f"{execution[:32]}.abort"

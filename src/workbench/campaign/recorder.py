@@ -15,9 +15,10 @@ from workbench.campaign.targets.base import Kind, Response, Target
 from workbench.core.money import ZERO
 from workbench.core.plain import storable
 from workbench.core.redact import redact
-from workbench.store.campaigns import add_attempts, spent
+from workbench.store.campaigns import add_attempts
 from workbench.store.database import Store
 from workbench.store.events import event_of
+from workbench.store.leases import Lease
 from workbench.store.records import Attempt, Event, LedgerRow, TestCase
 
 __all__ = ["Answered", "Progress", "Recorder", "readable", "stored"]
@@ -82,7 +83,9 @@ class Recorder:
         work: Under which its costs are entered.
         done: Attempts that are there already.
         total: Attempts in all.
+        usd: What was spent on it before.
         progress: Called after each stored batch.
+        lease: Without which nothing is stored.
     """
 
     def __init__(
@@ -95,7 +98,9 @@ class Recorder:
         work: str,
         done: int,
         total: int,
-        progress: Callable[[Progress], None] | None,
+        usd: Decimal = ZERO,
+        progress: Callable[[Progress], None] | None = None,
+        lease: Lease | None = None,
     ) -> None:
         self._store = store
         self._execution = execution
@@ -108,7 +113,8 @@ class Recorder:
         self._answers: asyncio.Queue[Answered | None] = asyncio.Queue()
         self._has_room = asyncio.Event()
         self._has_room.set()
-        self.usd = spent(store.engine, work)
+        self._lease = lease
+        self.usd = usd
         self.stopped_by: Exception | None = None
 
     @property
@@ -188,7 +194,8 @@ class Recorder:
         self, gathered: Sequence[Answered], verdicts: Mapping[int, Verdict | str]
     ) -> list[Attempt]:
         attempts = [self._attempt(one, verdicts.get(at)) for at, one in enumerate(gathered)]
-        add_attempts(self._store.engine, attempts, events=self._events(gathered, attempts))
+        told = self._events(gathered, attempts)
+        add_attempts(self._store.engine, attempts, events=told, lease=self._lease)
         return attempts
 
     def _attempt(self, one: Answered, verdict: Verdict | str | None) -> Attempt:

@@ -16,7 +16,7 @@ from workbench.core.errors import BudgetError, ConfigError, StoreError, Workbenc
 from workbench.core.money import show_usd
 from workbench.store.records import TestCase
 
-__all__ = ["Progress", "Runner"]
+__all__ = ["Progress", "Runner", "Try", "missing", "phases", "price_of", "stopped", "too_dear"]
 
 _STOP = (BudgetError, StoreError, ConfigError)
 """Ours to stop at, not the target's failure."""
@@ -26,9 +26,21 @@ _GRACE_S = 15.0
 """How long calls in flight may take to end then; what does not is sent again another time."""
 
 
-class _Try(NamedTuple):
+class Try(NamedTuple):
+    """A case that is to be sent once."""
+
     case: TestCase
     trial: int
+
+
+def missing(
+    cases: Iterable[TestCase], *, trials: int, done: Collection[tuple[str, int]]
+) -> Iterator[Try]:
+    """Give every case so many times, but for (case id, trial) that need no attempt."""
+    for trial in range(trials):
+        for case in cases:
+            if (case.id, trial) not in done:
+                yield Try(case, trial)
 
 
 class Runner:
@@ -37,10 +49,10 @@ class Runner:
     Args:
         recorder: Judges and stores what comes back.
         execution: Its id.
-        trials: How often each case is sent.
         budget_usd: Most to spend in all; None for no limit.
-        is_aborted: Whether somebody asked to stop.
-        done: Target → (case id, trial) that need no attempt.
+        why_stop: Asked now and then, in a thread: why to stop, empty for going on. What it raises
+            ends the run at once, calls in flight too.
+        parallel: Target → most calls at the same time; as the target says if not given.
     """
 
     def __init__(
@@ -48,29 +60,29 @@ class Runner:
         recorder: Recorder,
         *,
         execution: str,
-        trials: int,
         budget_usd: Decimal | None,
-        is_aborted: Callable[[], bool],
-        done: Mapping[str, Collection[tuple[str, int]]],
+        why_stop: Callable[[], str],
+        parallel: Mapping[str, int] | None = None,
     ) -> None:
         self._recorder = recorder
         self._execution = execution
-        self._trials = trials
         self._budget_usd = budget_usd
-        self._is_aborted = is_aborted
-        self._done = done
+        self._why_stop = why_stop
+        self._parallel = parallel or {}
         self._reserved = Decimal(0)
         self._stopped_by: WorkbenchError | None = None
 
-    async def run(self, targets: Sequence[Target], cases: Iterable[TestCase]) -> None:
-        """Ask every target for what is missing; closes them.
+    async def run(
+        self, targets: Sequence[Target], tries: Callable[[Target], Iterable[Try]]
+    ) -> None:
+        """Make all tries at every target.
 
         Guards run one after another on this machine's cores, models all at the same time.
 
         Raises:
             WorkbenchError: What stopped it; what came back is judged and stored all the same.
         """
-        asking = asyncio.create_task(self._ask_all(targets, cases))
+        asking = asyncio.create_task(self._ask_all(targets, tries))
         writing = asyncio.create_task(self._recorder.write())
         watching = asyncio.create_task(self._watch(asking))
         try:
@@ -81,7 +93,6 @@ class Runner:
             await asyncio.gather(asking, watching, return_exceptions=True)
             self._recorder.end()
             await asyncio.gather(writing, return_exceptions=True)
-            await asyncio.gather(*(one.close() for one in targets), return_exceptions=True)
         writing.result()
         if stopped := self._recorder.stopped_by or self._stopped_by:
             raise stopped
@@ -89,32 +100,29 @@ class Runner:
 
     async def _watch(self, asking: asyncio.Task[None]) -> None:
         """Stop the run once somebody asks for it; waits and calls that do not end are cut short."""
-        while not self._is_aborted():
-            await asyncio.sleep(_LOOK_S)
-        self._stop(WorkbenchError("aborted; what is done is kept, run it again to go on"))
-        await asyncio.wait({asking}, timeout=_GRACE_S)
+        try:
+            while not (why := await asyncio.to_thread(self._why_stop)):
+                await asyncio.sleep(_LOOK_S)
+        except WorkbenchError as error:  # nobody knows whether another goes on: nothing may linger
+            self._stop(error)
+        else:
+            self._stop(stopped(why))
+            await asyncio.wait({asking}, timeout=_GRACE_S)
         asking.cancel()
 
-    async def _ask_all(self, targets: Sequence[Target], cases: Iterable[TestCase]) -> None:
-        for target in targets:
-            if target.kind == "guard":
-                await self._attack(target, cases)
-        models = [target for target in targets if target.kind == "model"]
-        await asyncio.gather(*(self._attack(target, cases) for target in models))
+    async def _ask_all(
+        self, targets: Sequence[Target], tries: Callable[[Target], Iterable[Try]]
+    ) -> None:
+        for together in phases(targets):
+            await asyncio.gather(
+                *(self._attack(target, iter(tries(target))) for target in together)
+            )
 
-    async def _attack(self, target: Target, cases: Iterable[TestCase]) -> None:
-        tries = self._tries(cases, done=self._done.get(target.name, ()))
-        await asyncio.gather(*(self._work(target, tries) for _ in range(max(1, target.parallel))))
+    async def _attack(self, target: Target, tries: Iterator[Try]) -> None:
+        width = max(1, self._parallel.get(target.name, target.parallel))
+        await asyncio.gather(*(self._work(target, tries) for _ in range(width)))
 
-    def _tries(
-        self, cases: Iterable[TestCase], *, done: Collection[tuple[str, int]]
-    ) -> Iterator[_Try]:
-        for trial in range(self._trials):
-            for case in cases:
-                if (case.id, trial) not in done:
-                    yield _Try(case, trial)
-
-    async def _work(self, target: Target, tries: Iterator[_Try]) -> None:
+    async def _work(self, target: Target, tries: Iterator[Try]) -> None:
         """Ask until nothing is left or something stops the run; calls in flight then still end."""
         while not (self._stopped_by or self._recorder.stopped_by):
             try:
@@ -128,11 +136,9 @@ class Runner:
     def _stop(self, error: WorkbenchError) -> None:
         self._stopped_by = self._stopped_by or error
 
-    async def _ask_some(self, target: Target, batch: Sequence[_Try]) -> None:
+    async def _ask_some(self, target: Target, batch: Sequence[Try]) -> None:
         await self._recorder.has_room()
-        if self._is_aborted():
-            raise WorkbenchError("aborted; what is done is kept, run it again to go on")
-        price = target.usd_per_call * sum(len(one.case.turns) + 1 for one in batch)
+        price = price_of(target, batch)
         self._reserve(price, target)
         ASKED_FOR.set((self._execution, batch[0].case.id, batch[0].trial))
         try:
@@ -146,12 +152,34 @@ class Runner:
         """Set money aside before it is spent, so that calls in flight stay within the budget."""
         taken = self._recorder.usd + self._reserved
         if self._budget_usd is not None and taken + price > self._budget_usd:
-            raise BudgetError(
-                f"the budget of {show_usd(self._budget_usd)} leaves too little for {target.name}:"
-                f" {show_usd(taken)} are spent or in flight; what is done is kept, raise --budget"
-                " and run it again to go on"
-            )
+            raise too_dear(target, budget_usd=self._budget_usd, taken=taken)
         self._reserved += price
+
+
+def price_of(target: Target, tries: Iterable[Try]) -> Decimal:
+    """Return what tries cost at the target's declared price."""
+    return target.usd_per_call * sum(len(one.case.turns) + 1 for one in tries)
+
+
+def phases(targets: Sequence[Target]) -> list[list[Target]]:
+    """Return which targets are asked at the same time: each guard alone, then all models."""
+    guards = [[one] for one in targets if one.kind == "guard"]
+    models = [one for one in targets if one.kind == "model"]
+    return [*guards, models] if models else guards
+
+
+def stopped(why: str) -> WorkbenchError:
+    """Return the error that ends a run before its end."""
+    return WorkbenchError(f"{why}; what is done is kept, run it again to go on")
+
+
+def too_dear(target: Target, *, budget_usd: Decimal, taken: Decimal) -> BudgetError:
+    """Return the error of a budget that leaves too little for a target's next message."""
+    return BudgetError(
+        f"the budget of {show_usd(budget_usd)} leaves too little for {target.name}:"
+        f" {show_usd(taken)} are spent or in flight; what is done is kept, raise --budget and run"
+        " it again to go on"
+    )
 
 
 async def _ask(target: Target, cases: Sequence[TestCase]) -> list[Response | str]:

@@ -65,6 +65,9 @@ _EXECUTE = (
     click.option("--allow-host", "allow_hosts", multiple=True, metavar="HOST",
                  help="Host beyond this machine that may be attacked; may be repeated."),
     click.option("--staging", is_flag=True, help="Declare that no target is production."),
+    click.option("--executor", default="", metavar="WHERE",
+                 help="Who makes the attempts: processes, dask or dask://HOST:PORT.  [this one]"),
+    click.option("--workers", default=0, metavar="N", help="How many of them.  [one per core]"),
 )  # fmt: skip
 
 
@@ -119,6 +122,7 @@ def execute(
       workbench campaign execute nightly --target openai:llama3@http://127.0.0.1:8000/v1 --trials 3
       workbench campaign execute --target shop.yaml --allow-host shop.example --budget 5
       workbench campaign execute 3f9a --target shop.yaml --fail-if "asr(category=pii) > 2%"
+      workbench campaign execute 3f9a --target shop.yaml --executor processes --workers 4
     """  # noqa: D301 - \b keeps click from wrapping
     store = open_here()
     rules = Rules.take(choices)

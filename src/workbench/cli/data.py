@@ -56,11 +56,15 @@ data.add_command(synthesize)
     help="Take only sources under this license; may be repeated.",
 )  # fmt: skip
 @click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one per core]")
+@click.option(
+    "--executor", default="processes", show_default=True, metavar="WHERE",
+    help="Who grows shards: processes, dask (workers of this machine), or dask://HOST:PORT.",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show what would be drawn from where; build nothing.")
 @_json
 def build(
     file: Path, *, pairs: int | None, seed: int | None, licenses: tuple[str, ...],
-    workers: int | None, dry_run: bool, as_json: bool,
+    workers: int | None, executor: str, dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Build the pair set that FILE describes, or go on with it after a kill.
 
@@ -71,6 +75,7 @@ def build(
     Examples:
       workbench data build experiments/data/phase1.yaml
       workbench data build experiments/data/phase3.yaml --pairs 50000 --workers 1
+      workbench data build experiments/data/phase3.yaml --executor dask://host:8786
       workbench data build experiments/data/phase1.yaml --licence-allow MIT --dry-run
     """  # noqa: D301 - \b keeps click from wrapping
     from workbench.core.settings import project_root
@@ -98,7 +103,9 @@ def build(
             progress(done, total)
 
         try:
-            built = build_pairs(session.store, config, workers=workers or cores, progress=tell)
+            built = build_pairs(
+                session.store, config, executor=executor, workers=workers or cores, progress=tell
+            )
         except KeyboardInterrupt:
             raise WorkbenchError(
                 "interrupted; finished shards are kept, run the same command to go on"

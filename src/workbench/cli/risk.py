@@ -68,7 +68,8 @@ _ASSESS = (
                  help="Stop for a decision after evidence and after scores."),
     click.option("--approved", type=click.Choice(_STAGES),
                  help="Go on past that stage, e.g. where nobody can be asked."),
-    click.option("--dask", metavar="ADDRESS", help="Gather evidence on a Dask cluster."),
+    click.option("--executor", default="threads", show_default=True, metavar="WHERE",
+                 help="Who gathers evidence: threads, processes, dask, or dask://HOST:PORT."),
 )  # fmt: skip
 
 
@@ -102,7 +103,7 @@ for _command in (sync, snapshots, list_, show, decide, diff, export, documents):
 @json_option
 def assess(
     things: tuple[str, ...], *, dry_run: bool, budget: str | None, base_url: str | None,
-    approve: bool, approved: str | None, dask: str | None, as_json: bool, **choices: Any,
+    approve: bool, approved: str | None, executor: str, as_json: bool, **choices: Any,
 ) -> None:  # fmt: skip
     """Assess CVE ids and FILEs: score, decide, explain, enter in the register.
 
@@ -127,7 +128,9 @@ def assess(
         refuse_if_exceeded(store)
     passed = _STAGES[: _STAGES.index(approved) + 1] if approved else ()
     narrative = _Sentences((lambda _: None) if as_json else _tell)
-    with progress_bar("risks", as_json=as_json) as bar, _cluster(dask) as executor:
+    from workbench.core.cluster import open_executor
+
+    with progress_bar("risks", as_json=as_json) as bar, open_executor(executor, jobs=2) as workers:
         from workbench.risk import assess as room
 
         def step(stage: str, at: int, whole: int) -> None:
@@ -140,7 +143,7 @@ def assess(
 
         done = run_spending(
             room.assess(
-                store, options, executor=executor, approve=ask, tell=_tell, progress=step,
+                store, options, executor=workers, approve=ask, tell=_tell, progress=step,
                 on_text=narrative,
             ),
             job="assess",
@@ -188,12 +191,6 @@ def _day(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError:
         raise ConfigError(f"--today {text!r} is no date; write it as 2026-11-27") from None
-
-
-def _cluster(address: str | None) -> Any:
-    from workbench.risk.cluster import open_cluster
-
-    return open_cluster(address)
 
 
 def _is_approved(seen: Pending, *, as_json: bool) -> bool:

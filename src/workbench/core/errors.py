@@ -9,7 +9,9 @@
     ├── BudgetError                exit 3   a limit on spending was reached
     ├── GateError                  exit 4   a quality gate was not met
     ├── ModelError                 exit 1   a model's service gave no usable answer
-    └── StoreError                 exit 1   the store cannot be read or written
+    ├── StoreError                 exit 1   the store cannot be read or written
+    │   └── LeaseHeld              exit 1   another process does this at present
+    └── WorkerLost                 exit 1   a worker or its scheduler went away
 
 Every message names the thing, the value and what to do next, in one line.
 """
@@ -17,8 +19,8 @@ Every message names the thing, the value and what to do next, in one line.
 from __future__ import annotations
 
 __all__ = [
-    "BudgetError", "ConfigError", "DataError", "GateError", "InputError", "ModelError",
-    "StoreError", "WorkbenchError",
+    "BudgetError", "ConfigError", "DataError", "GateError", "InputError", "LeaseHeld",
+    "ModelError", "StoreError", "WorkbenchError", "WorkerLost",
 ]  # fmt: skip
 
 
@@ -60,3 +62,11 @@ class ModelError(WorkbenchError):
 
 class StoreError(WorkbenchError):
     """The store cannot be read or written (full disk, newer schema, damaged file)."""
+
+
+class LeaseHeld(StoreError):  # noqa: N818 - says what is the case
+    """Another process does this at present, or has taken it over."""
+
+
+class WorkerLost(WorkbenchError):  # noqa: N818 - says what is the case
+    """A worker, or the scheduler of the workers, went away while it had work."""

@@ -10,9 +10,12 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from workbench.core.identity import file_sha256
+from workbench import __version__
+from workbench.core.identity import content_id, file_sha256
 
-__all__ = ["git_commit", "library_versions", "reached_files", "stamp", "without_magics"]
+__all__ = [
+    "code_version", "git_commit", "library_versions", "reached_files", "stamp", "without_magics",
+]  # fmt: skip
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _LIBRARIES = ("numpy", "pandas", "torch", "lightning", "transformers", "scikit-learn", "scipy")
@@ -45,6 +48,14 @@ def git_commit(folder: Path = _PACKAGE) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
     return done.stdout.strip() or "unknown"
+
+
+@cache
+def code_version() -> str:
+    """Return the version and a hash of all of this package's code, as it was first asked for."""
+    files = sorted(file for kind in ("*.py", "*.json") for file in _PACKAGE.rglob(kind))
+    hashes = {str(file.relative_to(_PACKAGE)): file_sha256(file) for file in files}
+    return f"{__version__}+{content_id(hashes)[:12]}"
 
 
 def stamp(*, seed: int | None = None) -> dict[str, object]:

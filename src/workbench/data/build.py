@@ -15,6 +15,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from workbench.core.cluster import check_executor
 from workbench.core.errors import ConfigError, DataError
 from workbench.core.identity import content_id, file_sha256
 from workbench.core.settings import project_root
@@ -48,26 +49,30 @@ def build_pairs(
     store: Store,
     config: BuildConfig,
     *,
+    executor: str = "processes",
     workers: int = 1,
     progress: Progress | None = None,
 ) -> PairSet:
     """Build a pair set, write it to the store and return it.
 
-    The same config on the same data gives the same version, whatever the number of workers. A
+    The same config on the same data gives the same version, whatever who grows its shards. A
     killed build goes on where it was when it is started again; a set that is there and whole is
     returned at once, a damaged one is mended.
 
     Args:
         store: Where the set goes.
         config: What to build.
-        workers: Processes that grow shards.
+        executor: What grows the shards, see :func:`workbench.core.cluster.check_executor`.
+        workers: How many; a scheduler that is running already has workers of its own.
         progress: Told how far the build is.
 
     Raises:
-        ConfigError: If a source is described wrongly.
+        ConfigError: If a source is described wrongly, or there is no such executor.
         DataError: If all sources fail, an evaluation source fails, or nothing is left to train on.
         StoreError: If the store cannot be written.
+        WorkbenchError: If workers keep dying; finished shards are kept.
     """
+    check_executor(executor)
     opened = _open(config)
     sources, held_out, others = opened.sources, opened.held_out, opened.others
     evaluated, spoilt = _cleaned(held_out, seed=config.seed)
@@ -86,7 +91,10 @@ def build_pairs(
             evaluated=evaluated,
             kept_out=kept_out,
         )
-        shards = grow_all(plan, place, workers=workers, total=config.target_pairs, tell=progress)
+        shards = grow_all(
+            plan, place, executor=executor, workers=workers, total=config.target_pairs,
+            tell=progress,
+        )  # fmt: skip
         if not any(shard["rows"] for shard in shards):
             dropped = plan.dropped + _sum(shard["dropped"] for shard in shards)
             raise DataError(f"no pairs left to train on; dropped: {dict(dropped) or 'none'}")

@@ -1,4 +1,8 @@
-"""Growing the shards of a plan into a folder: those that are not there yet, by many processes."""
+"""Growing the shards of a plan into a folder: those that are not there yet, by many workers.
+
+Processes of this machine write their shards themselves. Workers of a cluster need no disk of ours:
+they send the pairs back, and what a worker took with it is grown by another one.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait as wait_for_process
@@ -16,6 +20,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, TypeAlias
 
+from workbench.core.cluster import open_executor
 from workbench.core.errors import WorkbenchError
 from workbench.core.identity import file_sha256
 from workbench.data.plan import Plan, ShardPlan
@@ -28,9 +33,19 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 
 def grow_all(
-    plan: Plan, place: Path, *, workers: int, total: int, tell: Progress | None
+    plan: Plan,
+    place: Path,
+    *,
+    executor: str,
+    workers: int,
+    total: int,
+    tell: Progress | None,
 ) -> list[dict[str, Any]]:
-    """Return what was counted of each shard, growing those that are not there yet."""
+    """Return what was counted of each shard, growing those that are not there yet.
+
+    Raises:
+        WorkbenchError: If workers die; finished shards are kept.
+    """
     shards: dict[int, dict[str, Any]] = {}
     for number in range(len(plan.shards)):
         if counts := _finished(place, f"{number:05d}"):
@@ -42,18 +57,29 @@ def grow_all(
             tell(sum(shard["rows"] for shard in shards.values()), total)
 
     report()
-    with _executor(min(workers, len(missing))) as executor:
+    is_here = executor == "processes"
+    jobs = min(workers, len(missing))
+    opening = _executor(jobs) if is_here else open_executor(executor, jobs=max(1, jobs))
+    with opening if missing else nullcontext(_Here()) as pool:
         waiting = iter(missing)
-        running: dict[Future[dict[str, Any]], int] = {}
+        running: dict[Future[Any], int] = {}
         while True:
             # few at a time: a plan waits here rather than in the executor's queue
-            for number in islice(waiting, workers - len(running)):
-                plan_ = plan.shards[number]
-                running[executor.submit(_make, plan_, place, f"{number:05d}")] = number
+            for number in islice(waiting, getattr(pool, "width", workers) - len(running)):
+                shard, name = plan.shards[number], f"{number:05d}"
+                future = (
+                    pool.submit(_make, shard, place, name)
+                    if is_here
+                    else pool.submit(grow_shard, shard)
+                )
+                running[future] = number
             if not running:
                 break
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                shards[running.pop(future)] = future.result()
+                number = running.pop(future)
+                made: Any = future.result()
+                is_made = isinstance(made, dict)
+                shards[number] = made if is_made else write_shard(made, place, name=f"{number:05d}")
                 report()
     return [shards[number] for number in range(len(plan.shards))]
 

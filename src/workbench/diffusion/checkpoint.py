@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,6 +51,9 @@ class SanitizerParts(NamedTuple):
     routing: Routing
     about: Mapping[str, Any]
     """What it was trained on and how: plain JSON values."""
+    trained: Mapping[str, Any] = MappingProxyType({})
+    """What training took, see :func:`~workbench.diffusion.phase_run.taken`; no part of the id: the
+    same weights take another time elsewhere."""
 
 
 def reader_of(tagger: Tagger, *, precision: Precision = "float32") -> Reader:
@@ -99,7 +103,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         config = json.loads((path / _CONFIG_FILE).read_text(encoding="utf-8"))
         if config["format"] != _FORMAT:
             raise ValueError(f"{_CONFIG_FILE} is format {config['format']}, not {_FORMAT}")
-        if config["id"] != _id(config):
+        parts = [config, config["trained"]] if "trained" in config else [config]
+        if any(one["id"] != _id(one) for one in parts):
             raise ValueError(f"{_CONFIG_FILE} was changed after it was written")
         weights = (path / _WEIGHTS_FILE).read_bytes()
         if hashlib.sha256(weights).hexdigest() != config["weights"]:
@@ -178,12 +183,16 @@ def _contents(parts: SanitizerParts) -> tuple[bytes, dict[str, Any]]:
         "gallery": list(gallery.texts),
         "about": dict(parts.about),
     }
-    return weights, config | {"id": _id(config)}
+    config["id"] = _id(config)
+    if trained := dict(parts.trained):
+        config["trained"] = trained | {"id": _id(trained)}
+    return weights, config
 
 
 def _id(config: Mapping[str, Any]) -> str:
-    """Return the hash of all that a config says, its own id left out."""
-    return content_id({name: value for name, value in config.items() if name != "id"})
+    """Return the hash of all that a config says, but for its id and what training took."""
+    left_out = {"id", "trained"}
+    return content_id({name: value for name, value in config.items() if name not in left_out})
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -6,14 +6,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.fabric.plugins.environments import (
+    ClusterEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from workbench.core.errors import ConfigError
 from workbench.diffusion.training_config import TrainingConfig
 
-__all__ = ["WholeDraws", "placement"]
+__all__ = ["WholeDraws", "placement", "rank"]
 
 _FRESH: tuple[Callable[..., Any], ...] = (torch.rand, torch.randn, torch.randint)
 _IN_PLACE = (Tensor.normal_, Tensor.uniform_, Tensor.bernoulli_, Tensor.exponential_)
@@ -40,10 +44,8 @@ def placement(config: TrainingConfig) -> dict[str, Any]:
         precision = "bf16-mixed" if accelerator == "cuda" else "32-true"
     if precision == "bf16-mixed" and accelerator == "cpu":
         raise ConfigError("precision is 'bf16-mixed', which needs a GPU; choose 32-true or auto")
-    world = next(
-        (one().world_size() for one in (TorchElasticEnvironment, SLURMEnvironment) if one.detect()),
-        0,
-    )
+    started = _started()
+    world = started.world_size() if started else 0
     devices = config.devices or (gpus if accelerator == "cuda" else max(world, 1))
     if world % devices:
         raise ConfigError(
@@ -65,6 +67,17 @@ def placement(config: TrainingConfig) -> dict[str, Any]:
         "strategy": strategy,
         "precision": precision,
     }
+
+
+def rank() -> tuple[int, int]:
+    """Return which of the processes this is, from 0, and how many torchrun or srun started."""
+    started = _started()
+    return (started.global_rank(), started.world_size()) if started else (0, 1)
+
+
+def _started() -> ClusterEnvironment | None:
+    known = (TorchElasticEnvironment, SLURMEnvironment)
+    return next((one() for one in known if one.detect()), None)
 
 
 class WholeDraws(TorchFunctionMode):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from workbench.core.errors import ConfigError
+from workbench.core.gpus import peak_flops
 from workbench.core.identity import stable_fraction
 from workbench.diffusion.distributed import WholeDraws
 from workbench.diffusion.training_config import TrainingConfig, learning_rate_at
@@ -25,7 +26,10 @@ from workbench.diffusion.training_data import TrainingData
 __all__ = ["Engine"]
 
 _LOG = logging.getLogger(__name__)
-_STATE = ("step", "stopped", "notes", "samples", "_flops", "_counted", "train_s", "cpu_s")
+_STATE = (
+    "step", "stopped", "notes", "samples", "_flops", "_counted", "train_s", "cpu_s", "hardware",
+    "attainable",
+)  # fmt: skip
 _COUNTED = 20
 """Operations are counted in one step of so many: batches differ, and counting takes time."""
 
@@ -70,6 +74,10 @@ class Engine(pl.LightningModule):  # type: ignore[misc]  # Lightning is skipped
         """Rows drawn so far, over all processes."""
         self._flops, self._counted = 0.0, 0
         self.train_s = self.cpu_s = 0.0
+        self.hardware = ""
+        """What the GPUs call themselves, or ``cpu``."""
+        self.attainable = 0.0
+        """FLOPs that all GPUs could have done in their steps; NaN where a peak is not known."""
         self.losses: list[float] = []
         """Of the last stretch, step by step, as ``norms`` are the lengths of its gradients."""
         self.norms: list[float] = []
@@ -133,6 +141,9 @@ class Engine(pl.LightningModule):  # type: ignore[misc]  # Lightning is skipped
         self._draws, self._noise = torch.Generator(), torch.Generator()
         config = self._config
         self._micro = math.ceil(config.batch_size / self._processes / config.accumulation)
+        is_gpu = self.device.type == "cuda"
+        self.hardware = torch.cuda.get_device_name(self.device) if is_gpu else "cpu"
+        self._peak = peak_flops(self.hardware) or math.nan
 
     def on_train_start(self) -> None:
         """Take SIGTERM from Lightning, which would talk to other processes amid a step (2.6.6)."""
@@ -163,8 +174,12 @@ class Engine(pl.LightningModule):  # type: ignore[misc]  # Lightning is skipped
         summed = self.trainer.strategy.reduce(torch.stack([*losses, told]), reduce_op="sum")
         *self.losses, processes_told = summed.tolist()
         self.norms, self.terminated = torch.stack(norms).tolist(), processes_told > 0
-        self.train_s += time.perf_counter() - wall_s
-        self.cpu_s += time.process_time() - cpu_s
+        wall_s, cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s
+        own = told.new_tensor([cpu_s, wall_s * self._peak], dtype=torch.float64)
+        cpu_s, attainable = self.trainer.strategy.reduce(own, reduce_op="sum").tolist()
+        self.train_s += wall_s
+        self.cpu_s += cpu_s
+        self.attainable += attainable
 
     def _planned(self, step: int) -> _Planned:
         config = self._config

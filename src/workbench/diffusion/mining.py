@@ -116,6 +116,7 @@ def together(best: Round, done: Sequence[Round]) -> TrainingMetrics:
     before = sum(one.metrics["steps"] for one in done[: best.number])
     train_s = sum(one.metrics["train_s"] for one in done)
     samples = sum(one.metrics["samples_per_s"] * one.metrics["train_s"] for one in done)
+    attainable = [one.metrics["attainable"] for one in done]
     return {
         **best.metrics,
         "initial": done[0].metrics["initial"],
@@ -126,6 +127,7 @@ def together(best: Round, done: Sequence[Round]) -> TrainingMetrics:
         "cpu_s": sum(one.metrics["cpu_s"] for one in done),
         "samples_per_s": samples / train_s,
         "flops": sum(one.metrics["flops"] for one in done),
+        "attainable": sum(attainable) if all(attainable) else 0.0,
         "notes": [note for one in done for note in one.metrics["notes"]],
     }
 

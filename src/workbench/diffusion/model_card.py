@@ -147,6 +147,7 @@ def model_card(
         "tagger": f"{tagger['tuned_layers']} layers of the encoder tuned, "
         f"heads {tagger['hidden']} wide",
         "redirects": redirects,
+        "training": _trained(config.get("trained")),
     }
     shares = (routing.false_positive_rate, routing.recall)
     limits = [
@@ -218,6 +219,22 @@ def _evaluated(said: Mapping[str, Any] | None, model: str) -> tuple[str, str]:
         f"{told}\n\n{_table(['method', 'figure', 'value', 'n'], figures)}",
         _table(["judge", *names], judges),
     )
+
+
+def _trained(said: Any) -> str:
+    """Return what training took, in words."""
+    try:
+        share = said["utilization"]
+        used = (
+            "no share of a peak is claimed" if share is None else f"{share:.1%} of the GPUs' peak"
+        )
+        return (
+            f"{said['steps']:,} steps in {said['train_s']:,.0f} s, {said['processes']} × "
+            f"{said['hardware']}; {said['samples_per_s']:,.0f} samples/s; {said['flops']:.3g} FLOP "
+            f"counted, {used} (dense bf16)"
+        )
+    except (LookupError, TypeError, ValueError):
+        return "not recorded"
 
 
 def _seeds(said: Any) -> Iterator[str]:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from filelock import FileLock
 
 from workbench.core.identity import content_id
-from workbench.diffusion.arrays import at_most, training_arrays, wrapper_families
+from workbench.diffusion.arrays import (
+    at_most,
+    select_pairs,
+    shared_pairs,
+    training_arrays,
+    wrapper_families,
+)
 from workbench.diffusion.assemble import assemble, best_redirects
+from workbench.diffusion.callbacks import Progress
 from workbench.diffusion.checkpoint import (
     SanitizerParts,
     reader_of,
@@ -20,6 +29,8 @@ from workbench.diffusion.checkpoint import (
 from workbench.diffusion.evaluate import dewrap_losses, frontier
 from workbench.diffusion.methods import fit_ensemble, fit_methods
 from workbench.diffusion.phases import Phase
+from workbench.diffusion.phases import phase as phase_of
+from workbench.diffusion.prior import Prior
 from workbench.diffusion.reader import Reader
 from workbench.diffusion.sanitizer import Sanitizer
 from workbench.diffusion.tagged import states_below, tagged_data
@@ -29,13 +40,15 @@ from workbench.diffusion.trainer import TrainingMetrics
 from workbench.embedding.encoder import Encoder
 from workbench.embedding.states import StateCache
 from workbench.judge.probe import Bench
-from workbench.store.artifacts import Artifacts
+from workbench.store.artifacts import Artifacts, clear_disk_errors
 from workbench.store.results import FrontierRow
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["PhaseRun", "Worth", "measure_phase", "train_phase"]
+__all__ = [
+    "Fitted", "PhaseRun", "Worth", "chosen", "fit_phase", "measure_phase", "taken", "train_phase",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +82,8 @@ class PhaseRun:
 
     def result(self) -> dict[str, Any]:
         """Return the fields of ``store.results.TrainingResult`` that training itself decides."""
-        kept = ("steps", "train_s", "samples_per_s", "flops")
         return {
-            **{name: self.metrics[name] for name in kept},  # type: ignore[literal-required]
+            **taken(self.metrics),
             "curve": [one | {"validation_loss": one["dewrap"]} for one in self.metrics["curve"]],
             "validation_loss": self.metrics["validation"]["dewrap"],
             "axes": {
@@ -81,6 +93,27 @@ class PhaseRun:
                 "parameters": self.parts.tagger.parameters_trained,
             },
         }
+
+
+def taken(metrics: TrainingMetrics) -> dict[str, Any]:
+    """Return what training took: steps, seconds, throughput, counted FLOPs, and where.
+
+    ``utilization`` is the counted FLOPs over what the GPUs could have done at their dense bf16
+    peaks; None on CPUs, and where a peak is not known.
+
+    Source:
+        Chowdhery et al. 2022, arXiv:2204.02311, appendix B, with counted FLOPs for the model's.
+    """
+    attainable = metrics["attainable"]
+    return {
+        "steps": metrics["steps"],
+        "train_s": metrics["train_s"],
+        "samples_per_s": metrics["samples_per_s"],
+        "flops": metrics["flops"],
+        "hardware": metrics["hardware"],
+        "processes": metrics["processes"],
+        "utilization": metrics["flops"] / attainable if attainable else None,
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +129,84 @@ class Worth:
     """How much the members of the ensemble differ; empty without one."""
 
 
+class Fitted(NamedTuple):
+    """What training a phase came to, not yet put together."""
+
+    metrics: TrainingMetrics
+    """Of the tagger."""
+    tagger: Tagger
+    prior: Prior | None
+    """Of the redirects; None where the nearest safe text does better."""
+    redirects: list[dict[str, float | str]]
+    cache: StateCache
+    about: dict[str, Any]
+    folder: Path
+
+
+def chosen(frame: pd.DataFrame, parameters: Mapping[str, Any]) -> tuple[Phase, pd.DataFrame]:
+    """Return the phase and the pairs that the parameters of notebook 02 stand for.
+
+    Raises:
+        ConfigError: If there is no such phase, or a setting is out of range.
+        DataError: If there are too few pairs.
+    """
+    given, seed = dict(parameters), parameters["seed"]
+    given["pairs"] = given["pairs"] or shared_pairs(frame, smallest=given["smallest_families"])
+    of_rows = {name: given[name] for name in ("wrapper_families", "pairs", "requests")}
+    changed = {name: given[name] for name in ("hidden", "tuned_layers", "rounds")}
+    steps = given["training_steps"]
+    return (
+        phase_of(given["preset"], **changed, steps=steps, seed=seed),
+        select_pairs(frame, **of_rows, seed=seed),
+    )
+
+
+def fit_phase(
+    phase: Phase,
+    rows: pd.DataFrame,
+    *,
+    validation: pd.DataFrame,
+    encoder: Encoder,
+    home: Path,
+    pair_set: str,
+    progress: Callable[[Progress], None] | None = None,
+) -> Fitted:
+    """Return the trained parts of a phase; what is trained already is not trained again.
+
+    Args:
+        phase: What to train.
+        rows: Pairs to train on.
+        validation: Pairs of other requests.
+        encoder: The published encoder.
+        home: Where states are cached and checkpoints are kept; all processes must see it.
+        pair_set: Version of the pairs.
+        progress: Told every few steps of the tagger, in the first process only.
+
+    Raises:
+        DataError: If there are too few pairs.
+        StoreError: If the home cannot be written.
+    """
+    about = {"pair_set": pair_set, "phase": phase.to_json()}
+    folder = home / "checkpoints" / content_id([about, sorted(rows["id"])])[:32]
+    cache = states_below(phase.tagger, home / "states")
+    data: dict[str, Any] = {"cache": cache, "encoder": encoder}
+    with clear_disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        # of several processes one computes the states, and the others find them
+        with FileLock(folder / "lock"):
+            training = tagged_data(rows, **data)
+            held = tagged_data(validation, **data, most=phase.measured)
+    metrics, tagger = train_tagger(
+        phase.tagger, phase.training, data=training, validation=held, rounds=phase.rounds,
+        folder=folder, progress=progress,
+    )  # fmt: skip
+    prior, redirects = best_redirects(
+        rows, validation, encoder=encoder, config=phase.prior_training,
+        processes=phase.redirects, folder=folder,
+    )  # fmt: skip
+    return Fitted(metrics, tagger, prior, redirects, cache, about, folder)
+
+
 def train_phase(
     phase: Phase,
     rows: pd.DataFrame,
@@ -105,49 +216,19 @@ def train_phase(
     home: Path,
     pair_set: str,
 ) -> PhaseRun:
-    """Return a trained tagger with its redirects, routing and gallery.
-
-    Args:
-        phase: What to train.
-        rows: Pairs to train on.
-        validation: Pairs of other requests.
-        encoder: The published encoder.
-        home: Where states are cached and checkpoints are kept.
-        pair_set: Version of the pairs.
-
-    Raises:
-        DataError: If there are too few pairs.
-        StoreError: If the home cannot be written.
-    """
-    about = {"pair_set": pair_set, "phase": phase.to_json()}
-    folder = home / "checkpoints" / content_id([about, sorted(rows["id"])])[:32]
-    cached: dict[str, Any] = {
-        "cache": states_below(phase.tagger, home / "states"), "encoder": encoder
-    }  # fmt: skip
-    metrics, tagger = train_tagger(
-        phase.tagger,
-        phase.training,
-        data=tagged_data(rows, **cached),
-        validation=tagged_data(validation, **cached, most=phase.measured),
-        rounds=phase.rounds,
-        folder=folder,
+    """Return a trained tagger with its redirects, routing and gallery; as :func:`fit_phase`."""
+    fitted = fit_phase(
+        phase, rows, validation=validation, encoder=encoder, home=home, pair_set=pair_set
     )
-    prior, redirects = best_redirects(
-        rows,
-        validation,
-        encoder=encoder,
-        config=phase.prior_training,
-        processes=phase.redirects,
-        folder=folder,
-    )
-    reader = _reader(tagger, cached["cache"])
+    reader = _reader(fitted.tagger, fitted.cache)
     parts = assemble(
-        tagger, prior, reader=reader, training=rows, validation=validation, encoder=encoder,
-        about=about, most=phase.measured,
+        fitted.tagger, fitted.prior, reader=reader, training=rows, validation=validation,
+        encoder=encoder, about=fitted.about, most=phase.measured,
     )  # fmt: skip
     return PhaseRun(
-        phase=phase, rows=rows, validation=validation, metrics=metrics, redirects=redirects,
-        parts=parts, reader=reader, folder=folder,
+        phase=phase, rows=rows, validation=validation, metrics=fitted.metrics,
+        redirects=fitted.redirects, parts=parts._replace(trained=taken(fitted.metrics)),
+        reader=reader, folder=fitted.folder,
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 import pickle
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +37,8 @@ from workbench.diffusion.training_data import Trainable, TrainingData, tensors_i
 
 __all__ = ["TrainingMetrics", "train"]
 
+_FORMAT = 2
+"""Of checkpoints; those of another are left alone."""
 _STRETCH = 20
 _CHECKPOINT_EVERY_S = 30.0
 _UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, LookupError, pickle.UnpicklingError)
@@ -63,13 +66,19 @@ class TrainingMetrics(TypedDict):
     notes: list[str]
     """What was done otherwise than asked."""
     processes: int
+    """Of those that made the last steps."""
+    hardware: str
+    """What their GPUs call themselves, or ``cpu``."""
     train_s: float
     """Wall seconds of the steps, those before a resume included, validation not."""
     cpu_s: float
-    """CPU seconds of the same, in the first process."""
+    """CPU seconds of the same, over all processes."""
     samples_per_s: float
     flops: float
     """Forward and backward, over all processes, by those of every 20th step."""
+    attainable: float
+    """FLOPs that the GPUs could have done in these seconds at their dense bf16 peaks; 0 on CPUs,
+    and where a peak is not known."""
 
 
 def train(
@@ -118,7 +127,9 @@ def train(
     engine = Engine(module, data, config, keepers=callbacks.copy())
     path = done = None
     if folder:
-        run_id = content_id([config.decisive, data.id, tensors_id(module.state_dict()), run])
+        run_id = content_id(
+            [_FORMAT, config.decisive, data.id, tensors_id(module.state_dict()), run]
+        )
         path, done = (folder / f"{run_id[:16]}.{end}" for end in ("ckpt", "done"))
         if found := _finished(done, run_id=run_id):
             module.load_state_dict(found["weights"])
@@ -159,6 +170,8 @@ def _measured(
         "cpu_s": engine.cpu_s,
         "samples_per_s": engine.samples / engine.train_s,
         "flops": engine.flops,
+        "hardware": engine.hardware,
+        "attainable": engine.attainable if math.isfinite(engine.attainable) else 0.0,
     }
 
 

@@ -16,13 +16,17 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from concurrent.futures import as_completed
+from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
+from workbench.core.cluster import check_executor, open_executor
 from workbench.core.errors import ConfigError, StoreError
 from workbench.core.identity import text_id
 from workbench.embedding.encoder import (
@@ -37,11 +41,18 @@ from workbench.embedding.encoder import (
 from workbench.store.artifacts import clear_disk_errors
 from workbench.store.database import Store
 
-__all__ = ["CachedEncoder", "VectorCache", "open_encoder", "text_key"]
+__all__ = [
+    "CachedEncoder", "VectorCache", "Workers", "encode_elsewhere", "open_encoder", "text_key",
+]  # fmt: skip
 
 _KEY_BYTES = 16
 _ROW_TYPE = "<f2"
 _CHUNK_TEXTS = 512  # encoded between two appends: a kill loses about four seconds of work
+
+_MANY_TEXTS = 2_048
+"""From so many on, workers are worth their start."""
+_DEALT = 4
+"""Chunks per worker that are dealt at once: what is encoded waits here, not in a queue."""
 
 
 def text_key(text: str) -> bytes:
@@ -108,7 +119,7 @@ class VectorCache:
         self._sorted, self._numbers = keys[order], numbers[order]
         self._map = np.asarray(np.memmap(self._rows, _ROW_TYPE, "r", shape=(count, self.dim)))
 
-    def append(self, keys: Sequence[bytes], rows: FloatArray) -> None:
+    def append(self, keys: Sequence[bytes], rows: npt.NDArray[np.floating]) -> None:
         """Add rows; keys that are there already, perhaps from another process, are left alone.
 
         Raises:
@@ -145,12 +156,19 @@ class CachedEncoder:
     """An encoder that computes a text once and loads its network at the first text it never saw."""
 
     def __init__(
-        self, load: Callable[[], Encoder], folder: Path, *, encoder_id: str, dim: int
+        self,
+        load: Callable[[], Encoder],
+        folder: Path,
+        *,
+        encoder_id: str,
+        dim: int,
+        workers: Workers | None = None,
     ) -> None:
         self.id = encoder_id
         self.dim = dim
         self.cache = VectorCache(folder, encoder_id, dim)
         self._load = load
+        self._workers = workers
         self._encoder: Encoder | None = None
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
@@ -158,6 +176,7 @@ class CachedEncoder:
 
         Raises:
             StoreError: If the loaded encoder is not the one of the cache, or the disk is full.
+            WorkerLost: If workers keep dying; what has come back from them is kept.
         """
         keys = [text_key(text) for text in texts]
         found = self.cache.find(keys)
@@ -194,29 +213,95 @@ class CachedEncoder:
         return self._encoder
 
     def _compute(self, missing: dict[bytes, str]) -> None:
-        encoder = self._loaded()
         keys = sorted(missing, key=lambda key: (len(missing[key]), key))  # like lengths together
-        for start in range(0, len(keys), _CHUNK_TEXTS):
-            chunk = keys[start : start + _CHUNK_TEXTS]
+        chunks = [keys[at : at + _CHUNK_TEXTS] for at in range(0, len(keys), _CHUNK_TEXTS)]
+        if self._workers and len(keys) >= _MANY_TEXTS:
+            self._compute_elsewhere(chunks, missing, self._workers)
+            return
+        encoder = self._loaded()
+        for chunk in chunks:
             self.cache.append(chunk, encoder.encode([missing[key] for key in chunk]))
 
+    def _compute_elsewhere(
+        self, chunks: list[list[bytes]], missing: dict[bytes, str], workers: Workers
+    ) -> None:
+        """Have workers encode; this process alone writes to the cache, as chunks come back."""
+        with open_executor(workers.executor, jobs=workers.jobs) as pool:
+            waiting = iter(chunks)
+            width = _DEALT * getattr(pool, "width", workers.jobs)
+            while some := list(islice(waiting, width)):
+                futures = {}
+                for chunk in some:
+                    texts = [missing[key] for key in chunk]
+                    what = (workers.name, workers.offline, self.id, texts)
+                    futures[pool.submit(encode_elsewhere, *what)] = chunk
+                for future in as_completed(futures):
+                    self.cache.append(futures[future], future.result())
 
-def open_encoder(store: Store, name: str = "minilm") -> CachedEncoder:
+
+class Workers(NamedTuple):
+    """Who encodes where many texts are missing."""
+
+    name: str
+    """Of the encoder, for :func:`workbench.embedding.encoder.load_encoder`."""
+    offline: bool
+    executor: str
+    """See :func:`workbench.core.cluster.check_executor`."""
+    jobs: int
+
+
+def encode_elsewhere(
+    name: str, offline: bool, encoder_id: str, texts: Sequence[str]
+) -> npt.NDArray[np.float16]:
+    """Return rows as the cache keeps them; runs on a worker, which loads an encoder once.
+
+    Raises:
+        StoreError: If the worker's encoder is another one.
+    """
+    encoder = _load_once(name, offline=offline)
+    if encoder.id != encoder_id:
+        raise StoreError(
+            f"a worker has encoder {encoder.id}, not {encoder_id}; give it the same model"
+        )
+    return encoder.encode(texts).astype(_ROW_TYPE)
+
+
+@lru_cache(maxsize=2)
+def _load_once(name: str, *, offline: bool) -> Encoder:
+    return load_encoder(name, offline=offline)
+
+
+def open_encoder(
+    store: Store, name: str = "minilm", *, executor: str = "", jobs: int = 1
+) -> CachedEncoder:
     """Return the encoder of that name on the store's vector cache.
 
     MiniLM, in either precision, is loaded at the first miss only. Another model is loaded at
     once, because its id is the hash of its weights.
+
+    Args:
+        store: Has the cache.
+        name: As in :func:`workbench.embedding.encoder.load_encoder`.
+        executor: Who encodes where thousands of texts are missing, see
+            :func:`workbench.core.cluster.check_executor`; this process if empty.
+        jobs: How many, but for a scheduler that is running already.
 
     Raises:
         ConfigError: If the model, or the package that it needs, is not there.
         StoreError: If the cache cannot be used, or weights are not those that were published.
     """
     folder = store.home / "vectors"
+    offline = store.settings.offline
+    workers = Workers(name, offline, check_executor(executor), jobs) if executor else None
     if name in MINILM_IDS:
-        load = partial(MiniLM, name, folder=store.home / "encoders")
-        return CachedEncoder(load, folder, encoder_id=MINILM_IDS[name], dim=MINILM_DIM)
+        load: Callable[[], Encoder] = partial(MiniLM, name, folder=store.home / "encoders")
+        return CachedEncoder(
+            load, folder, encoder_id=MINILM_IDS[name], dim=MINILM_DIM, workers=workers
+        )
     encoder = load_encoder(name, offline=store.settings.offline)
-    return CachedEncoder(lambda: encoder, folder, encoder_id=encoder.id, dim=encoder.dim)
+    return CachedEncoder(
+        lambda: encoder, folder, encoder_id=encoder.id, dim=encoder.dim, workers=workers
+    )
 
 
 def _extend(path: Path, data: bytes) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 from uuid import uuid4
 
-from workbench.core.errors import ConfigError
+from workbench.core.errors import ConfigError, StoreError
 from workbench.core.identity import canonical_json
 from workbench.core.redact import hide_password
 from workbench.core.settings import Settings
@@ -113,6 +113,23 @@ class RedisCache:
     async def release(self, key: str) -> None:
         """Give a lease back, unless it ran out and is somebody else's by now."""
         await self._ask("EVAL", _RELEASE, 1, _LEASE + key, self._token)
+
+    async def evaluate(
+        self, script: str, keys: Sequence[str], arguments: Sequence[float]
+    ) -> list[bytes]:
+        """Return what a script says, which the server is sent once.
+
+        Raises:
+            StoreError: If the server does not answer: this is no cache, and a miss no answer.
+        """
+        try:
+            answer: list[bytes] = await self._redis.register_script(script)(keys, arguments)
+        except self._faults as error:
+            raise StoreError(
+                f"{self._url}: no answer about rate limits ({type(error).__name__}); start that"
+                " Redis, or unset WORKBENCH_CACHE_URL"
+            ) from None
+        return answer
 
     async def is_reachable(self) -> bool:
         """Return whether the server answers now."""

@@ -31,6 +31,7 @@ from workbench.llm.prewarm import Prewarm
 from workbench.llm.prices import Prices
 from workbench.llm.router import Route, Router
 from workbench.llm.sender import Sender
+from workbench.llm.shared_limits import shared_rates
 from workbench.llm.spending import Account, Purchase, Spending
 from workbench.llm.stock import Stock
 from workbench.llm.telemetry import Spans, spans
@@ -313,6 +314,7 @@ async def open_gateway(
         work=work or settings.fingerprint,
         owner=this_process(),
     )
+    is_given = transport is not None
     keys = (Secret(""),) if transport else _keys(config)
     transport = transport or open_transport(config, settings=settings)
     if lost := await asyncio.to_thread(store.calls.recover):
@@ -332,54 +334,39 @@ async def open_gateway(
         clock=time.time,
         tell=tell,
     )
+    cache = open_cache(settings)
+    service = f"{config.provider} {config.base_url}".strip()
+    shared = None if is_given else shared_rates(store, cache, service=service)
+    pool = KeyPool(
+        keys, variable=f"the key of {config.provider}", rates=config.rates, shared=shared
+    )
     sender = Sender(
         transport,
         config,
         spending=spending,
-        pool=KeyPool(keys, variable=f"the key of {config.provider}", rates=config.rates),
+        pool=pool,
         off_peak=OffPeak.parse(config.off_peak) if config.off_peak else None,
         tell=tell,
     )
-    gateway = _assemble(store, config, prices=prices, spending=spending, sender=sender, tell=tell)
+    router = Router(config)
+    stock = Stock(
+        config, router=router, service=service, calls=store.calls, cache=cache, spending=spending,
+        work=account.work,
+    )  # fmt: skip
+    batches = Batches(sender, stock=stock, spending=spending, calls=store.calls, tell=tell)
+    gateway = Gateway(
+        config, router=router, stock=stock, spending=spending, sender=sender, batches=batches,
+        prices=prices, store=store,
+        spans=spans(settings, provider=config.provider, phase=account.phase),
+    )  # fmt: skip
     try:
         yield gateway
     finally:
         try:
+            await pool.close()
             await gateway.close()
         finally:
             await asyncio.to_thread(journal.close)
-
-
-def _assemble(
-    store: Store,
-    config: GatewayConfig,
-    *,
-    prices: Prices,
-    spending: Spending,
-    sender: Sender,
-    tell: Callable[[str], None],
-) -> Gateway:
-    router = Router(config)
-    stock = Stock(
-        config,
-        router=router,
-        service=f"{config.provider} {config.base_url}".strip(),
-        calls=store.calls,
-        cache=open_cache(store.settings),
-        spending=spending,
-        work=spending.account.work,
-    )
-    return Gateway(
-        config,
-        router=router,
-        stock=stock,
-        spending=spending,
-        sender=sender,
-        batches=Batches(sender, stock=stock, spending=spending, calls=store.calls, tell=tell),
-        prices=prices,
-        store=store,
-        spans=spans(store.settings, provider=config.provider, phase=spending.account.phase),
-    )
 
 
 def _no_rule(request: Request, route: Route) -> ConfigError:

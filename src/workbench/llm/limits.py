@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from workbench.core.errors import ConfigError, ModelError
 from workbench.core.settings import Secret
 from workbench.llm.messages import Fault
+from workbench.llm.shared_limits import ROUNDING, Need, Share, SharedRates
 
 if TYPE_CHECKING:
     from workbench.llm.config import Rates
@@ -24,7 +25,6 @@ _NAP_S = 1.0
 """Sleepers look up this often, so that what another caller learned reaches them."""
 _UNHEALTHY = frozenset({"overloaded", "unavailable", "timeout", "dropped", "malformed"})
 _RESTS = 3
-_ROUNDING = 1e-6
 
 _ANTHROPIC = "anthropic-ratelimit-"
 _REQUEST_HEADERS = (_ANTHROPIC + "requests-{}", "x-ratelimit-{}-requests")
@@ -87,10 +87,15 @@ class _Bucket:
     def _size(self) -> float:
         return max(self._limit, 1.0)
 
+    def need(self, amount: float, *, now: float) -> Need:
+        """Return a need of it, with what this process knows of limit and rest."""
+        self._refill(now)
+        return Need(amount, self._limit, self._left)
+
     def wait_s(self, need: float, *, now: float) -> float:
         self._refill(now)
         missing = min(need, self._size) - self._left
-        return missing * 60 / self._limit if missing > _ROUNDING else 0.0
+        return missing * 60 / self._limit if missing > ROUNDING else 0.0
 
     def _refill(self, now: float) -> None:
         if self._limit < math.inf:
@@ -115,9 +120,10 @@ class _Bucket:
 class _Limiter:
     """What one key may send to one model: requests and prompt tokens per minute, and its rests."""
 
-    __slots__ = ("_requests", "_rests_until", "_tokens")
+    __slots__ = ("_requests", "_rests_until", "_tokens", "share")
 
-    def __init__(self, rates: Rates, *, now: float) -> None:
+    def __init__(self, rates: Rates, *, share: Share | None, now: float) -> None:
+        self.share = share
         self._requests = _Bucket(rates.requests_per_minute, now=now)
         self._tokens = _Bucket(rates.tokens_per_minute, now=now)
         self._rests_until = now
@@ -128,10 +134,17 @@ class _Limiter:
         A request larger than the whole bucket waits until it is full, and empties it.
         """
         wait_s = max(self._requests.wait_s(1, now=now), self._tokens.wait_s(tokens, now=now))
-        return max(wait_s, self._rests_until - now)
+        wait_s = max(wait_s, self._rests_until - now)
+        return max(wait_s, self.share.wait_s(now=now)) if self.share else wait_s
 
-    def take(self, tokens: float) -> None:
+    def needs(self, tokens: float, *, now: float) -> tuple[Need, Need]:
+        """Return what a request of that size takes of both limits."""
+        return self._requests.need(1, now=now), self._tokens.need(tokens, now=now)
+
+    def take(self, tokens: float, *, now: float) -> None:
         """Count a request that is sent now."""
+        if self.share:
+            self.share.take(self.needs(tokens, now=now))
         self._requests.take(1)
         self._tokens.take(tokens)
 
@@ -142,6 +155,8 @@ class _Limiter:
     def observe(self, headers: Mapping[str, str], *, unused_tokens: float, now: float) -> None:
         """Learn from a response's headers; what makes no sense in them is ignored."""
         self._tokens.give_back(unused_tokens)
+        if self.share:
+            self.share.give_back(unused_tokens)
         self._requests.learn(*_read(headers, _REQUEST_HEADERS), now=now)
         self._tokens.learn(*_read(headers, _TOKEN_HEADERS), now=now)
 
@@ -150,7 +165,13 @@ class KeyPool:
     """The keys of one service. Of several keys the one that is free soonest sends next."""
 
     def __init__(
-        self, keys: Sequence[Secret], *, variable: str, rates: Rates, timing: Timing = _REAL
+        self,
+        keys: Sequence[Secret],
+        *,
+        variable: str,
+        rates: Rates,
+        shared: SharedRates | None = None,
+        timing: Timing = _REAL,
     ) -> None:
         """Take keys into the pool; the same key twice counts once.
 
@@ -158,13 +179,17 @@ class KeyPool:
             keys: For services without keys, one empty ``Secret``.
             variable: Environment variable that the keys come from, for messages.
             rates: Configured limits; 0 is learned from response headers.
+            shared: Where all processes with these keys keep to one rate; None if this is the only
+                one.
             timing: Clocks and sleep.
         """
         self._keys = {fingerprint(key): key for key in keys}
         self._refused: set[tuple[str, str]] = set()
         self._variable = variable
         self._rates = rates
+        self._shared = shared
         self._timing = timing
+        self._telling: set[asyncio.Task[None]] = set()
         self._limiters: dict[tuple[str, str], _Limiter] = {}
         self._queues: dict[str, asyncio.Lock] = {}
 
@@ -186,15 +211,17 @@ class KeyPool:
         Raises:
             ConfigError: If there is no key, or the service has refused every one.
             ModelError: If the service has refused that model to every key.
+            StoreError: If whoever keeps the shared rates does not answer.
         """
         queue = self._queues.setdefault(model, asyncio.Lock())
         async with queue:  # an asyncio.Lock wakes in order
             while True:
                 wait_s, name = self._soonest(model, tokens)
-                if wait_s <= 0:
+                if wait_s > 0:
+                    await self._timing.nap(wait_s)
+                elif not self._shared or await self._ask(name, model, tokens) <= 0:
                     break
-                await self._timing.nap(wait_s)
-            self._limiter(name, model).take(tokens)
+            self._limiter(name, model).take(tokens, now=self._timing.monotonic())
             self._keys[name] = key = self._keys.pop(name)  # to the end of the round
             return key
 
@@ -207,7 +234,20 @@ class KeyPool:
 
     def rest(self, key: Secret, *, model: str, seconds: float) -> None:
         """Send nothing to that model with that key for a while: the answer to a 429."""
-        self._limiter(fingerprint(key), model).rest(self._timing.monotonic() + seconds)
+        limiter = self._limiter(fingerprint(key), model)
+        limiter.rest(self._timing.monotonic() + seconds)
+        if limiter.share:
+            task = asyncio.create_task(limiter.share.rest(seconds))
+            self._telling.add(task)
+            task.add_done_callback(self._telling.discard)
+
+    async def close(self) -> None:
+        """Give what was drawn ahead, and not used, to the other processes."""
+        if self._telling:
+            await asyncio.wait(self._telling)
+        for limiter in self._limiters.values():
+            if limiter.share:
+                await limiter.share.close()
 
     def retire(self, key: Secret, *, model: str | None = None) -> None:
         """Use a key no more, the answer to a 401 or 402; for one model only, to a 403."""
@@ -219,6 +259,22 @@ class KeyPool:
     def may_serve(self, model: str) -> bool:
         """Return whether a key is left that the service has not refused for that model."""
         return any((name, model) not in self._refused for name in self._keys)
+
+    async def _ask(self, name: str, model: str, tokens: float) -> float:
+        """Return in how many seconds a key that this process may use may be used of all.
+
+        A place is reserved, unless another key is free before.
+        """
+        now = self._timing.monotonic()
+        waits = (
+            self._limiter(other, model).wait_s(tokens, now=now)
+            for other in self._keys
+            if other != name and (other, model) not in self._refused
+        )
+        limiter = self._limiter(name, model)
+        assert limiter.share
+        needs = limiter.needs(tokens, now=now)
+        return await limiter.share.ask(needs, patience_s=min(waits, default=math.inf))
 
     def _soonest(self, model: str, tokens: float) -> tuple[float, str]:
         now = self._timing.monotonic()
@@ -246,7 +302,11 @@ class KeyPool:
     def _limiter(self, name: str, model: str) -> _Limiter:
         found = self._limiters.get((name, model))
         if found is None:
-            found = _Limiter(self._rates, now=self._timing.monotonic())
+            share = Share(
+                self._shared, key=name, model=model, timing=self._timing,
+                longest_rest_s=self._rates.retry_after_cap_s,
+            ) if self._shared else None  # fmt: skip
+            found = _Limiter(self._rates, share=share, now=self._timing.monotonic())
             self._limiters[name, model] = found
         return found
 

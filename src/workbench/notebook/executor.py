@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -52,12 +51,6 @@ class Outcome:
     usage: KernelUsage
     wall_s: float
 
-    @property
-    def spent_out(self) -> str:
-        """What a ``BudgetError`` that ended the notebook said; empty where none did."""
-        found = re.fullmatch(r"cell \w+: BudgetError: (.*)", self.error)
-        return found[1] if found else ""
-
 
 def execute_notebook(
     notebook: Path,
@@ -81,10 +74,12 @@ def execute_notebook(
         settings: Handed to the kernel through its environment.
         folder: Folder of the run, where ``result.json`` is looked for.
         cwd: Working folder of the kernel.
-        threads: Threads that numeric libraries in the kernel may use.
+        threads: Threads that numeric libraries in the kernel may use; 0 for as many as the
+            environment of this process says.
         timeout_s: Seconds after which a cell is stopped.
-        heartbeat: Called about twice a second with what the kernel used so far.
-        cancelled: Set by the runner to have the kernel killed.
+        heartbeat: Called about twice a second with what the kernel used so far; first with its
+            pid, before any cell is executed.
+        cancelled: Set to have the kernel killed.
 
     Raises:
         StoreError: If the disk is full.
@@ -274,7 +269,7 @@ def _kernel_environment(settings: Settings, threads: int) -> dict[str, str]:
     # every executed notebook
     quiet = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "PLOTLY_RENDERER": "plotly_mimetype"}
     pools = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    width = dict.fromkeys(pools, str(threads))
+    width = dict.fromkeys(pools, str(threads)) if threads else {}
     return {**os.environ, **quiet, **width, **settings.to_environment()}
 
 

@@ -7,24 +7,27 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal
 
 from filelock import FileLock, Timeout
 
-from workbench.core.errors import BudgetError, ConfigError, InputError, StoreError, WorkbenchError
-from workbench.core.identity import canonical_json, new_id
+from workbench.core.cluster import check_executor
+from workbench.core.errors import BudgetError, ConfigError, InputError, WorkbenchError, WorkerLost
+from workbench.core.identity import new_id
 from workbench.cost.alerts import Threshold
 from workbench.cost.usage import compute_rows
-from workbench.notebook.executor import KernelUsage, Outcome, execute_notebook, kill_kernel
+from workbench.notebook.dealing import Dealer, open_dealer
+from workbench.notebook.executor import kill_kernel
 from workbench.notebook.experiment import Experiment, Member
+from workbench.notebook.member import budget_reached, costs_of, newest_of
 from workbench.notebook.plan import Eta, Prepared, check_costs, check_inputs, find_finished, prepare
 from workbench.notebook.profiling import Profile
 from workbench.store.database import Store
-from workbench.store.records import LedgerRow, Phase, Run, now
+from workbench.store.records import Run, now
 
 __all__ = ["Event", "EventKind", "Runner", "plan"]
 
@@ -32,7 +35,8 @@ EventKind = Literal["started", "succeeded", "skipped", "failed", "blocked", "wai
 """``waiting`` and ``due`` occur in dry runs: due to run, or waiting for what is due."""
 
 _log = logging.getLogger(__name__)
-_HEARTBEAT_S = 2.0
+_TRIES = 5
+"""How often a member is given to workers that go away; Dask itself tried several for each."""
 _BLOCKED = "a step it needs did not succeed"
 
 
@@ -81,11 +85,22 @@ def plan(experiment: Experiment, store: Store, *, force: bool = False) -> list[E
     return events
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Dealt:
+    """A member that runs, as far as is known."""
+
+    prepared: Prepared
+    run: Run
+    threads: int
+    tries: int = 1
+
+
 class Runner:
     """One run of one experiment.
 
     ``jobs`` notebooks run at a time and share the ``cores``; one that runs alone gets all. With
     ``force`` unchanged members run too. ``tell`` gets every event, in the caller's thread.
+    ``executor`` says where they run, see :func:`~workbench.core.cluster.open_executor`.
     """
 
     def __init__(
@@ -97,6 +112,7 @@ class Runner:
         cores: int,
         force: bool = False,
         tell: Callable[[Event], None],
+        executor: str = "threads",
     ) -> None:
         self._experiment = experiment
         self._store = store
@@ -104,16 +120,16 @@ class Runner:
         self._cores = cores
         self._force = force
         self._tell = tell
+        self._executor = check_executor(executor)
         self._members = [member for step in experiment.steps.values() for member in step.members()]
         self._runs: dict[tuple[str, str], Run] = {}
         self._over: set[tuple[str, str]] = set()
         self._unfinished = Counter(member.step for member in self._members)
         self._cancelled = threading.Event()
         self._folder = store.home / experiment.name
-        self._spent_out = ""
-        """Why nothing new is started; empty while there is money."""
+        self._stopped: WorkbenchError | None = None
+        """Why nothing new is started, e.g. for lack of money."""
         self._warned: set[Threshold] = set()
-        self._eta = Eta(store, experiment, jobs)
 
     def run(self) -> bool:
         """Run the experiment and return whether every member succeeded.
@@ -121,9 +137,11 @@ class Runner:
         Writes runs, results and ledger rows; keeps whatever finished.
 
         Raises:
-            ConfigError: If it is running already, or an input is missing.
+            ConfigError: If it is running already, an input is missing, there is no such executor,
+                or a worker was refused; nothing new was started since.
             BudgetError: If a limit on spending was reached; nothing new was started since.
             StoreError: If the store cannot be written.
+            WorkerLost: If there are no workers any more.
         """
         check_inputs(self._experiment)
         profile = Profile() if self._store.settings.profile else None
@@ -137,9 +155,10 @@ class Runner:
                 if len(self._runs) == len(self._members):
                     state = "succeeded"
             finally:
+                if self._executor != "threads":
+                    self._settle_lost()  # whoever could not be stopped writes nothing more
                 self._write_state(state)
-                own = self._costs(new_id("job"), "assessment", time.process_time() - started)
-                self._store.ledger.add(own)
+                self._charge_own(time.process_time() - started)
                 if profile:
                     profile.write(self._folder)
         return state == "succeeded"
@@ -166,33 +185,39 @@ class Runner:
         """Close runs that a killed runner left open, and charge what was last seen of them."""
         for run in self._store.runs.find(experiment=self._experiment.name, state="running"):
             kill_kernel(run.kernel_pid, run.id)
-            costs = self._costs(run.id, run.phase, run.cpu_s)
-            self._store.runs.settle(
-                run.id, costs, state="lost", finished_at=now(), error="its runner was killed"
-            )
+            self._close(run, state="lost", error="its runner was killed")
+
+    def _close(self, run: Run, *, state: str, error: str) -> None:
+        """Close a run that nobody else will, and charge what was last seen of it."""
+        costs = costs_of(run, run.cpu_s)
+        self._store.runs.settle(run.id, costs, state=state, finished_at=now(), error=error)
 
     def _run_all(self) -> None:
-        running: dict[Future[Run], Prepared] = {}
-        with ThreadPoolExecutor(max_workers=self._jobs) as pool:
+        running: dict[Future[str], _Dealt] = {}
+        with open_dealer(
+            self._experiment, self._store, spec=self._executor, jobs=self._jobs,
+            cancelled=self._cancelled,
+        ) as dealer:  # fmt: skip
+            self._eta = Eta(self._store, self._experiment, dealer.width)
             try:
                 while True:
                     for member in self._ready():
-                        if len(running) >= self._jobs or self._spent_out:
+                        if len(running) >= dealer.width or self._stopped:
                             break
-                        self._start(member, pool, running)
+                        self._start(member, dealer, running)
                     if not running:
                         break
                     done, _ = wait(running, return_when=FIRST_COMPLETED)
                     for future in done:
-                        self._finish(running.pop(future), future.result())
+                        self._look(future, running.pop(future), dealer, running)
             except BaseException:  # also an interrupt: kernels must not outlive their runner
                 self._cancelled.set()
                 raise
         for member in self._members:
             if self._key(member) not in self._over:
-                self._end(member, "blocked", text=self._spent_out or _BLOCKED)
-        if self._spent_out:
-            raise BudgetError(self._spent_out)
+                self._end(member, "blocked", text=str(self._stopped or _BLOCKED))
+        if self._stopped:
+            raise self._stopped
 
     def _ready(self) -> Iterator[Member]:
         """Yield members that are not over and whose needs have all succeeded."""
@@ -201,10 +226,8 @@ class Runner:
             if self._key(member) not in self._over and not any(map(self._unfinished.get, needs)):
                 yield member
 
-    def _start(
-        self, member: Member, pool: ThreadPoolExecutor, running: dict[Future[Run], Prepared]
-    ) -> None:
-        if any(prepared.member == member for prepared in running.values()):
+    def _start(self, member: Member, dealer: Dealer, running: dict[Future[str], _Dealt]) -> None:
+        if any(dealt.prepared.member == member for dealt in running.values()):
             return
         try:
             prepared = prepare(self._experiment, member, self._finished())
@@ -224,57 +247,51 @@ class Runner:
         self._tell(self._event("started", member, run=run))
         is_alone = sum(1 for _ in self._ready()) == 1
         threads = self._cores if is_alone else max(1, self._cores // self._jobs)
-        running[pool.submit(self._execute, prepared, run, threads)] = prepared
+        dealt = _Dealt(prepared=prepared, run=run, threads=threads)
+        self._deal(dealt, dealer, running)
 
-    def _execute(self, prepared: Prepared, run: Run, threads: int) -> Run:
-        """Run one notebook in a worker thread and settle its row."""
-        step = self._experiment.steps[prepared.member.step]
+    def _deal(self, dealt: _Dealt, dealer: Dealer, running: dict[Future[str], _Dealt]) -> None:
+        """Have a member run; where nobody can, its run is closed and nothing new is started."""
         try:
-            outcome = execute_notebook(
-                step.notebook.path,
-                parameters=prepared.parameters,
-                settings=replace(
-                    self._store.settings,
-                    run_folder=Path(run.folder),
-                    run_id=run.id,
-                    experiment=run.experiment,
-                    fingerprint=run.fingerprint,
-                    llm=canonical_json(self._experiment.llm.to_json()),
-                ),
-                folder=Path(run.folder),
-                cwd=self._experiment.root,
-                threads=threads,
-                timeout_s=step.timeout_s,
-                heartbeat=_Heartbeat(self._store, run.id),
-                cancelled=self._cancelled,
-            )
-        except Exception as error:  # noqa: BLE001 - a run must be closed whatever the libraries raise
-            seen = self._store.runs.get(run.id)
-            usage = KernelUsage(cpu_s=seen.cpu_s, peak_rss_mb=seen.peak_rss_mb)
-            text = f"{type(error).__name__}: " if not isinstance(error, WorkbenchError) else ""
-            text += " ".join(str(error).split())
-            outcome = Outcome(error=text, result={}, usage=usage, wall_s=0.0)
-        return self._settle(run, outcome)
+            running[dealer.start(dealt.run, threads=dealt.threads)] = dealt
+        except (ConfigError, WorkerLost) as error:
+            self._stopped = error
+            self._give_up(dealt, "lost", error)
 
-    def _settle(self, run: Run, outcome: Outcome) -> Run:
-        self._spent_out = self._spent_out or outcome.spent_out
-        values: dict[str, Any] = {
-            "state": "failed" if outcome.error else "succeeded",
-            "finished_at": now(),
-            "wall_s": outcome.wall_s,
-            "cpu_s": outcome.usage.cpu_s,
-            "peak_rss_mb": outcome.usage.peak_rss_mb,
-            "error": outcome.error,
-            "result": outcome.result,
-        }
-        costs = self._costs(run.id, run.phase, outcome.usage.cpu_s)
-        self._store.runs.settle(run.id, costs, **values)
-        return replace(run, **values)
+    def _look(
+        self,
+        future: Future[str],
+        dealt: _Dealt,
+        dealer: Dealer,
+        running: dict[Future[str], _Dealt],
+    ) -> None:
+        """Look in the store how a member ended; have it run again if its worker went away."""
+        try:
+            future.result()
+        except WorkerLost as error:
+            run = newest_of(self._store, dealt.run.id)
+            if run.state == "running":  # else it had finished all the same
+                if dealt.tries < _TRIES and not self._stopped:
+                    self._deal(replace(dealt, tries=dealt.tries + 1), dealer, running)
+                else:
+                    self._give_up(dealt, "lost", error)
+                return
+        except ConfigError as error:  # the worker was refused
+            self._stopped = error
+            self._give_up(dealt, "failed", error)
+            return
+        self._finish(dealt.prepared, newest_of(self._store, dealt.run.id))
+
+    def _give_up(self, dealt: _Dealt, state: str, error: WorkbenchError) -> None:
+        self._close(newest_of(self._store, dealt.run.id), state=state, error=str(error))
+        self._finish(dealt.prepared, newest_of(self._store, dealt.run.id))
 
     def _finish(self, prepared: Prepared, run: Run) -> None:
         if run.state == "succeeded":
             self._succeed(prepared.member, run)
             self._eta.learn(run)
+        if reached := budget_reached(run.error):
+            self._stopped = self._stopped or BudgetError(reached)
         self._write_state("running")
         self._end(prepared.member, "succeeded" if run.state == "succeeded" else "failed", run=run)
 
@@ -306,7 +323,7 @@ class Runner:
         try:
             alerts = check_costs(self._experiment, self._store)
         except BudgetError as error:
-            self._spent_out = str(error)
+            self._stopped = error
             return True
         for alert in alerts:
             if alert.threshold not in self._warned:
@@ -332,11 +349,13 @@ class Runner:
             started_at=now(),
         )
 
-    def _costs(self, job: str, phase: str, cpu_s: float) -> list[LedgerRow]:
+    def _charge_own(self, cpu_s: float) -> None:
+        """Charge what the runner itself used."""
         who, experiment = self._store.settings.user, self._experiment.name
-        return compute_rows(
-            cpu_s=cpu_s, who=who, job=job, experiment=experiment, phase=cast("Phase", phase)
+        own = compute_rows(
+            cpu_s=cpu_s, who=who, job=new_id("job"), experiment=experiment, phase="assessment"
         )
+        self._store.ledger.add(own)
 
     def _finished(self) -> dict[str, list[Run]]:
         finished: dict[str, list[Run]] = {}
@@ -361,20 +380,3 @@ class Runner:
     @staticmethod
     def _key(member: Member) -> tuple[str, str]:
         return member.step, member.label
-
-
-class _Heartbeat:
-    """Writes what a kernel used so far to its run, now and then."""
-
-    def __init__(self, store: Store, run_id: str) -> None:
-        self._store = store
-        self._run_id = run_id
-        self._last = 0.0
-
-    def __call__(self, usage: KernelUsage) -> None:
-        if time.monotonic() - self._last >= _HEARTBEAT_S:
-            self._last = time.monotonic()
-            # a missed beat is no harm; the end of the run says it if the store stays full
-            with suppress(StoreError):
-                used = {"cpu_s": usage.cpu_s, "peak_rss_mb": usage.peak_rss_mb}
-                self._store.runs.update(self._run_id, kernel_pid=usage.pid, **used)

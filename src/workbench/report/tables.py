@@ -11,8 +11,8 @@ from workbench.core.money import show_usd, usd
 __all__ = [
     "Cell", "Column", "Estimate", "Heads", "Lines", "Link", "Number", "Rows", "Table", "Toned",
     "cell", "counted", "counts",
-    "dollars", "duration", "energy", "estimate", "number", "percent", "percentage_points",
-    "probability", "records", "short", "size", "table", "words",
+    "dollars", "duration", "energy", "estimate", "hardware", "number", "percent",
+    "percentage_points", "probability", "records", "short", "size", "table", "words",
 ]  # fmt: skip
 
 _MAX_ROWS = 300
@@ -236,6 +236,15 @@ def short(identity: str) -> str:
     if at:
         return f"{head}@{rest[:12]}"
     return identity[:12] if len(identity) >= 32 else identity  # noqa: PLR2004 - a hash
+
+
+def hardware(run: Mapping[str, Any]) -> Cell:
+    """Return what a training run ran on, and what it used of GPUs; no share is claimed of CPUs."""
+    if "hardware" not in run:  # an older result
+        return "–"
+    share = run["utilization"]
+    used = "" if share is None else f", {percent(share)}"
+    return f"{run['processes']} × {run['hardware']}{used}"
 
 
 def cell(value: Any) -> Cell:  # noqa: PLR0911 - one per JSON type

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workbench.core.errors import ConfigError
+from workbench.core.gpus import gpus
 from workbench.scaling.allocate import allocation
 from workbench.scaling.claims import PROMISES
 from workbench.scaling.compare import Comparison, backtest, compare, laws_below
 from workbench.scaling.energy import estimate
 from workbench.scaling.fit import Law
 from workbench.scaling.law import POWER
-from workbench.scaling.phase_cost import COST_NOTE, Prices, claimed_phases, cost, gpus, work
+from workbench.scaling.phase_cost import COST_NOTE, Prices, claimed_phases, cost, work
 from workbench.scaling.runs import best_run, mean_baselines
 
 if TYPE_CHECKING:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from workbench.core.errors import ConfigError
+from workbench.core.gpus import Gpu, gpus
 from workbench.scaling.claims import PHASES, Phase, span
 from workbench.scaling.energy import GCO2_PER_KWH, PUE, gpu_energy
 from workbench.store.results import Interval
@@ -21,9 +18,8 @@ from workbench.store.results import Interval
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COST_NOTE", "Gpu", "Prices", "Rate", "Work", "claimed_phases", "cost", "gpus", "work"]
+__all__ = ["COST_NOTE", "Prices", "Rate", "Work", "claimed_phases", "cost", "work"]
 
-_TABLE = Path(__file__).with_name("gpus.json")
 _UTILIZATION = np.array([0.3, 0.46, 0.05])
 _STEP_S = np.array([3e-4, 1e-4, 1e-3])
 """Each as taken, at best and at worst."""
@@ -57,34 +53,12 @@ Prices = Mapping[str, Rate]
 """Dollars by name: ``gpu_<name>_hour`` and, where there is one, ``gpu_<name>_spot_hour``."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gpu:
-    """What a GPU can do at most."""
-
-    name: str
-    peak_flops: float
-    """Dense bf16 FLOP/s; without the sparsity that datasheets like to print."""
-    watts: float
-    """Of the board at full load."""
-    source: str
-    checked: str
-
-
 class Work(NamedTuple):
     """A training job, counted."""
 
     flops: float
     steps: float
     samples: float
-
-
-@cache
-def gpus() -> dict[str, Gpu]:
-    """Return the GPUs of the shipped, dated table by name."""
-    table = json.loads(_TABLE.read_text(encoding="utf-8"))
-    return {
-        name: Gpu(name=name, checked=table["checked"], **row) for name, row in table["gpus"].items()
-    }
 
 
 def work(frame: pd.DataFrame, *, pairs: float, parameters: float, models: float = 1) -> Work:

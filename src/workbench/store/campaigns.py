@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -13,20 +15,30 @@ from workbench.core.errors import StoreError
 from workbench.core.money import ZERO
 from workbench.store import schema
 from workbench.store.events import insert_events
-from workbench.store.records import Attempt, Event
+from workbench.store.leases import Lease, database_seconds
+from workbench.store.owners import Owners
+from workbench.store.records import Attempt, Event, now
 from workbench.store.transaction import transaction
 
 __all__ = [
-    "add_attempts", "add_outcomes", "attempt_pages", "attempted", "outcomes", "outcomes_of",
-    "remove_attempts", "remove_errors", "spent", "unfinished",
+    "add_attempts", "add_outcomes", "ask_to_stop", "attempt_pages", "attempted", "counts",
+    "forget_stop", "has_workers", "outcomes", "outcomes_of", "remove_attempts", "remove_errors",
+    "shard_name", "spent", "unfinished", "why_stop",
 ]  # fmt: skip
 
+_STOP = "stop "
+"""Before an execution's id: the name of the row that says that it shall stop."""
 
-def attempted(engine: Engine, execution: str, *, target: str) -> set[tuple[str, int]]:
-    """Return (case id, trial) of what was already sent to a target."""
+
+def attempted(
+    engine: Engine, execution: str, *, target: str, cases: Collection[str] | None = None
+) -> set[tuple[str, int]]:
+    """Return (case id, trial) of what was already sent to a target; of some cases, or of all."""
     table = schema.attempts
     query = select(table.c.case_id, table.c.trial)
     query = query.where(table.c.execution == execution, table.c.target == target)
+    if cases is not None:
+        query = query.where(table.c.case_id.in_(cases))
     with transaction(engine) as connection:
         return {(case, trial) for case, trial in connection.execute(query)}
 
@@ -36,6 +48,7 @@ def add_attempts(
     attempts: Iterable[Attempt],
     *,
     events: Iterable[Event] = (),
+    lease: Lease | None = None,
 ) -> None:
     """Write attempts, with the events of them, in one transaction.
 
@@ -43,13 +56,17 @@ def add_attempts(
         engine: Of the store.
         attempts: Made, none of them stored before.
         events: To tell of them.
+        lease: Without which nothing is written.
 
     Raises:
+        LeaseHeld: If the lease is another's by now.
         StoreError: If one is stored already.
     """
     rows = [vars(one) | {"usd": str(one.usd), "replies": list(one.replies)} for one in attempts]
     try:
         with transaction(engine) as connection:
+            if lease:
+                lease.fence(connection)
             connection.execute(insert(schema.attempts), rows)
             insert_events(connection, events)
     except IntegrityError:
@@ -57,6 +74,78 @@ def add_attempts(
             "an attempt is stored already: another machine makes the same execution; stop one of"
             " them, what is stored is kept"
         ) from None
+
+
+def ask_to_stop(engine: Engine, execution: str) -> None:
+    """Ask whoever makes an execution, on whatever machines, to stop."""
+    forget_stop(engine, execution)
+    row = {"name": f"{_STOP}{execution}", "holder": "", "process": "", "until": 0.0}
+    try:
+        with transaction(engine) as connection:
+            connection.execute(insert(schema.leases), row)
+    except IntegrityError:  # somebody else asks at the same moment
+        return
+
+
+def forget_stop(engine: Engine, execution: str) -> None:
+    """Forget that somebody asked an execution to stop."""
+    table = schema.leases
+    with transaction(engine) as connection:
+        connection.execute(delete(table).where(table.c.name == f"{_STOP}{execution}"))
+
+
+def why_stop(engine: Engine, execution: str, *, token: str) -> str:
+    """Return why an execution shall stop: somebody asked, or another makes it; else empty.
+
+    Args:
+        engine: Of the store.
+        execution: Its id, the name of its lease too.
+        token: Of the lease of whoever makes it, or deals it to workers.
+    """
+    table, mark = schema.leases, f"{_STOP}{execution}"
+    query = select(table.c.name, table.c.holder).where(table.c.name.in_([mark, execution]))
+    with transaction(engine) as connection:
+        found = {row.name: row.holder for row in connection.execute(query)}
+    if mark in found:
+        return "aborted"
+    if found.get(execution) == token:
+        return ""
+    return (
+        "another process makes this execution now" if execution in found
+        else f"{engine.url!r}: nobody makes this execution there; give all workers one store"
+    )  # fmt: skip
+
+
+def shard_name(execution: str, slot: int) -> str:
+    """Return the name of the lease of whoever works on a shard of an execution."""
+    return f"shard {execution} {slot}"
+
+
+def has_workers(engine: Engine, execution: str) -> bool:
+    """Return whether anybody still works on a shard of an execution."""
+    table = schema.leases
+    query = select(table.c.process).where(table.c.until > database_seconds(engine))
+    query = query.where(table.c.name.startswith(f"shard {execution} "))
+    with transaction(engine) as connection:
+        found = list(connection.execute(query).scalars())
+    return any(Owners(time.time).is_alive(process, at=now()) for process in found)
+
+
+def counts(engine: Engine, execution: str) -> Counter[str]:
+    """Return how many attempts of an execution are stored, and how often hits and errors were told.
+
+    Returns:
+        done (rows that are there now), errors and successes (events, of earlier tries too).
+    """
+    attempts, told = schema.attempts, schema.events
+    kinds = {"vulnerable_prompt_detected": "successes", "target_failed": "errors"}
+    rows = select(func.count()).where(attempts.c.execution == execution)
+    by_kind = select(told.c.kind, func.count()).where(told.c.subject == execution)
+    by_kind = by_kind.where(told.c.kind.in_(list(kinds))).group_by(told.c.kind)
+    with transaction(engine) as connection:
+        found = Counter(done=connection.execute(rows).scalar_one())
+        found.update({kinds[kind]: count for kind, count in connection.execute(by_kind)})
+    return found
 
 
 def spent(engine: Engine, work: str) -> Decimal:

@@ -23,7 +23,7 @@ from workbench.store.transaction import transaction
 
 __all__ = ["SCHEMA_VERSION", "Store", "as_user", "migrate_to", "open_store", "plain_engine"]
 
-SCHEMA_VERSION = "0005"
+SCHEMA_VERSION = "0006"
 _BUSY_TIMEOUT_MS = 30_000
 
 

@@ -6,7 +6,8 @@ here, before they are sent, on every database: no query can forget it.
 
 ====================  ============================================================================
 runs, experiments,    ``owner``
-jobs, test_set_tags
+jobs, test_set_tags,
+service_keys
 ledger, flights,      ``who``, also as the one who rehearses
 batches, estimates
 events                ``who``
@@ -18,7 +19,8 @@ artifacts             test sets and executions by owners of the test set, or the
                       kinds are shared by the hash of their content
 responses             shared: found by the hash of the whole question
 risks, risk_log       one register, shared by everybody on a store
-budget_lock           no content
+budget_lock, leases,   no content
+rate_buckets
 ====================  ============================================================================
 """
 
@@ -58,7 +60,7 @@ __all__ = ["SHARED", "acting_for", "everybody", "install", "only_user"]
 USER, ONLY = "workbench_user", "workbench_only"
 _SET_USER = "SELECT set_config('workbench.user', %s, true)"
 
-SHARED = frozenset({"budget_lock", "responses", "risk_log", "risks"})
+SHARED = frozenset({"budget_lock", "leases", "rate_buckets", "responses", "risk_log", "risks"})
 """Tables that are nobody's in particular."""
 
 
@@ -220,6 +222,7 @@ _RULES: dict[str, _Rule] = {
     "runs": _by("owner"),
     "experiments": _by("owner"),
     "jobs": _by("owner"),
+    "service_keys": _by("owner"),
     "test_set_owners": _by("owner"),
     "test_set_tags": _by("owner"),
     "events": _by("who"),

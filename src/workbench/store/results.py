@@ -137,6 +137,12 @@ class TrainingResult(TypedDict):
     samples_per_s: float
     flops: float
     """Counted, of training."""
+    hardware: NotRequired[str]
+    """What the GPUs call themselves, or ``cpu``; absent from older results, as the next two are."""
+    processes: NotRequired[int]
+    utilization: NotRequired[float | None]
+    """Counted FLOPs over the GPUs' dense bf16 peak in the seconds of the steps (MFU); None on CPUs
+    and where the peak is not known."""
     spread: NotRequired[dict[str, float]]  # of the members of an ensemble
 
 

@@ -39,16 +39,27 @@ class RunTable:
         with transaction(self._engine) as connection:
             connection.execute(update(table).where(table.c.id == run_id).values(**values))
 
-    def settle(self, run_id: str, costs: Iterable[LedgerRow], **values: Any) -> None:
-        """Close a running run and write what it cost, both or neither.
+    def beat(self, run_id: str, **values: Any) -> bool:
+        """Set columns of a run if it is still ``running``; return whether it is."""
+        table = schema.runs
+        change = update(table).where(table.c.id == run_id, table.c.state == "running")
+        with transaction(self._engine) as connection:
+            return connection.execute(change.values(**values)).rowcount > 0
 
-        A run that is no longer ``running`` is left alone and costs nothing more.
+    def settle(
+        self, run_id: str, costs: Iterable[LedgerRow], *, again: Run | None = None, **values: Any
+    ) -> None:
+        """Close a running run, write what it cost, and add the run that takes its place, if any.
+
+        All or nothing. A run that is no longer ``running`` is left alone and costs nothing more.
         """
         table = schema.runs
         change = update(table).where(table.c.id == run_id, table.c.state == "running")
         with transaction(self._engine) as connection:
             if connection.execute(change.values(**values)).rowcount:
                 insert_rows(connection, costs)
+                if again:
+                    connection.execute(insert(schema.runs), asdict(again))
 
     def get(self, run_id: str) -> Run:
         """Return one run.

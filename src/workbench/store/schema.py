@@ -32,13 +32,16 @@ __all__ = [
     "findings",
     "flights",
     "jobs",
+    "leases",
     "ledger",
     "metadata",
     "outcomes",
+    "rate_buckets",
     "responses",
     "risk_log",
     "risks",
     "runs",
+    "service_keys",
     "test_set_owners",
     "test_set_tags",
     "triage_log",
@@ -52,25 +55,28 @@ def _acting_user(context: DefaultExecutionContext) -> str:
     return cast("str", context.execution_options.get("workbench_user", ""))
 
 
+def _texts(*columns: tuple[str, int | None]) -> list[Column[str]]:
+    """Return columns of text: name and most characters, None for any number."""
+    return [
+        Column(name, String(length) if length else Text(), nullable=False)
+        for name, length in columns
+    ]
+
+
+def _floats(*names: str) -> list[Column[float]]:
+    return [Column(name, Float, nullable=False) for name in names]
+
+
 runs = Table(
     "runs",
     metadata,
     Column("id", String(64), primary_key=True),
-    Column("experiment", String(200), nullable=False),
-    Column("step", String(200), nullable=False),
-    Column("member", Text, nullable=False),
-    Column("notebook", String(200), nullable=False),
-    Column("phase", String(32), nullable=False),
-    Column("fingerprint", String(64), nullable=False),
+    *_texts(("experiment", 200), ("step", 200), ("member", None), ("notebook", 200)),
+    *_texts(("phase", 32), ("fingerprint", 64)),
     Column("parameters", JSON, nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("owner", String(200), nullable=False),
-    Column("folder", Text, nullable=False),
-    Column("started_at", String(32), nullable=False),
-    Column("finished_at", String(32), nullable=False),
-    Column("wall_s", Float, nullable=False),
-    Column("cpu_s", Float, nullable=False),
-    Column("peak_rss_mb", Float, nullable=False),
+    *_texts(("state", 16), ("owner", 200), ("folder", None)),
+    *_texts(("started_at", 32), ("finished_at", 32)),
+    *_floats("wall_s", "cpu_s", "peak_rss_mb"),
     Column("kernel_pid", Integer, nullable=False),
     Column("error", Text, nullable=False),
     Column("result", JSON, nullable=False),
@@ -84,10 +90,7 @@ experiments = Table(
     Column("name", String(200), nullable=False),
     Column("file", Text, nullable=False),
     Column("members", JSON, nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("owner", String(200), nullable=False),
-    Column("started_at", String(32), nullable=False),
-    Column("finished_at", String(32), nullable=False),
+    *_texts(("state", 16), ("owner", 200), ("started_at", 32), ("finished_at", 32)),
     PrimaryKeyConstraint("name", "owner"),
 )
 
@@ -295,26 +298,14 @@ findings = Table(
     "findings",
     metadata,
     Column("id", String(64), primary_key=True),
-    Column("execution", String(64), nullable=False),
-    Column("test_set", String(64), nullable=False),
-    Column("case_id", String(64), nullable=False),
-    Column("target", String(200), nullable=False),
-    Column("plugin", String(200), nullable=False),
-    Column("strategy", Text, nullable=False),
-    Column("category", String(64), nullable=False),
-    Column("severity", String(16), nullable=False),
-    Column("score", Float, nullable=False),
-    Column("suggested_label", String(64), nullable=False),
-    Column("suggested_status", String(32), nullable=False),
-    Column("confidence", Float, nullable=False),
-    Column("risk", Float, nullable=False),
-    Column("cluster", String(64), nullable=False),
-    Column("summary", Text, nullable=False),
-    Column("status", String(32), nullable=False),
-    Column("owner", String(200), nullable=False),
-    Column("minutes", Float, nullable=False),
-    Column("sent", Text, nullable=False),
-    Column("received", Text, nullable=False),
+    *_texts(("execution", 64), ("test_set", 64), ("case_id", 64), ("target", 200)),
+    *_texts(("plugin", 200), ("strategy", None), ("category", 64), ("severity", 16)),
+    *_floats("score"),
+    *_texts(("suggested_label", 64), ("suggested_status", 32)),
+    *_floats("confidence", "risk"),
+    *_texts(("cluster", 64), ("summary", None), ("status", 32), ("owner", 200)),
+    *_floats("minutes"),
+    *_texts(("sent", None), ("received", None)),
     Index("findings_by_execution", "execution"),
 )
 
@@ -352,28 +343,13 @@ risks = Table(
     "risks",
     metadata,
     Column("id", String(64), primary_key=True),
-    Column("kind", String(16), nullable=False),
-    Column("subject", String(64), nullable=False),
-    Column("title", Text, nullable=False),
-    Column("asset", String(200), nullable=False),
-    Column("component", Text, nullable=False),
-    Column("level", String(16), nullable=False),
-    Column("score", Integer, nullable=False),
-    Column("likelihood", Integer, nullable=False),
-    Column("impact", Integer, nullable=False),
-    Column("p_exploit", Float, nullable=False),
-    Column("annual_loss_usd", Float, nullable=False),
-    Column("decision", String(64), nullable=False),
-    Column("due", String(10), nullable=False),
-    Column("owner", String(200), nullable=False),
-    Column("state", String(32), nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("told_by", String(16), nullable=False),
-    Column("status", String(16), nullable=False),
-    Column("first_seen", String(10), nullable=False),
-    Column("last_seen", String(10), nullable=False),
-    Column("assessment", String(64), nullable=False),
-    Column("updated_at", String(32), nullable=False),
+    *_texts(("kind", 16), ("subject", 64), ("title", None), ("asset", 200), ("component", None)),
+    *_texts(("level", 16)),
+    *(Column(name, Integer, nullable=False) for name in ("score", "likelihood", "impact")),
+    *_floats("p_exploit", "annual_loss_usd"),
+    *_texts(("decision", 64), ("due", 10), ("owner", 200), ("state", 32), ("reason", None)),
+    *_texts(("told_by", 16), ("status", 16), ("first_seen", 10), ("last_seen", 10)),
+    *_texts(("assessment", 64), ("updated_at", 32)),
     Index("risks_by_score", "status", "score"),
     Index("risks_by_subject", "subject"),
 )
@@ -391,4 +367,32 @@ risk_log = Table(
     Column("note", Text, nullable=False),
     Index("risk_log_by_risk", "risk"),
     Index("risk_log_by_assessment", "assessment"),
+)
+
+# Who alone may do something at present, by the clock of the database; see ``store.leases``.
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(200), primary_key=True),
+    *_texts(("holder", 200), ("process", 300)),
+    *_floats("until"),
+)
+
+# Rate limits that all processes on a store share; times are seconds by the clock of the database.
+rate_buckets = Table(
+    "rate_buckets",
+    metadata,
+    Column("name", String(200), primary_key=True),
+    *_floats("level", "at", "rests_until"),
+)
+
+# Keys of the sanitizer service; of a key itself only the digest is kept.
+service_keys = Table(
+    "service_keys",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    *_texts(("owner", 200), ("name", 200), ("digest", 64), ("created_at", 32), ("revoked_at", 32)),
+    Column("quota_credits_per_day", Float, nullable=True),
+    Column("requests_per_minute", Integer, nullable=True),
+    Index("service_keys_by_digest", "digest", unique=True),
 )

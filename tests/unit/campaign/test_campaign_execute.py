@@ -376,7 +376,8 @@ def test_declared_prices_are_reserved_before_and_never_exceeded(store: Store, ju
     assert {(row.phase, row.resource, row.unit) for row in rows} == {("execution", "paid", "call")}
 
 
-def test_an_abort_keeps_what_is_done(store: Store, judged) -> None:
+def test_an_abort_keeps_what_is_done(store: Store, judged, monkeypatch) -> None:
+    monkeypatch.setattr(runner, "_LOOK_S", 0.005)
     tests, target = make_set(900), Recorder(batch=10)
     execution = execution_id_of(tests, [target], judged)
 

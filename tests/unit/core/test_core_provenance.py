@@ -134,3 +134,16 @@ def test_a_stamp_says_commit_versions_and_seed():
     assert told["seed"] == 7
     assert told["versions"] == library_versions()
     assert library_versions()["torch"] != "absent"
+
+
+def test_the_version_of_the_code_is_that_of_each_of_its_files(tmp_path, monkeypatch):
+    (tmp_path / "room").mkdir()
+    (tmp_path / "room" / "one.py").write_text("a = 1\n")
+    monkeypatch.setattr(provenance, "_PACKAGE", tmp_path)
+    versions = [provenance.code_version.__wrapped__()]
+    for name, text in (("room/one.py", "a = 2\n"), ("two.py", ""), ("prices.json", "{}")):
+        (tmp_path / name).write_text(text)
+        versions.append(provenance.code_version.__wrapped__())
+    (tmp_path / "notes.txt").write_text("no code")
+    assert len(set(versions)) == 4
+    assert provenance.code_version.__wrapped__() == versions[-1]

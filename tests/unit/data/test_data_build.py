@@ -365,6 +365,23 @@ def test_the_number_of_workers_does_not_count(store, tmp_path, many_shards):
     assert told == sorted(told)
 
 
+def test_who_grows_the_shards_does_not_count(store, tmp_path, many_shards):
+    distributed = pytest.importorskip("distributed")
+    one = build_pairs(store, SMALL)
+    (store.home / "builds").rename(tmp_path / "builds")
+    told = []
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, protocol="tcp", host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+    ) as local:  # fmt: skip
+        address = local.scheduler_address.replace("tcp:", "dask:")
+        two = build_pairs(store, SMALL, executor=address, progress=lambda *far: told.append(far))
+    assert one.version == two.version
+    assert len(told) == len(one.manifest["shards"]) + 1
+    with pytest.raises(ConfigError, match="no executor 'dusk'"):
+        build_pairs(store, SMALL, executor="dusk")
+
+
 def test_an_altered_or_missing_shard_is_named_and_mended(store, many_shards):
     built = build_pairs(store, SMALL)
     first, second = (built.folder / shard["file"] for shard in built.manifest["shards"][:2])

@@ -104,6 +104,18 @@ def test_whatever_decides_is_part_of_the_id(parts: SanitizerParts) -> None:
     assert len({sanitizer_id(parts), *map(sanitizer_id, others)}) == 1 + len(others)
 
 
+def test_what_training_took_is_kept_and_is_no_part_of_the_id(parts, tmp_path) -> None:
+    slower = parts._replace(trained={"train_s": 9.0, "hardware": "cpu"})
+    assert sanitizer_id(slower) == sanitizer_id(parts)
+    save_sanitizer(slower, tmp_path)
+    config = json.loads((tmp_path / CONFIG).read_text())
+    assert config["trained"]["train_s"] == 9.0
+    config["trained"]["train_s"] = 0.1
+    (tmp_path / CONFIG).write_text(json.dumps(config))
+    with pytest.raises(DataError, match="changed after it was written"):
+        Sanitizer.load(tmp_path)
+
+
 def test_without_tuned_layers_and_prior_there_is_less_to_keep(parts, tmp_path) -> None:
     tagger = Tagger(TaggerConfig(hidden=8, tuned_layers=0))
     redirector = Redirector(None, gallery=parts.redirector.gallery)

@@ -87,7 +87,12 @@ def prior_of(process: str, network: str = "mlp") -> Prior:
 
 
 def save(
-    folder: Path, process: str = "", *, about: dict | None = None, routing: Routing = ROUTING
+    folder: Path,
+    process: str = "",
+    *,
+    about: dict | None = None,
+    routing: Routing = ROUTING,
+    trained: dict | None = None,
 ) -> Path:
     tagger = shaken(Tagger(TaggerConfig(tuned_layers=1, hidden=8)), by=0.02)
     with torch.no_grad():
@@ -95,7 +100,9 @@ def save(
     gallery = Gallery(texts=SAFE, vectors=load_encoder().encode(SAFE))
     redirector = Redirector(prior_of(process) if process else None, gallery=gallery, candidates=3)
     told = {"pair_set": VERSION, "phase": {"training": {"seed": 41}, "prior": {"seed": 7}}}
-    save_sanitizer(SanitizerParts(tagger, redirector, routing, about or told), folder)
+    save_sanitizer(
+        SanitizerParts(tagger, redirector, routing, about or told, trained or {}), folder
+    )
     return folder
 
 
@@ -309,6 +316,22 @@ def evaluation_of(model: Path) -> dict:
 def test_figures_that_a_judge_inside_has_shaped_are_refused(model) -> None:
     with pytest.raises(DataError, match="judge 'probe' had the last word, which is not exported"):
         card_of(model, evaluation_of(model) | {"last_word": "probe"})
+
+
+def test_the_card_says_what_training_took_and_claims_no_peak_of_a_cpu(tmp_path):
+    took = {
+        "steps": 1_500, "train_s": 94.2, "samples_per_s": 815.3, "flops": 8.6e14, "processes": 2,
+        "hardware": HOSTILE, "utilization": None,
+    }  # fmt: skip
+    for share, said in ((None, "no share of a peak is claimed"), (0.312, "31\\.2% of the GPUs")):
+        place = save(tmp_path / str(share), trained=took | {"utilization": share})
+        card = card_of(place)
+        assert "1,500 steps in 94 s, 2 × " in card
+        assert "815 samples" in card
+        assert "8\\.6e\\+14 FLOP counted" in card
+        assert said in card
+        assert "<script" not in shown(card)
+    assert "| training | not recorded |" in card_of(save(tmp_path / "old"))
 
 
 def card_of(model: Path, evaluation: dict | None = None) -> str:

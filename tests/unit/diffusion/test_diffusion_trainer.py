@@ -21,6 +21,8 @@ from workbench.diffusion import trainer as trainer_module
 from workbench.diffusion.callbacks import Progress
 from workbench.diffusion.distributed import WholeDraws, placement
 from workbench.diffusion.engine import Engine
+from workbench.diffusion.mining import Round, together
+from workbench.diffusion.phase_run import taken
 from workbench.diffusion.prior import Prior, PriorBatch, PriorConfig
 from workbench.diffusion.redirect import bare_prompt
 from workbench.diffusion.trainer import TrainingMetrics, train
@@ -220,6 +222,30 @@ def test_flops_are_those_of_the_matrix_products() -> None:
     inner, outer = (one.weight.numel() for one in model.layers if isinstance(one, nn.Linear))
     # forward, gradients of weights, gradients of inputs, which the first layer has no use for
     assert metrics["flops"] == (2 * 2 * inner + 3 * 2 * outer) * 16 * 40
+
+
+def test_no_share_of_a_peak_is_claimed_of_a_cpu() -> None:
+    metrics, _ = run()
+    assert (metrics["hardware"], metrics["processes"], metrics["attainable"]) == ("cpu", 1, 0.0)
+    took = taken(metrics)
+    assert took["utilization"] is None
+    assert took["samples_per_s"] == pytest.approx(16 * 40 / took["train_s"])
+
+
+def test_utilization_is_counted_flops_over_what_the_peak_allows(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr("workbench.diffusion.engine.peak_flops", lambda _: 1e9)
+    options = {"checkpoint_every_s": 0.0, "folder": tmp_path}
+    leave_checkpoint(tmp_path)
+    metrics, _ = run(**options)
+    took = taken(metrics)
+    # the seconds before a kill count too
+    assert metrics["attainable"] == pytest.approx(1e9 * metrics["train_s"])
+    assert took["utilization"] == pytest.approx(metrics["flops"] / metrics["train_s"] / 1e9)
+    rounds = [Round(0, metrics, {}), Round(1, metrics | {"flops": 0.0}, {})]
+    half = taken(together(rounds[0], rounds))
+    assert half["utilization"] == pytest.approx(took["utilization"] / 2)
+    rounds.append(Round(2, metrics | {"attainable": 0.0}, {}))
+    assert taken(together(rounds[0], rounds))["utilization"] is None
 
 
 def test_progress_counts_to_the_end_from_where_training_was_resumed(tmp_path: Path) -> None:

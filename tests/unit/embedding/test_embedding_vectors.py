@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from workbench.core.errors import StoreError
 from workbench.core.identity import text_id
+from workbench.embedding import vectors
 from workbench.embedding.encoder import MINILM_DIM, MINILM_ID
 from workbench.embedding.vectors import CachedEncoder, VectorCache, open_encoder, text_key
 
@@ -240,3 +241,27 @@ def test_open_encoder_keeps_the_cache_in_the_store(store):
 def test_keys_differ_and_are_stable():
     assert text_key("") == bytes.fromhex("e3b0c44298fc1c149afbf4c8996fb924")
     assert text_key("\ud800") != text_key("?")
+
+
+def test_workers_give_the_same_vectors_and_this_process_keeps_them(tmp_path, store, monkeypatch):
+    texts = [f"text {n} {'word ' * (n % 7)}" for n in range(2_100)]
+    fake = FakeEncoder()
+    expected = cached(tmp_path, fake).encode(texts)
+    monkeypatch.setattr(vectors, "load_encoder", lambda name, offline: FakeEncoder())
+    for executor in ("", "threads"):
+        encoder = open_encoder(store, f"fake{executor}", executor=executor, jobs=2)
+        monkeypatch.setattr(encoder, "cache", VectorCache(tmp_path / executor / "c", "fake", DIM))
+        assert encoder.encode(texts).tobytes() == expected.tobytes()
+        assert len(encoder.cache) == len(texts)
+        loaded = encoder._encoder
+    assert loaded is None  # none here: workers have theirs
+
+
+def test_a_worker_with_another_model_is_refused(store, monkeypatch):
+    found = [FakeEncoder(), FakeEncoder()]
+    found[1].id = "other@1"
+    monkeypatch.setattr(vectors, "load_encoder", lambda name, offline: found.pop(0))
+    encoder = open_encoder(store, "some-model", executor="threads", jobs=1)
+    with pytest.raises(StoreError, match=r"a worker has encoder other@1, not fake@0-f32"):
+        encoder.encode([str(n) for n in range(2_100)])
+    assert len(encoder.cache) == 0

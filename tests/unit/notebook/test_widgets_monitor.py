@@ -16,7 +16,7 @@ from workbench.campaign.testsets import save
 from workbench.core.errors import DataError
 from workbench.core.plain import storable
 from workbench.notebook.widgets.monitor import Monitor, Turns, monitor
-from workbench.store.campaigns import add_attempts
+from workbench.store.campaigns import add_attempts, why_stop
 from workbench.store.events import tell
 from workbench.store.records import Attempt, LedgerRow
 
@@ -177,12 +177,11 @@ def test_nobody_watches_what_another_started(live):
 
 
 def test_abort_asks_the_process_that_runs_it(live):
-    (live.home / "locks").mkdir()  # as whoever runs it made it
     panel = Monitor(live)
     panel.build()
     panel.do(panel.abort).join()
     assert "asked to stop" in panel.status.value
-    assert (live.home / "locks" / f"{LIVE[:32]}.abort").exists()
+    assert why_stop(live.engine, LIVE, token="") == "aborted"
     panel.close()
 
 

@@ -7,11 +7,12 @@ import pytest
 
 import report_results as made
 from workbench.core.errors import ConfigError
+from workbench.core.gpus import gpus
 from workbench.cost.prices import prices
 from workbench.report.evidence import read_evidence
 from workbench.report.pages import scaling
 from workbench.scaling.claims import PHASES
-from workbench.scaling.phase_cost import COST_NOTE, Work, claimed_phases, cost, gpus, work
+from workbench.scaling.phase_cost import COST_NOTE, Work, claimed_phases, cost, work
 
 RUNS = pd.DataFrame(
     {"flops": [4e11], "steps": [600.0], "samples": [76_800.0], "pairs": [400], "parameters": [5e5]}

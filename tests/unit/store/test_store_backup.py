@@ -21,7 +21,7 @@ from workbench.cli import main
 from workbench.core.errors import DataError, InputError, StoreError
 from workbench.core.settings import read_settings
 from workbench.store.backup import backup, restore
-from workbench.store.database import as_user, open_store, plain_engine
+from workbench.store.database import SCHEMA_VERSION, as_user, open_store, plain_engine
 from workbench.store.events import tell
 from workbench.store.verify import verify
 
@@ -97,7 +97,7 @@ def test_neither_overwrites_anything(full, settings, elsewhere, tmp_path):
         restore(done.path, settings)
     assert contents(full) == before
     taken = plain_engine(f"sqlite:///{tmp_path / 'taken.db'}")
-    migrate(taken, "0005")
+    migrate(taken, SCHEMA_VERSION)
     with pytest.raises(InputError, match="has tables already"):
         restore(done.path, replace(elsewhere, database_url=str(taken.url)))
     assert not elsewhere.home.exists()

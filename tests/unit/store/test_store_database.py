@@ -22,6 +22,7 @@ from campaign_rows import (
     check_jobs_down_and_up,
     check_new_rows,
     check_owners_tags_and_outcomes,
+    check_shared_tables_down_and_up,
     migrate,
 )
 from workbench.core.errors import ConfigError, StoreError
@@ -130,11 +131,12 @@ def test_campaigns_of_an_old_store_are_kept_up_and_down(settings, store_0002):
     store.engine.dispose()
 
 
-def test_jobs_come_to_a_store_of_the_version_before_and_go(settings):
+def test_jobs_and_leases_come_to_a_store_of_the_version_before_and_go(settings):
     settings.home.mkdir(parents=True)
     engine = create_engine(settings.database_url)
     migrate(engine, "0004")
     check_jobs_down_and_up(engine)
+    check_shared_tables_down_and_up(engine)
     with engine.connect() as connection:
         difference = compare_metadata(MigrationContext.configure(connection), schema.metadata)
     assert difference == []

@@ -191,6 +191,7 @@ _SHARED_OR_WRITING = {
     "rests.sweep",  # upkeep, of all users
     "turns.latest_turns", "turns.spent_by", "turns.turn", "turns.turn_count", "turns.turn_page",
     "findings.triage",  # changes by whole id; restricted like every statement
+    "leases.database_seconds", "leases.hold", "leases.is_held",  # names and times, of all
     "isolation.acting_for", "isolation.everybody", "isolation.install", "isolation.only_user",
     "risks.counts", "risks.decide", "risks.first_seen", "risks.record", "risks.resolve_risk",
     "risks.risk_log", "risks.risks", "risks.settle",  # one register for all

@@ -220,8 +220,9 @@ def _residuals(fit: _Fit) -> look.Block:
 
 def _gpus(fit: _Fit) -> look.Block:
     """Return what the next size costs on rented GPUs; only some axes change how much work it is."""
+    from workbench.core.gpus import gpus
     from workbench.cost.prices import prices
-    from workbench.scaling.phase_cost import cost, gpus, work
+    from workbench.scaling.phase_cost import cost, work
 
     largest = fit.frame[fit.frame[fit.axis] == fit.frame[fit.axis].max()]
     size = {name: float(largest[name].mean()) for name in ("pairs", "parameters")}

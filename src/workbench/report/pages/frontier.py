@@ -21,6 +21,7 @@ from workbench.report.tables import (
     counted,
     duration,
     estimate,
+    hardware,
     number,
     percent,
     short,
@@ -61,6 +62,7 @@ _FINAL: Heads = {
     "Parameters trained": lambda run: cell(run["axes"].get("parameters")),
     "Training": lambda run: duration(run["train_s"]),
     "Compute | FLOP": lambda run: cell(run["flops"]),
+    "Ran on | share of the GPUs' dense bf16 peak": hardware,
 }
 
 

@@ -20,6 +20,7 @@ from workbench.report.tables import (
     duration,
     energy,
     estimate,
+    hardware,
     number,
     records,
     short,
@@ -228,6 +229,7 @@ def _training(evidence: Evidence, training: Rows, axis: str) -> Figure:
         "Training | s": lambda run: cell(run["train_s"]),
         "Speed | samples/s": lambda run: cell(run["samples_per_s"]),
         "Compute | FLOP": lambda run: cell(run["flops"]),
+        "Ran on | share of the GPUs' dense bf16 peak": hardware,
     }
     note = "Weights are kept by the error on validation, models chosen by validation loss only."
     return Figure(
