@@ -9,6 +9,7 @@ import pkgutil
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from tokenize import COMMENT, DEDENT, ENDMARKER, INDENT, NEWLINE, NL, generate_tokens
 
@@ -68,6 +69,7 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(SOURCE))
 
 
+@cache
 def imports_of(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -202,9 +204,9 @@ def test_no_dumping_grounds():
 
 
 ROOMS = {
-    "campaign": 8_135, "cli": 3_160, "core": 695, "cost": 760, "data": 3_970, "diffusion": 4_410,
-    "embedding": 770, "judge": 1_420, "llm": 4_040, "notebook": 4_025, "report": 4_255,
-    "risk": 8_720, "scaling": 1_040, "server": 2_100, "store": 6_055,
+    "campaign": 8_130, "cli": 3_175, "core": 700, "cost": 760, "data": 3_970,
+    "diffusion": 4_410, "embedding": 770, "judge": 1_420, "llm": 4_040, "notebook": 4_125,
+    "report": 4_275, "risk": 8_715, "scaling": 1_035, "server": 2_105, "store": 6_070,
 }  # fmt: skip
 """Lines of code that each room may have; only downwards without a reason in docs/decisions/0004."""
 
@@ -215,7 +217,7 @@ def test_the_package_stays_small():
         found[name_of(path).partition("/")[0]] += len(lines_of_code(path))
     found.pop("__init__.py")
     assert {room: lines for room, lines in found.items() if lines > ROOMS.get(room, 0)} == {}
-    assert sum(ROOMS.values()) <= 53_565
+    assert sum(ROOMS.values()) <= 53_700
 
 
 def lines_of_code(path: Path) -> set[int]:
