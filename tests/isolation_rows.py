@@ -37,8 +37,14 @@ from workbench.store.jobs import Job, add_job, jobs
 from workbench.store.live import newest_events, watched_execution
 from workbench.store.owners import this_process
 from workbench.store.records import Attempt, LedgerRow, Run, now
-from workbench.store.spending import ledger_names, spending
-from workbench.store.test_sets import add_tag, add_test_set_owner, owned_test_sets, tags_of
+from workbench.store.spending import billed_by, ledger_names, spending
+from workbench.store.test_sets import (
+    add_tag,
+    add_test_set_owner,
+    owned_test_sets,
+    parts_of,
+    tags_of,
+)
 from workbench.store.transaction import transaction
 from workbench.store.usage import usage
 
@@ -83,7 +89,7 @@ def fill(store: Store, user: str) -> None:
     )
     with own.artifacts.create("test_set", mine["test_set"], {"who": user}) as folder:
         (folder / "cases").write_text(user)
-    add_test_set_owner(engine, mine["test_set"], owner=user, metadata={"tests": 1})
+    add_test_set_owner(engine, mine["test_set"], owner=user, metadata={"tests": 1, "parent": user})
     add_tag(engine, mine["test_set"], "nightly", owner=user)
     tell(own, "attack_run_started", mine["execution"], {"test_set": mine["test_set"]})
     add_attempts(engine, [_attempt(mine["execution"], user)])
@@ -132,6 +138,8 @@ def reads(store: Store, other: dict[str, str]) -> dict[str, Callable[[], Any]]:
         "ledger_names": lambda: ledger_names(engine, "who"),
         "ledger_names of experiments": lambda: ledger_names(engine, "experiment"),
         "spending": lambda: spending(engine),
+        "billed_by": lambda: billed_by(engine, who=them, by="who"),
+        "billed_by step": lambda: billed_by(engine, who=them, by="step"),
         "usage": lambda: usage(engine, them, since=""),
         "calls.estimates": lambda: store.calls.estimates("trial"),
         "calls.open_batches": lambda: store.calls.open_batches(other["work"]),
@@ -147,6 +155,7 @@ def reads(store: Store, other: dict[str, str]) -> dict[str, Callable[[], Any]]:
         ),
         "attempted": lambda: attempted(engine, execution, target=them),
         "attempt_pages": lambda: list(attempt_pages(engine, execution, rows=9)),
+        "parts_of": lambda: parts_of(engine, them, owner=them),
         "unfinished": lambda: unfinished(engine),
         "outcomes": lambda: outcomes(engine),
         "outcomes_of": lambda: outcomes_of(engine, execution),

@@ -9,6 +9,7 @@ import pkgutil
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from tokenize import COMMENT, DEDENT, ENDMARKER, INDENT, NEWLINE, NL, generate_tokens
 
@@ -33,11 +34,12 @@ DOORS = {
         "campaign/targets/",
         "campaign/rehearsal.py",
         "risk/sources/web.py",
+        "serving/upstream.py",
     ),
     "redis": ("llm/cache.py",),
     "genai_prices": ("llm/prices.py",),
     "opentelemetry": ("llm/telemetry.py",),
-    "prometheus_client": ("cost/metrics.py",),
+    "prometheus_client": ("cost/metrics.py", "serving/metrics.py"),
     "torch": ("diffusion/", "embedding/"),
     "lightning": ("diffusion/",),
     "papermill": ("notebook/executor.py",),
@@ -59,8 +61,10 @@ DOORS = {
     "docx": ("risk/documents/readers.py", "risk/export/word.py"),
     "openpyxl": ("risk/documents/readers.py",),
     "chromadb": ("risk/documents/chroma.py",),
-    "distributed": ("risk/cluster.py",),
+    "distributed": ("core/cluster.py",),
     "sentence_transformers": ("embedding/",),
+    "starlette": ("serving/",),
+    "uvicorn": ("serving/",),
 }
 
 
@@ -68,6 +72,7 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(SOURCE))
 
 
+@cache
 def imports_of(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -202,9 +207,10 @@ def test_no_dumping_grounds():
 
 
 ROOMS = {
-    "campaign": 8_135, "cli": 3_160, "core": 695, "cost": 760, "data": 3_970, "diffusion": 4_410,
-    "embedding": 770, "judge": 1_420, "llm": 4_040, "notebook": 4_025, "report": 4_255,
-    "risk": 8_720, "scaling": 1_040, "server": 2_100, "store": 6_055,
+    "campaign": 8_655, "cli": 3_470, "core": 910, "cost": 760, "data": 3_995,
+    "diffusion": 4_510, "embedding": 825, "judge": 1_420, "llm": 4_285, "notebook": 4_500,
+    "report": 4_285, "risk": 8_685, "scaling": 1_020, "server": 2_105, "serving": 2_500,
+    "store": 6_425,
 }  # fmt: skip
 """Lines of code that each room may have; only downwards without a reason in docs/decisions/0004."""
 
@@ -215,7 +221,7 @@ def test_the_package_stays_small():
         found[name_of(path).partition("/")[0]] += len(lines_of_code(path))
     found.pop("__init__.py")
     assert {room: lines for room, lines in found.items() if lines > ROOMS.get(room, 0)} == {}
-    assert sum(ROOMS.values()) <= 53_565
+    assert sum(ROOMS.values()) <= 58_350
 
 
 def lines_of_code(path: Path) -> set[int]:

@@ -35,6 +35,12 @@ TEXTS = tuple(map(storable, HOSTILE))
 EXECUTION = "e" * 64
 EVIL = ":is(script, iframe, img, object, embed, link, base, form, [onload], [onerror], [onclick])"
 WAIT_MS = 60_000
+ANSWERED = """async () => {
+  const { kernel } = jupyterapp.shell.currentWidget.context.sessionContext.session;
+  await kernel.requestKernelInfo(); // it answers in turn
+  await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+}"""
+"""Until what was asked of the kernel is on the page."""
 
 
 def fill(store: Store) -> None:
@@ -102,19 +108,25 @@ def fill_register(store: Store) -> None:
     )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as opened:
+        yield opened
+
+
 def ran(page: Any) -> bool:
     """Return whether any of the texts got its way."""
     return page.evaluate("window.probe") is not None or page.locator("[data-probe]").count() > 0
 
 
-def test_static_twins_of_all_panels_are_text(store: Store, tmp_path: Path) -> None:
+def test_static_twins_of_all_panels_are_text(browser: Any, store: Store, tmp_path: Path) -> None:
     fill(store)
     file = tmp_path / "twins.html"
     shown = [getattr(widgets, name)(store).to_html() for name in PANELS]
     head = '<!doctype html><html lang="en"><meta charset="utf-8"><title>Twins</title>'
     file.write_text(head + "\n".join(shown), encoding="utf-8")
     watch = Watch()
-    with chromium() as browser, visit(browser, watch) as page:
+    with visit(browser, watch) as page:
         page.goto(file.as_uri())
         assert page.locator("section.wb").count() == len(PANELS)
         assert page.locator(f"section.wb {EVIL}").count() == 0
@@ -126,8 +138,7 @@ def test_static_twins_of_all_panels_are_text(store: Store, tmp_path: Path) -> No
     assert set(watch.asked) <= {file.as_uri(), (tmp_path / "x").as_uri()}
 
 
-@pytest.mark.slow
-def test_live_panels_are_text(tmp_path: Path) -> None:
+def test_live_panels_are_text(browser: Any, tmp_path: Path) -> None:
     make_project(tmp_path / "project")
     with lab(tmp_path) as running:
         fill(running.store)
@@ -137,7 +148,7 @@ def test_live_panels_are_text(tmp_path: Path) -> None:
         ]
         path = running.write("hostile", [*sources, 'print("all-cells" + "-ran")'])
         watch = Watch()
-        with chromium() as browser, visit(browser, watch) as page:
+        with visit(browser, watch) as page:
             notebook = Notebook(page, running, path)
             notebook.run_all("all-cells-ran")
             for at, name in enumerate(PANELS):
@@ -159,7 +170,7 @@ def walk(cell: Any, page: Any) -> None:
     grid.first.focus()
     for key in ["ArrowDown", "Enter"] * 8 + ["End", "Enter", "PageUp", "Enter"]:
         page.keyboard.press(key)
-    page.wait_for_timeout(500)
+    page.evaluate(ANSWERED)
 
 
 @pytest.fixture(scope="module")
@@ -177,12 +188,11 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, str]]
         yield server, added.id
 
 
-@pytest.mark.slow
-def test_pages_of_the_server_are_text(pages: Any, tmp_path: Path) -> None:
+def test_pages_of_the_server_are_text(browser: Any, pages: Any, tmp_path: Path) -> None:
     server, job = pages
     watch = Watch()
     (test_set,) = testsets.list_test_sets(server.store_of("anna"))
-    with chromium() as browser, visit(browser, watch) as page:
+    with visit(browser, watch) as page:
         for path in ("", f"sets/{test_set.id}", f"jobs/{job}", f"sets/{test_set.id}?limit=200"):
             sign = "&" if "?" in path else "?"
             page.goto(f"{server.url}/workbench/{path}{sign}token={TOKENS['anna']}")
@@ -197,11 +207,10 @@ def test_pages_of_the_server_are_text(pages: Any, tmp_path: Path) -> None:
     assert watch.outside() == []
 
 
-@pytest.mark.slow
-def test_the_stream_carries_texts_as_they_are(pages: Any) -> None:
+def test_the_stream_carries_texts_as_they_are(browser: Any, pages: Any) -> None:
     server, job = pages
     watch = Watch()
-    with chromium() as browser, visit(browser, watch, bypass_csp=True) as page:
+    with visit(browser, watch, bypass_csp=True) as page:
         page.goto(f"{server.url}/workbench/api/openapi.json?token={TOKENS['anna']}")
         asked = [f"execution/{EXECUTION}", f"job/{job}"]
         told = page.evaluate(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
 from collections.abc import Callable, Iterator
-from datetime import date
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,38 +13,46 @@ import pytest
 
 from browser import Lab, Notebook, Watch, chromium, lab, picture, visit
 from hostile_texts import HOSTILE
-from notebook_projects import make_project
-from report_results import ledger_rows, make_run
-from risk_fakes import make_risk, make_risks
-from workbench.campaign import testsets, triage
-from workbench.campaign.conduct import ExecuteOptions, conduct
-from workbench.campaign.generate import GenerateConfig, preview
-from workbench.campaign.rehearsal import Rehearsal
-from workbench.data.build import build_pairs, load_pairs
-from workbench.data.config import BuildConfig
-from workbench.diffusion.arrays import select_pairs
-from workbench.diffusion.phase_run import train_phase
-from workbench.diffusion.phases import phase
+from panel_project import FEW, Shop, fill, write_project
+from workbench.campaign import testsets
 from workbench.embedding.vectors import open_encoder
+from workbench.judge.probe import train_bench
 from workbench.notebook import widgets
-from workbench.risk.register import recorded, save_assessment
+from workbench.notebook.widgets import children
 from workbench.store.database import Store
-from workbench.store.findings import add_findings, findings, triage_log
+from workbench.store.findings import findings, triage_log
 from workbench.store.live import newest_events, watched_execution
-from workbench.store.risks import record, risks
+from workbench.store.risks import risks
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 PANELS = (
     "experiments", "pair_sets", "test_sets", "monitor", "triage", "playground", "scaling",
     "register", "cost",
 )  # fmt: skip
+VIEWPORT = {"width": 1280, "height": 1000}
+DARK = "{theme: 'JupyterLab Dark'}"
 SENTINEL = "all-cells-ran"
-SLOW_S = 1.5
-"""That each answer of the bookshop takes while an execution is watched."""
-CASES, FEW = 60, 12
+LAST = f"""import threading
+print(sum("Follower" in type(one).__name__ for one in threading.enumerate()), "follow")
+print("{SENTINEL[:3]}" + "{SENTINEL[3:]}")"""
 FOLLOWED = "monitor"
-WAIT_MS = 90_000
+WAIT_MS, SOON_MS = 90_000, 2_000
+CONTRASTS = """cells => cells.map(cell => {
+  const light = (color) => {
+    const canvas = new OffscreenCanvas(1, 1).getContext('2d');
+    canvas.fillStyle = color;
+    canvas.fillRect(0, 0, 1, 1);
+    const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].map(
+      one => one / 255 <= 0.03928 ? one / 255 / 12.92 : ((one / 255 + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
+  };
+  const row = getComputedStyle(cell.parentElement);
+  const both = [light(row.color), light(row.backgroundColor)].sort((a, b) => a - b);
+  return both[1] / both[0];
+})"""
+"""Of words in rows of a table (WCAG)."""
+TOO_WIDE = "grids => grids.filter(one => one.scrollWidth > one.clientWidth).length"
 
 
 def source_of(name: str) -> str:
@@ -54,83 +61,15 @@ def source_of(name: str) -> str:
     return f"{made}{follow}panel_{name}"
 
 
-def fill(store: Store) -> None:
-    """Build two pair sets, generate test sets, execute one on a bookshop and find what got by."""
-    train(store)
-    for pairs in (120, 160):
-        build_pairs(store, BuildConfig(target_pairs=pairs))
-    fill_runs(store)
-    fill_register(store)
-    config = GenerateConfig(
-        plugins=("pii", "harm-violence"), strategies=("plain", "base64"), max_tests=CASES
-    )
-    testsets.save(store, preview(store, config).test_set)
-    small = GenerateConfig(
-        plugins=("prompt-injection-direct",), strategies=("plain",), max_tests=FEW
-    )
-    cases = preview(store, small).test_set
-    saved = testsets.save(store, cases)
-    with Rehearsal().serve_in_thread() as shop:
-        options = ExecuteOptions(targets=(f"{shop.base_url}/ask",), judges="rules")
-        done = asyncio.run(conduct(store, cases, options, tell=lambda _: None))
-    assert saved == done.test_set
-    found = triage.find(done, cases)
-    assert len(found) >= 3, "the bookshop has holes"
-    add_findings(store.engine, found)
-
-
-def train(store: Store) -> None:
-    """Train the smallest sanitizer there is; it need not be good."""
-    build_pairs(store, BuildConfig(target_pairs=400))
-    data = load_pairs(store, "")
-    rows = select_pairs(data.frame, wrapper_families=0, pairs=-1, requests=0, seed=0)
-    config = phase("quickstart", hidden=32, tuned_layers=0, steps=20, rounds=1, seed=0)
-    trained = train_phase(
-        config, rows, validation=data.part("validation"), encoder=open_encoder(store),
-        pair_set=data.version, home=store.home,
-    )  # fmt: skip
-    trained.keep(store.artifacts, kind="sanitizer")
-    trained.forget()
-
-
-def fill_runs(store: Store) -> None:
-    """Add a sweep of training runs, and what they would have cost."""
-    made = []
-    for size in (3, 6, 12, 20):
-        for seed in (0, 1):
-            loss = 0.2 + 0.2 * size**-0.6 + 0.0005 * seed
-            result = {
-                "kind": "training", "model": f"m{size}", "pair_set": "p", "encoder": "words",
-                "seed": seed, "loss": loss, "validation_loss": loss, "train_s": 5.0,
-                "axes": {"wrapper_families": size, "pairs": 50 * size, "parameters": 500_000},
-                "baselines": {"identity": 0.33, "ridge": 0.26 + 0.0002 * seed},
-                "samples_per_s": 1000.0, "steps": 50, "flops": 3e9,
-            }  # fmt: skip
-            made.append(f"sweep-{size}-{seed}")
-            store.runs.add(make_run(made[-1], "sweep", "train", result=result, owner="owner"))
-            store.ledger.add(ledger_rows(made[-1], "sweep"))
-    store.runs.set_experiment(
-        "sweep", file="gone", members={"train": made}, state="succeeded", owner="owner"
-    )
-
-
-def fill_register(store: Store) -> None:
-    """Put some risks into the register, half of them of one asset."""
-    rows = [make_risk(n, asset="shop" if n % 2 else "bank", due="2099-01-15") for n in range(20)]
-    table = make_risks(*rows)
-    save_assessment(store, table, {"assessment": "a" * 64, "today": "2026-01-01"})
-    today = date(2026, 1, 1)
-    record(store.engine, recorded(table), assessment="a" * 64, today=today, who="owner")
-
-
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lab, Notebook, Watch]]:
     """A notebook with every panel, run from its first cell to its last."""
     root = tmp_path_factory.mktemp("panels")
-    make_project(root / "project")
-    with lab(root) as running:
+    write_project(root / "project")
+    with lab(root) as running, ThreadPoolExecutor(1) as beside:
+        beside.submit(train_bench, running.store, open_encoder(running.store))  # executing takes it
         fill(running.store)  # before the browser: two event loops in a thread are refused
-        sources = [*map(source_of, PANELS), 'print("all-cells" + "-ran")']
+        sources = [*map(source_of, PANELS), LAST]
         path = running.write("panels", sources)
         watch = Watch()
         with chromium() as browser, visit(browser, watch) as page:
@@ -167,16 +106,10 @@ def until(condition: Callable[[], Any], what: str, *, most_s: float = WAIT_MS / 
     return found
 
 
-def go_on(cell: Any, words: str, told: str) -> None:
-    """Press a button until what ran before is gone."""
-
-    def is_told() -> bool:
-        press(cell, words)
-        said = cell.locator(".widget-label", has_text=re.compile(f"{told}|running already"))
-        said.wait_for(timeout=WAIT_MS)
-        return told in said.inner_text()
-
-    until(is_told, told)
+def go_on(cell: Any, words: str, store: Store, child: str) -> None:
+    """Press a button once what ran before is gone."""
+    until(lambda: not children.is_running(store, child), f"{child} is gone")
+    press(cell, words)
 
 
 def test_every_panel_is_drawn(see: Any, opened: Any) -> None:
@@ -187,6 +120,7 @@ def test_every_panel_is_drawn(see: Any, opened: Any) -> None:
         cell.locator(".wb h3").first.wait_for(timeout=WAIT_MS)
         cell.locator(".wb-block").first.wait_for(timeout=WAIT_MS)
         assert "Traceback" not in cell.inner_text()
+        assert cell.locator(".wb-grid").evaluate_all(TOO_WIDE) == 0
         see.picture(f"panel-{name}")
     assert any(url.startswith("ws://127.0.0.1") for url in watch.asked)  # sockets are seen, too
     assert len(watch.asked) > 20
@@ -196,7 +130,7 @@ def test_an_experiment_is_planned_run_and_kept(see: Any) -> None:
     cell = see("experiments")
     cell.get_by_label("Experiment", exact=True).select_option("trial")
     press(cell, "Plan")
-    cell.get_by_text("Plan: 6 of 6 run").wait_for(timeout=WAIT_MS)
+    cell.get_by_text("Plan: 3 of 3 run").wait_for(timeout=WAIT_MS)
     press(cell, "Start or resume")
     cell.get_by_text(re.compile("trial is started")).wait_for(timeout=WAIT_MS)
     store: Store = see.store
@@ -206,10 +140,10 @@ def test_an_experiment_is_planned_run_and_kept(see: Any) -> None:
     until(lambda: store.runs.experiment("trial")["state"] != "running", "it stops")
     see.picture("experiment-canceled")
 
-    go_on(cell, "Start or resume", "trial is started")
+    go_on(cell, "Start or resume", store, "experiment trial")
     until(lambda: store.runs.experiment("trial")["state"] == "succeeded", "the resumed run ends")
     press(cell, "Plan")
-    cell.get_by_text("Plan: 0 of 6 run").wait_for(timeout=WAIT_MS)
+    cell.get_by_text("Plan: 0 of 3 run").wait_for(timeout=WAIT_MS)
     see.picture("experiment-done")
 
 
@@ -226,7 +160,7 @@ def test_pairs_are_sampled_and_versions_compared(see: Any) -> None:
 def test_a_test_set_is_executed_watched_aborted_and_gone_on_with(see: Any) -> None:
     store: Store = see.store
     newest = {one.tests: one.id for one in testsets.list_test_sets(store)}
-    shop = Rehearsal(latency_s=SLOW_S)
+    shop = Shop()
     with shop.serve_in_thread():
         cell = see("test_sets")
         cell.get_by_role("gridcell", name=newest[max(newest)]).click()
@@ -249,19 +183,20 @@ def test_a_test_set_is_executed_watched_aborted_and_gone_on_with(see: Any) -> No
         see.picture("monitor-live")
         press(live, "Abort")
         live.get_by_text(re.compile("was asked to stop")).wait_for(timeout=WAIT_MS)
+        shop.is_open = True
         watched = until(lambda: ended(store, execution), "the execution stops")
         assert watched["state"] == "aborted"
         made = sum(one[0] for one in watched["targets"].values())
         assert 0 < made < watched["total"]
-        live.get_by_text("aborted", exact=True).wait_for(timeout=WAIT_MS)
+        live.get_by_text("aborted", exact=True).wait_for(timeout=SOON_MS)
+        live.get_by_text(f"of {made} rows").wait_for(timeout=SOON_MS)
         see.picture("monitor-aborted")
         assert made_by(bar) == made
 
-        go_on(see("test_sets"), "Execute", "is being executed")  # with what is left
+        go_on(see("test_sets"), "Execute", store, "campaign execute of owner")  # what is left
         until(lambda: store.artifacts.exists("execution", execution), "it is finished")
     live = see("monitor")
     live.get_by_text("finished", exact=True).wait_for(timeout=WAIT_MS)
-    press(live, "Read attempts again")
     live.get_by_text(f"of {watched['total']} rows").wait_for(timeout=WAIT_MS)
     live.get_by_role("grid", name="Attempts").press("Enter")
     live.locator(".wb-passage").first.wait_for(timeout=WAIT_MS)
@@ -286,7 +221,7 @@ def ended(store: Store, execution: str) -> Any:
     return found if found and found["state"] != "running" else None
 
 
-def test_three_findings_are_decided_on_by_keyboard(see: Any) -> None:
+def test_three_findings_are_decided_on_by_keyboard(see: Any, tmp_path: Path) -> None:
     store: Store = see.store
     cell = see("triage")
     worst = [one.id for one in findings(store.engine, status="needs_review")]
@@ -327,6 +262,11 @@ def test_three_findings_are_decided_on_by_keyboard(see: Any) -> None:
     keys.press("End")
     cell.get_by_text("What people said").wait_for(timeout=WAIT_MS)
     see.picture("triage-all")
+    see.page.set_viewport_size({"width": 1280, "height": 1500})
+    cell = see("triage")
+    output = cell.locator(".jp-OutputArea-output").first
+    picture(see.page, "panels", tmp_path, clip=output.bounding_box())  # the one of docs/images
+    see.page.set_viewport_size(VIEWPORT)
 
 
 def test_a_prompt_is_sanitized_and_followed_along_the_frontier(see: Any) -> None:
@@ -344,7 +284,7 @@ def test_a_prompt_is_sanitized_and_followed_along_the_frontier(see: Any) -> None
 def test_a_law_is_chosen_and_drawn(see: Any) -> None:
     cell = see("scaling")
     cell.get_by_label("Experiment", exact=True).select_option("sweep")
-    cell.locator(".js-plotly-plot .main-svg").first.wait_for(timeout=WAIT_MS)
+    cell.get_by_role("img", name="Loss by wrapper families: 8 runs").wait_for(timeout=WAIT_MS)
     law = cell.get_by_label("Law", exact=True)
     law.select_option(index=2)
     cell.get_by_label("Next size", exact=True).fill("100")
@@ -378,10 +318,23 @@ def test_costs_are_shown_by_experiment(see: Any) -> None:
     see.picture("cost-of-sweep")
 
 
+def test_panels_are_dark_in_a_dark_lab(see: Any) -> None:
+    see.page.evaluate(f"jupyterapp.commands.execute('apputils:change-theme', {DARK})")
+    is_dark = see.page.locator('body[data-jp-theme-light="false"]')
+    is_dark.wait_for(state="attached", timeout=WAIT_MS)
+    assert min(see("test_sets").locator("[aria-selected=true] > *").evaluate_all(CONTRASTS)) > 4.5
+    for name in PANELS:
+        paper = see(name).locator(".wb").first.evaluate("one => getComputedStyle(one).background")
+        assert paper.startswith("rgb(23, 22, 20)")
+        see.picture(f"dark-{name}")
+
+
 def test_the_export_has_the_static_twins(see: Any, opened: Any, tmp_path: Path) -> None:
     running, notebook, _ = opened
-    for at in range(len(PANELS)):
+    for at in range(len(PANELS) + 1):
         notebook.run_again(at)
+    (last,) = [one for one in notebook.cells()[-1]["outputs"] if one["output_type"] == "stream"]
+    assert "".join(last["text"]).startswith("1 follow")  # those of the first run stopped
     notebook.command("docmanager:save")
     saved = running.project / "notebooks" / "panels.ipynb"
     until(lambda: saved.read_text(encoding="utf-8").count("wb-block") > len(PANELS), "it is saved")

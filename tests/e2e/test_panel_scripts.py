@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from conftest import require
+from browser import chromium
+from finding_fakes import make_finding
 from hostile_texts import HOSTILE
 from workbench.notebook.widgets import look
+from workbench.notebook.widgets.monitor import Monitor
 from workbench.notebook.widgets.panel import View
+from workbench.notebook.widgets.register import Register
 from workbench.notebook.widgets.table import PagedTable, Rows
+from workbench.notebook.widgets.triage import Triage
+from workbench.store.findings import add_findings
 
-pytestmark = pytest.mark.slow
-
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--disable-dev-shm-usage",
-)  # fmt: skip
 CONNECT = """async ([script, state]) => {
   const told = [];
   const model = {
@@ -42,13 +41,8 @@ CONNECT = """async ([script, state]) => {
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    program = require("chromium", "chromium", "chromium-browser")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture
@@ -83,7 +77,7 @@ def connect(browser):
     assert [url for url in requests if not url.startswith("blob:")] == []
 
 
-TABLE = ("label", "heads", "height", "page_size")
+TABLE = ("label", "heads", "widths", "height", "page_size")
 
 
 def active(page):
@@ -121,7 +115,7 @@ def test_a_table_sorts_filters_and_scrolls(connect):
     rows = [{"key": f"k{n:04d}", "n": (n * 7) % 1000} for n in range(1_000)]
     table = PagedTable(Rows(rows), label="Some", key="key", height=10)
     page = connect(table, TABLE)
-    head = page.get_by_role("columnheader", name="n", exact=True)
+    head = page.get_by_role("columnheader", name="N", exact=True)
     head.get_by_role("button").click()
     assert head.get_attribute("aria-sort") == "ascending"
     head.get_by_role("button").click()
@@ -138,6 +132,56 @@ def test_a_table_sorts_filters_and_scrolls(connect):
     table.replace(Rows(rows[:3]))
     page.evaluate("window.hear({ stale: 1 })")
     page.get_by_text("1–3 of 3 rows").wait_for()
+
+
+PLACES = """row => [...row.children].map(cell => {
+  const place = cell.getBoundingClientRect();
+  return [Math.round(place.left), Math.round(place.right)];
+})"""
+
+
+@pytest.mark.parametrize("make", [Triage, Register, Monitor])
+def test_all_columns_are_in_sight_in_a_lab(connect, store, make):
+    add_findings(store.engine, [make_finding(1, target="https://example.org/" + "long-name/" * 40)])
+    panel = make(store)
+    panel.build()
+    table = panel.attempts if make is Monitor else panel.table
+    page = connect(table, TABLE)
+    page.set_viewport_size({"width": 816, "height": 800})  # a cell of a Lab that is 1,280 wide
+    page.get_by_text(re.compile("rows$")).first.wait_for()
+    grid = page.locator(".wb-grid")
+    assert grid.evaluate("grid => grid.scrollWidth - grid.clientWidth") == 0
+    rows = grid.locator("[role=row]").evaluate_all(f"rows => rows.slice(0, 2).map({PLACES})")
+    assert make is not Triage or rows[0] == rows[1]  # a head is above its column
+    wanted = ["Risk", "Severity", "Guess", "Status"] if make is Triage else []
+    for head in wanted:
+        button = page.get_by_role("button", name=head, exact=True)
+        assert button.evaluate("one => one.scrollWidth <= one.clientWidth"), head
+    panel.close()
+
+
+@pytest.mark.parametrize("width", [816, 400])
+def test_long_names_break_no_page(browser, width):
+    name = "https://example.org/" + "x" * 300
+    rate = {"value": 0.5, "low": 0.2, "high": 0.9}
+    blocks = {
+        "facts": look.facts([(name, name, name)] * 7),
+        "rates": look.bars(name, [(name, rate, name)]),
+        "table": look.table(name, (name, "Two"), [(name, name)]),
+        "run": look.progress(name, done=1, total=2, note=name),
+        "passages": look.passages([(name, [(name, name)])]),
+        "text": look.text(name),
+        "graph": look.graph(name, [{"name": name, "needs": [], "state": "due", "note": name}]),
+    }
+    context = browser.new_context(viewport={"width": width, "height": 800})
+    page = context.new_page()
+    page.set_content(f"<!doctype html><body style='margin:0'>{look.page_html(name, blocks)}")
+    too_wide = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert page.evaluate(too_wide) == 0
+    beside = page.locator(".wb-bars > div").evaluate(PLACES)
+    ends = [right for _, right in beside]
+    assert max(ends) <= width
+    context.close()
 
 
 def test_hostile_cells_are_text(connect):

@@ -15,7 +15,7 @@ from browser import Watch, chromium, picture, visit
 from running_server import TOKENS, RunningServer, serve
 from workbench.campaign.rehearsal import Rehearsal
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 WAIT_MS = 90_000
 LATENCY_S = 1.0

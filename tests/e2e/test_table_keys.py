@@ -12,9 +12,7 @@ from finding_fakes import make_finding
 from workbench.notebook.widgets.triage import Triage
 from workbench.store.findings import add_findings, findings
 
-pytestmark = pytest.mark.slow
-
-STATE = ("label", "heads", "height", "page_size", "actions", "note_key")
+STATE = ("label", "heads", "widths", "height", "page_size", "actions", "note_key")
 
 
 @pytest.fixture(scope="module")

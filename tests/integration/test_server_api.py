@@ -181,8 +181,8 @@ def test_nobody_reads_aborts_resumes_or_deletes_anothers(anna, ben, annas, route
 
 def test_nobody_lists_executes_or_counts_anothers(server, anna, ben, annas):
     row = LedgerRow(
-        who="anna", job="j", experiment="hers", phase="generation", resource="m", quantity=1,
-        unit="token", usd="0.5", price_version="p",
+        who="anna", job=annas["run"], experiment="hers", phase="generation", resource="m",
+        quantity=1, unit="token", usd="0.5", price_version="p",
     )  # fmt: skip
     server.store_of("anna").ledger.add([row])
     for path, name in (("jobs", "jobId"), ("experiments", "name"), ("redteam/datasets", None)):
@@ -198,12 +198,21 @@ def test_nobody_lists_executes_or_counts_anothers(server, anna, ben, annas):
     assert used["phases"]["generation"] == {"usd": "0.5", "credits": 50.0}
     assert (used["credits"], used["quota"]) == (50.0, None)
     assert anna.get(f"{API}/cost", params={"experiment": "hers"}).json()["total"]["usd"] == 0.5
+    by_step = anna.get(f"{API}/cost", params={"experiment": "hers", "by": "step"}).json()
+    assert [(one["group"], one["usd"]) for one in by_step["rows"]] == [("pairs", 0.5)]
     assert ben.get(f"{API}/usage").json()["phases"] == {}
     assert ben.get(f"{API}/cost", params={"experiment": "hers"}).json()["rows"] == []
     assert "0.5" in anna.get("/workbench/metrics").text
     assert "0.5" not in ben.get("/workbench/metrics").text
     body = {"datasetId": annas["dataset"], "providers": ["bare"]}
     assert "no test set" in refused(ben.post(f"{API}/redteam/execute", json=body), 404)
+
+
+@pytest.mark.parametrize("since", ["2026-99-99", "2026-02-30", "0000-01-01", "2026-1-1", "", "x"])
+def test_a_day_that_does_not_exist_is_refused(anna, since):
+    told = refused(anna.get(f"{API}/usage", params={"since": since}), 400)
+    assert told.startswith("query: since: ")
+    assert anna.get(f"{API}/usage", params={"since": "2026-11-27"}).json()["since"] == "2026-11-27"
 
 
 def test_people_with_a_token_of_their_own_are_nobody_outside_of_the_extension(server, anna):

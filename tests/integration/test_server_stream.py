@@ -141,8 +141,14 @@ async def test_an_execution_and_its_events_are_told(connect, store):
         assert len(json.dumps(told)) < 300, "ids and counts, not what was sent"
         state = apply(state, told["diffs"])
         assert state[1]["targets"] == {"bot": [3, 1, 1]}
-        assert set(state[0]) == {"attack_run_started", "target_failed"}
-        assert state[0]["target_failed"][1] == EXECUTION
+        assert [one[:2] for one in state[0]] == [
+            ["attack_run_started", EXECUTION], ["target_failed", EXECUTION],
+        ]  # fmt: skip
+        add_events(store.engine, [event("target_failed", target="bot")])
+        told = await hear(socket)
+        assert told["diffs"] == [[[0, 1, 2], state[0][1][2] + 1]], (
+            "one more of a kind: its id alone"
+        )
 
 
 async def test_nobody_hears_of_anothers(connect, user, store):
@@ -152,7 +158,7 @@ async def test_nobody_hears_of_anothers(connect, user, store):
     async with connect() as socket:
         state = await topics_of(socket, *topics)
         assert list(state["jobs"]) == [mine.id]
-        assert state["events"] == {}
+        assert state["events"] == []
         assert state[f"job/{theirs.id}"] is state[f"execution/{EXECUTION}"] is None
         user("ben")
         async with connect() as other:

@@ -65,7 +65,7 @@ def test_redis_and_the_store_keep_the_same_books(redis, store, steps):
         async with opened(redis) as cache:
             await cache._redis.flushall()
             for name in ("requests", "tokens"):  # the server runs for long: buckets are full
-                fresh = {"level": 30, "at": time.time() + 5, "rests_until": 0}
+                fresh = {"level": 30, "at": time.time(), "rests_until": 0}
                 await cache._redis.hset(f"workbench:rate:{number} {name}", mapping=fresh)
             rates = RedisRates(cache, service="")
             rows = [Row(30, 0, 0)] * 2

@@ -18,7 +18,7 @@ from workbench.core.identity import text_id
 from workbench.store import test_sets as rows
 from workbench.store.campaigns import unfinished
 from workbench.store.database import Store
-from workbench.store.events import events, tell
+from workbench.store.events import tell
 from workbench.store.records import TestCase, TestSet
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
 
 _CASES_FILE = "cases.jsonl.zst"
 _CHUNK = 1 << 20
-_MOST_RUNS = 100_000
 _MOST_NAME = 200
 """Characters that the store keeps of a name."""
 
@@ -230,13 +229,8 @@ def delete(store: Store, test_set_id: str) -> tuple[str, bool]:
     """
     mine = _resolve(store, test_set_id)
     used = store.artifacts.referring("execution", "test_set", mine.id)
-    used += [one.id for one in list_test_sets(store) if one.parent == mine.id]
-    started = {
-        one.subject
-        for one in events(store.engine, kind="attack_run_started", limit=_MOST_RUNS)
-        if one.details.get("test_set") == mine.id
-    }
-    used += sorted(unfinished(store.engine) & started)
+    used += rows.parts_of(store.engine, mine.id, owner=store.settings.user)
+    used += sorted(run for run, of in unfinished(store.engine).items() if of == mine.id)
     if used:
         raise DataError(
             f"test set {mine.id[:12]} is in use by {', '.join(one[:12] for one in used[:3])}; what"

@@ -1,41 +1,25 @@
-"""``workbench store``: whether it is whole, and all of it in one file."""
+"""``workbench store``: whether it is whole, all of it in one file, and where artifacts are."""
 
 from __future__ import annotations
 
 import json
 import sys
-from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import click
 
+from workbench.cli import store_retention
 from workbench.cli.opening import EXIT_CODES, open_here
+from workbench.core.errors import InputError
 
-__all__ = ["backup", "restore", "store", "verify"]
+if TYPE_CHECKING:
+    from workbench.store.artifacts import ArtifactKind
 
-_RETENTION = "workbench.cli.store_retention"
-
-
-class _Commands(click.Group):
-    """Also offers the commands of retention, loaded when one is asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), *_later()])
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return super().get_command(ctx, cmd_name) or _later().get(cmd_name)
+__all__ = ["backup", "push", "restore", "store", "verify"]
 
 
-def _later() -> dict[str, click.Command]:
-    if find_spec(_RETENTION) is None:
-        return {}
-    from importlib import import_module
-
-    module = import_module(_RETENTION)
-    return {name: getattr(module, name) for name in module.__all__}
-
-
-@click.group(cls=_Commands)
+@click.group()
 def store() -> None:
     """See whether the store is whole; back it up and restore it.
 
@@ -44,6 +28,7 @@ def store() -> None:
       workbench store verify
       workbench store backup store.tar.zst
       WORKBENCH_HOME=/data/new workbench store restore store.tar.zst
+      workbench store retain --dry-run
     """  # noqa: D301 - \b keeps click from wrapping
 
 
@@ -110,3 +95,38 @@ def restore(file: Path) -> None:
     settings = read_settings()
     done = read(file, settings)
     click.echo(f"{settings.home}: {sum(done.rows.values()):,} rows, {done.files:,} files")
+
+
+@store.command(epilog=EXIT_CODES)
+def push() -> None:
+    """Take the artifacts on this machine to WORKBENCH_ARTIFACTS_URL; what is there already stays.
+
+    Killed or without network, the next call does the rest. What is damaged stays here: exit 1.
+
+    \b
+    Example:
+      WORKBENCH_ARTIFACTS_URL=s3://my-bucket/workbench workbench store push
+    """  # noqa: D301 - \b keeps click from wrapping
+    from workbench.store.isolation import everybody
+    from workbench.store.marks import marked
+
+    opened = open_here()
+    if not opened.settings.artifacts_url:
+        raise InputError(
+            "WORKBENCH_ARTIFACTS_URL is not set; say where to, e.g. s3://bucket/prefix"
+        )
+    engine = everybody(opened.engine)
+    artifacts = opened.artifacts.seeing(engine)
+    here = [one for one in marked(engine) if one.mark.at in {"folder", "archive"}]
+    damaged = [
+        wrong for one in here for wrong in artifacts.push(cast("ArtifactKind", one.kind), one.id)
+    ]
+    for wrong in damaged:
+        click.echo(f"DAMAGED  {wrong}", err=True)
+    click.echo(f"pushed {len(here) - len(damaged):,} artifacts")
+    if damaged:
+        sys.exit(1)
+
+
+for _name in store_retention.__all__:
+    store.add_command(getattr(store_retention, _name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime, time
 from typing import Self
@@ -12,6 +13,7 @@ from workbench.core.errors import ConfigError
 __all__ = ["Window"]
 
 _DAY_MIN = 24 * 60
+_HOURS = re.compile(r"[0-9]{2}:[0-9]{2}-[0-9]{2}:[0-9]{2}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,8 @@ class Window:
     def read(cls, text: str, *, name: str = "off_peak") -> Self:
         """Return the window that e.g. ``22:00-06:00 Europe/Berlin`` says; UTC without a zone.
 
+        Hours are HH:MM; a zone has a name, which knows when clocks change, never an offset.
+
         Args:
             text: What was written.
             name: Of the setting, for the message.
@@ -37,15 +41,18 @@ class Window:
             ConfigError: If it is no such window.
         """
         hours, _, zone_name = text.strip().partition(" ")
+        # times of ISO 8601 may have offsets and seconds, which would be lost
+        parts = hours.split("-") if _HOURS.fullmatch(hours) else []
         try:
-            start, end = (_minute(time.fromisoformat(part)) for part in hours.split("-"))
+            start, end = (_minute(time.fromisoformat(part)) for part in parts)
             zone = ZoneInfo(zone_name.strip() or "UTC")
         except (ValueError, OSError, ZoneInfoNotFoundError):
             start = end = 0
         if start == end:
             raise ConfigError(
-                f"{name} is {text[:80]!r}; write two different times and an IANA time zone, e.g."
-                " 22:00-06:00 Europe/Berlin (a zone this machine lacks: install tzdata)"
+                f"{name} is {text[:80]!r}; write two different times, HH:MM, and an IANA time"
+                " zone, no offset, e.g. 22:00-06:00 Europe/Berlin (a zone this machine lacks:"
+                " install tzdata)"
             )
         return cls(text=text.strip(), start=start, end=end, zone=zone)
 

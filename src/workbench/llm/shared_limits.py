@@ -265,7 +265,7 @@ for i, key in ipairs(KEYS) do
   local per_minute, size, need, ahead, back, most = unpack(a)
   local kept = redis.call('HMGET', key, 'level', 'at', 'rests_until')
   local level, at = tonumber(kept[1] or '0'), tonumber(kept[2] or '0')
-  if at < started then level, at = 0, started end
+  if at < started - 2 then level, at = 0, started end  -- uptime is told in whole seconds
   if per_minute > 0 then
     level = math.min(level + math.max(0, now - at) * per_minute / 60 + back, size, most)
     at = now

@@ -236,7 +236,7 @@ def law(laws: Mapping[str, Any], *, axis: str) -> Spec:
         line["line"]["dash"] = "dot"
         traces.append(line)
     pad = 0.06 * (high - low)
-    x = {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:,.4g}" for tick in ticks]}
+    x = {"type": "log", "tickvals": ticks, "ticktext": [str(cell(tick)) for tick in ticks]}
     y = {"range": [low - pad, high + pad]} | _title("loss: mean 1 − cosine")
     labels = _labels(shown, gap=(high - low) / 18)
     x |= _title(f"{axis} (log scale)")
@@ -258,7 +258,7 @@ def curves(runs: Sequence[Mapping[str, Any]], *, axis: str) -> Spec:
         steps = [point["step"] for point in points]
         trace = _line(steps, losses, color="blue", width=0.8 + 1.4 * weight)
         traces.append(trace | {"opacity": 0.25 + 0.75 * weight})
-        ends.setdefault(f"{size:g}", []).extend(losses[-1:])
+        ends.setdefault(str(cell(size)), []).extend(losses[-1:])
     every = [loss for trace in traces for loss in trace["y"]] or [0.0]
     last = {name: fmean(losses) for name, losses in ends.items() if losses}
     labels = _labels(last, gap=(max(every) - min(every)) / 16, color="blue")

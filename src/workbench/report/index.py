@@ -46,7 +46,7 @@ def render_index(store: Store, folder: Path) -> Path:
     states = [row.state for row in rows]
     told = " · ".join(f"{number(states.count(one))} {one}" for one in _SIGNS if states.count(one))
     spent = sum((row.usd for row in rows), start=ZERO)
-    note = "of the runs that make them up now; what else was paid for: `workbench cost show`"
+    note = "of the runs that make them up now; what else was paid for: workbench cost show"
     facts = [Fact("Experiments", number(len(rows)), told), Fact("Cost", dollars(spent), note)]
     shown = table("All experiments", _HEADS, [row.cells for row in rows])
     keys = tuple(row.keys for row in rows[: len(shown.rows)])
@@ -72,7 +72,7 @@ def _row(evidence: Evidence, folder: Path) -> _Row:
     usd, _ = evidence.spent(evidence.runs)
     wall = sum(run.wall_s for run in evidence.runs)
     last = max((run.finished_at or run.started_at for run in evidence.runs), default="")
-    state = f"{_SIGNS.get(evidence.state, '')} {evidence.state}".strip()
+    state = f"{_SIGNS.get(evidence.state, '')}\u00a0{evidence.state}".strip()
     shown: Mapping[str, tuple[Cell, str | float]] = {
         "name": (Link(name, f"./{name}/index.html") if is_there else name, name),
         "state": (state, evidence.state),

@@ -15,6 +15,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from workbench.report.palette import COLORS
+
 __all__ = ["image", "is_calm_html", "markdown", "plain_text", "rich", "safe_figure"]
 
 _ANSI = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@-Z\\-_])")
@@ -66,6 +68,20 @@ _DRAWN = frozenset(
 )
 _GONE = frozenset({"images", "map", "mapbox", "geo", "meta", "source", "customdata"})
 _HEIGHT_PX = 420
+_CLEAR = "rgba(0,0,0,0)"
+_AXIS = {"automargin": True} | dict.fromkeys(("gridcolor", "zerolinecolor"), COLORS["grid"])
+_TEMPLATE = {
+    "layout": {
+        "paper_bgcolor": _CLEAR,
+        "plot_bgcolor": _CLEAR,
+        "font": {"color": COLORS["ink"]},
+        "colorway": [COLORS[one] for one in ("blue", "orange", "green", "vermillion", "purple")],
+        "margin": {"t": 24, "r": 24, "b": 48, "l": 56},
+        "xaxis": _AXIS,
+        "yaxis": _AXIS,
+    }
+}
+"""Instead of Plotly's own, which is white by night; what a figure says itself stays."""
 _TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]{0,20})")
 _CLOSED_BY_OTHERS = frozenset(
     ["br", "col", "dd", "dt", "hr", "img", "input", "li", "p", "tbody", "td", "th", "thead", "tr"]
@@ -182,7 +198,7 @@ def _most_attributes(html: str) -> int:
 def safe_figure(spec: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return a Plotly figure that asks nobody for anything, or None where it would be empty.
 
-    It has neither width nor title.
+    It has neither width nor title, and the colors of the page where it names none.
     """
     traces = [_without(one) for one in spec.get("data", ()) if isinstance(one, Mapping)]
     drawn = [one for one in traces if one.get("type", "scatter") in _DRAWN]
@@ -191,6 +207,7 @@ def safe_figure(spec: Mapping[str, Any]) -> dict[str, Any] | None:
     for one in ("width", "title"):  # the page gives it its width, and says its title above
         layout.pop(one, None)
     height = layout.get("height")
+    layout["template"] = _TEMPLATE
     layout["height"] = height if isinstance(height, int | float) else _HEIGHT_PX
     return {"data": drawn, "layout": layout} if drawn else None
 

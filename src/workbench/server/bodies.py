@@ -85,16 +85,17 @@ def check(value: Any, schema: Mapping[str, Any], *, where: str) -> None:
     wrong = next(_validator(canonical_json(schema)).iter_errors(value), None)
     if wrong is not None:
         place = "".join(f"[{one!r}]" for one in wrong.absolute_path)
-        raise Refusal(400, f"{where}{place}: {wrong.message}")
+        fix = "; write a day that exists, e.g. 2026-11-27" if wrong.validator == "format" else ""
+        raise Refusal(400, f"{where}{place}: {wrong.message}{fix}")
 
 
 @cache
 def _validator(schema: str) -> Any:
-    from jsonschema import Draft202012Validator, validators
+    from jsonschema import Draft202012Validator, FormatChecker, validators
 
     # Python's $ lets a line end pass, that of JSON Schema does not
     strict = validators.extend(Draft202012Validator, {"pattern": _pattern})
-    return strict(json.loads(schema))
+    return strict(json.loads(schema), format_checker=FormatChecker(["date"]))
 
 
 def _pattern(_: Any, pattern: str, value: Any, __: Any) -> Iterator[Exception]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workbench.core.errors import WorkbenchError
 from workbench.server.diffs import apply, diff
-from workbench.server.topics import POLL_S, interval_s, read_topic
+from workbench.server.topics import interval_s, read_topic
 
 if TYPE_CHECKING:
     from workbench.store.database import Store
@@ -107,11 +107,9 @@ class Feed:
         self._wanted.update(topics)
         self._wanted.subtract(instead_of)
         self._wanted = +self._wanted
-        now_s = time.monotonic()
         for topic in topics:
-            if topic not in self._due or self._due[topic] + POLL_S < now_s:  # nobody looked
-                self._due[topic] = now_s
-                self._wake.set()
+            self._due.setdefault(topic, time.monotonic())
+        self._wake.set()  # how long there is to rest depends on who is followed
 
     def message(self, topics: tuple[str, ...], since: int | None) -> tuple[int | None, str]:
         """Return the number of the state that a message leads to, and the message.

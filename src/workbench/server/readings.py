@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from workbench.core.errors import ConfigError, DataError
 from workbench.core.settings import project_root
 from workbench.cost.metrics import exposition
-from workbench.cost.usage import spend, total
+from workbench.cost.usage import total
 from workbench.server.problems import Refusal
 from workbench.server.routes import Answer, Call, next_link, read_cursor, write_cursor
 from workbench.store.risks import risks
+from workbench.store.spending import billed_by
 from workbench.store.test_sets import owners_of
 from workbench.store.usage import read_quotas, usage, window_start
 
@@ -70,8 +71,7 @@ def result(call: Call) -> Answer:
 def cost(call: Call) -> Answer:
     """Return what the caller was billed, by group."""
     experiment, by = call.query["experiment"], call.query["by"]
-    rows = call.store.ledger.rows(experiment=experiment or None)
-    found = spend((row for row in rows if row.who == call.user), by=by)
+    found = billed_by(call.store.engine, who=call.user, by=by, experiment=experiment)
     body = {"experiment": experiment, "by": by, "rows": found, "total": total(found)}
     return Answer(body=body)
 
@@ -79,7 +79,7 @@ def cost(call: Call) -> Answer:
 def usage_of(call: Call) -> Answer:
     """Return the credits that the caller used, by phase, and the quota."""
     quotas = read_quotas(project_root())
-    since = call.query["since"] or window_start(quotas.window)
+    since = call.query.get("since") or window_start(quotas.window)
     found = usage(call.store.engine, call.user, since=since, credit_usd=quotas.credit_usd)
     quota = quotas.of(call.user)
     phases = {one.phase: {"usd": str(one.usd), "credits": float(one.credits)} for one in found}

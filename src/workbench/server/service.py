@@ -83,8 +83,8 @@ class JobService:
         most = _MOST_WAITING + self._in_all
         queued = jobs(engine, owner=owner, state="queued", limit=most)
         waiting = [one for one in queued if one.id not in self._running]
-        is_known = bool(key) and any(one.key == key for one in queued)
-        if len(waiting) >= _MOST_WAITING and not is_known:
+        is_full = len(waiting) >= _MOST_WAITING
+        if is_full and not (key and jobs(engine, owner=owner, key=key, limit=1)):
             raise InputError(f"{len(waiting)} jobs of {owner!r} wait already; cancel some")
         added = add_job(engine, Job(kind=kind, owner=owner, request=dict(request), key=key))
         self.recover(owner)

@@ -15,7 +15,9 @@ _CATEGORY = {"enum": ["runs", "executions"]}
 _PAGE = {"cursor": s.CURSOR, "limit": s.LIMIT}
 _BY = {"enum": ["phase", "step", "who", "resource"], "default": "phase"}
 _NAME = {"type": "string", "maxLength": 200, "default": ""}
-_SINCE = {"type": "string", "pattern": "^([0-9]{4}-[0-9]{2}-[0-9]{2})?$", "default": ""}
+_SINCE = {
+    "type": "string", "format": "date", "description": "In UTC; without it the quota's window.",
+}  # fmt: skip
 
 
 def _openapi(call: Call) -> Answer:

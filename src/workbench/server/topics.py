@@ -3,7 +3,7 @@
 ``jobs``           id → :func:`_job` of the newest jobs
 ``job/ID``         the same of one job, or null
 ``execution/ID``   as ``store.live.watched_execution`` returns it, or null
-``events``         kind → [id, subject] of the newest event of that kind
+``events``         [kind, subject, id] of the newest event of each kind
 ``cost``           since, quota (credits, or null) and phases: phase → usd, credits
 
 Everything is of one user. Ids and summaries only: what is large is fetched through the REST API.
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from workbench.store.database import Store
     from workbench.store.jobs import Job
 
-__all__ = ["POLL_S", "interval_s", "parse_topics", "read_topic"]
+__all__ = ["interval_s", "parse_topics", "read_topic"]
 
-POLL_S = 0.5
+_POLL_S = 0.5
 _COST_S = 5.0
 _MOST_TOPICS = 20
 _MOST_JOBS = 20
@@ -41,7 +41,7 @@ _TOPIC = re.compile(r"jobs|events|cost|(job|execution)/[A-Za-z0-9][A-Za-z0-9_-]{
 
 def interval_s(topic: str) -> float:
     """Return how long after one look at a topic the next one is due, at the earliest."""
-    return _COST_S if topic == "cost" else POLL_S
+    return _COST_S if topic == "cost" else _POLL_S
 
 
 def parse_topics(asked: Any) -> tuple[str, ...]:
@@ -81,10 +81,17 @@ def read_topic(store: Store, topic: str, *, owner: str, before: Any) -> Any:
     if kind == "execution":
         return watched_execution(store.engine, found, owner=owner)
     if kind == "events":
-        seen = max((number for number, _ in before.values()), default=0) if before else 0
-        after = max(0, seen - _LATE_IDS)
-        return {**(before or {}), **newest_events(store.engine, owner=owner, after=after)}
+        return _events(store, owner, before or [])
     return _cost(store, owner)
+
+
+def _events(store: Store, owner: str, before: list[list[Any]]) -> list[list[Any]]:
+    """Return the newest events; each kind keeps its place, so that a change is a few digits."""
+    after = max([_LATE_IDS, *(number for _, _, number in before)]) - _LATE_IDS
+    known = {kind: (subject, number) for kind, subject, number in before}
+    for kind, (number, subject) in newest_events(store.engine, owner=owner, after=after).items():
+        known[kind] = (subject, number)
+    return [[kind, *told] for kind, told in known.items()]
 
 
 def _cost(store: Store, owner: str) -> dict[str, Any]:

@@ -209,6 +209,20 @@ class Artifacts:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    def push(self, kind: ArtifactKind, artifact_id: str) -> list[str]:
+        """Take an artifact to where new ones go; return what is wrong with one that stays.
+
+        Raises:
+            DataError: As :meth:`path`.
+            StoreError: If it cannot be written there; it stays where it was.
+        """
+        if wrong := self.problems(kind, artifact_id):
+            return wrong
+        source, metadata = self.path(kind, artifact_id), self.metadata(kind, artifact_id)
+        with self.create(kind, artifact_id, metadata, mend=True) as folder:
+            shutil.copytree(source, folder, dirs_exist_ok=True)
+        return []
+
     def pack(self, kind: ArtifactKind, artifact_id: str, *, say: Say) -> bool:
         """Put an archive in the place of an artifact's files; return whether that was worth it.
 

@@ -157,10 +157,18 @@ def spent(engine: Engine, work: str) -> Decimal:
         return sum(map(Decimal, found), ZERO)
 
 
-def unfinished(engine: Engine) -> set[str]:
-    """Return the ids of executions that have attempts and are no artifact yet."""
+def unfinished(engine: Engine) -> dict[str, str]:
+    """Return execution → test set of those that have attempts and are no artifact yet.
+
+    The test set is empty where the start was not told.
+    """
+    events = schema.events.c
+    running = select(schema.attempts.c.execution).distinct().subquery()
+    said = func.max(events.details["test_set"].as_string())
+    is_start = (events.subject == running.c.execution) & (events.kind == "attack_run_started")
+    query = select(running.c.execution, select(said).where(is_start).scalar_subquery())
     with transaction(engine) as connection:
-        return set(connection.execute(select(schema.attempts.c.execution).distinct()).scalars())
+        return {execution: test_set or "" for execution, test_set in connection.execute(query)}
 
 
 def attempt_pages(engine: Engine, execution: str, *, rows: int) -> Iterator[list[dict[str, Any]]]:

@@ -58,6 +58,8 @@ from workbench.store.records import REHEARSAL
 __all__ = ["SHARED", "acting_for", "everybody", "install", "only_user"]
 
 USER, ONLY = "workbench_user", "workbench_only"
+_PARTS = (Select, Update, Delete, TextClause)
+"""What is restricted, or refused, wherever in a statement it stands."""
 _SET_USER = "SELECT set_config('workbench.user', %s, true)"
 
 SHARED = frozenset({"budget_lock", "leases", "rate_buckets", "responses", "risk_log", "risks"})
@@ -109,25 +111,30 @@ def _restricted(statement: Any, user: str) -> Any:
     """Return a statement of which every part reads or changes only what a user may see."""
 
     def inside(element: Any, **_: Any) -> Any:
-        is_part = element is not statement and isinstance(element, Select)
+        is_part = element is not statement and isinstance(element, _PARTS)
         return _restricted(element, user) if is_part else None
 
     whole = statement
-    if any(isinstance(one, Select) for one in visitors.iterate(statement) if one is not statement):
+    if any(isinstance(one, _PARTS) for one in visitors.iterate(statement) if one is not statement):
         whole = visitors.replacement_traverse(statement, {}, inside)  # dear: it copies everything
+    conditions = [_mine(source, user) for source in _sources(whole)]
+    return whole.where(*(one for one in conditions if one is not None)) if conditions else whole
+
+
+def _sources(whole: Any) -> list[FromClause]:
+    """Return the tables that a statement itself, not a part of it, reads or changes."""
     if isinstance(whole, Select):
         # what get_final_froms() does, but for its compiling of the statement, which is not used
         state_of: Any = whole._compile_state_factory  # noqa: SLF001
         found = state_of(whole, None)._get_display_froms()  # noqa: SLF001
-        sources = [one for source in found for one in _tables(source)]
-    elif isinstance(whole, Update | Delete):
-        sources = _tables(whole.table)
-    elif isinstance(whole, TextClause | TextualSelect):
-        sources = _tables(whole)
-    else:
-        return whole
-    conditions = [_mine(source, user) for source in sources]
-    return whole.where(*(one for one in conditions if one is not None))
+        return [one for source in found for one in _tables(source)]
+    if isinstance(whole, Update | Delete):
+        also = [] if whole.whereclause is None else whole.whereclause._from_objects  # noqa: SLF001
+        found = [_tables(one) for one in (whole.table, *also)]
+        if not all(found):  # a subquery that columns alone name is no part, and was not restricted
+            raise LookupError(f"a subquery beside {whole.table}, which changes; use IN or EXISTS")
+        return list(dict.fromkeys(one for tables in found for one in tables))
+    return _tables(whole) if isinstance(whole, TextClause | TextualSelect) else []
 
 
 def _tables(source: Any) -> list[FromClause]:

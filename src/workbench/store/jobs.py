@@ -177,8 +177,8 @@ def job(engine: Engine, job_id: str, *, owner: str) -> Job:
 
 
 def jobs(
-    engine: Engine, *, owner: str, kind: str = "", state: str = "", before: str = "",
-    limit: int = 50,
+    engine: Engine, *, owner: str, kind: str = "", state: str = "", key: str = "",
+    before: str = "", limit: int = 50,
 ) -> list[Job]:  # fmt: skip
     """Return a user's jobs, newest first.
 
@@ -187,6 +187,7 @@ def jobs(
         owner: Whose.
         kind: Only of this kind.
         state: Only in this state.
+        key: Only the one that was asked for with this key.
         before: Only older ones than this job: the last of the page before.
         limit: Most to return, 1 to 200.
 
@@ -201,6 +202,7 @@ def jobs(
     query = select(_JOBS).where(_JOBS.c.owner == owner)
     query = query.where(_JOBS.c.kind == kind) if kind else query
     query = query.where(_JOBS.c.state == state) if state else query
+    query = query.where(_JOBS.c.key == key) if key else query
     if before:
         at = job(engine, before, owner=owner).created_at
         same = (_JOBS.c.created_at == at) & (_JOBS.c.id < before)

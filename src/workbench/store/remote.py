@@ -145,26 +145,14 @@ class Remote:
                 found.append(f"{self.url}: {place}/{name} is missing")
         return found
 
-    def remove(self, place: str, upload: str = "") -> None:
-        """Remove an upload, or all of a place, manifest first; what is gone already is no error."""
-        if not upload:
-            for one in self.uploads(place):
-                self.remove(place, one)
-            return
+    def remove(self, place: str, upload: str) -> None:
+        """Remove an upload, manifest first; what is gone already is no error."""
         base = self._at(place, upload)
         for path, recursive in ((f"{base}.json", False), (base, True)):
             try:
                 self._tried("remove", partial(self._files.rm, path, recursive=recursive))
             except FileNotFoundError:
                 continue
-
-    def uploads(self, place: str) -> list[str]:
-        """Return the names of the uploads at a place, also of half ones."""
-        try:
-            found = self._tried("read", lambda: self._files.ls(self._at(place), detail=False))
-        except FileNotFoundError:
-            return []
-        return sorted({PurePosixPath(one).name.removesuffix(".json") for one in found})
 
     def everything(self) -> list[tuple[str, str]]:
         """Return place and name of every upload, also of half ones."""

@@ -26,7 +26,7 @@ from workbench.core.fields import suggest
 from workbench.store import schema
 from workbench.store.artifacts import ArtifactKind, Artifacts
 from workbench.store.campaigns import unfinished
-from workbench.store.events import event_of, events, insert_events
+from workbench.store.events import event_of, insert_events
 from workbench.store.isolation import acting_for, everybody
 from workbench.store.ledger import insert_rows
 from workbench.store.marks import Mark, Marked, change_mark, marked
@@ -53,7 +53,6 @@ Action = Literal["compress", "remove", "keep"]
 _WORTH_IT = 0.8
 """Share of its size that an artifact must be expected to shrink to, to be compressed."""
 _SMALLEST_GAIN = 4096
-_MOST_STARTED = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,11 +229,8 @@ def _protected(store: Store, rows: Sequence[Marked]) -> dict[str, str]:
             reasons[one.id] = "tagged"
         if one.metadata.get("confirmed"):
             reasons[one.id] = "confirmed"
-    running = unfinished(everybody(store.engine))
-    started = events(everybody(store.engine), kind="attack_run_started", limit=_MOST_STARTED)
-    for event in started:
-        if event.subject in running and (test_set := event.details.get("test_set")):
-            reasons[str(test_set)] = f"execution {event.subject[:12]} is not finished"
+    for execution, test_set in unfinished(everybody(store.engine)).items():
+        reasons[test_set] = f"execution {execution[:12]} is not finished"
     return reasons | {one.id: "legal hold" for one in rows if one.mark.hold}
 
 

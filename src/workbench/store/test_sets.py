@@ -14,7 +14,7 @@ from workbench.store.transaction import transaction
 
 __all__ = [
     "add_tag", "add_test_set_owner", "owned_page", "owned_test_set", "owned_test_sets",
-    "owners_of", "remove_tag", "remove_test_set_owner", "tags_of",
+    "owners_of", "parts_of", "remove_tag", "remove_test_set_owner", "tags_of",
 ]  # fmt: skip
 
 
@@ -91,6 +91,15 @@ def owned_test_set(engine: Engine, test_set: str, *, owner: str) -> dict[str, An
     with transaction(engine) as connection:
         row = connection.execute(select(table).where(mine)).mappings().first()
     return dict(row) if row else None
+
+
+def parts_of(engine: Engine, test_set: str, *, owner: str) -> list[str]:
+    """Return the test sets of a user that were made from some cases of this one."""
+    table = schema.test_set_owners
+    is_part = table.c.metadata["parent"].as_string() == test_set
+    with transaction(engine) as connection:
+        query = select(table.c.test_set).where(table.c.owner == owner, is_part)
+        return list(connection.execute(query).scalars())
 
 
 def add_tag(engine: Engine, test_set: str, tag: str, *, owner: str) -> None:

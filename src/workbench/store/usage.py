@@ -23,10 +23,9 @@ from sqlalchemy import Engine, func, select
 
 from workbench.core.errors import BudgetError, ConfigError
 from workbench.core.fields import refuse_unknown, suggest
-from workbench.core.money import ZERO, show_usd, usd
+from workbench.core.money import ZERO, usd
 from workbench.store import schema
 from workbench.store.ledger import TOKEN
-from workbench.store.records import REHEARSAL
 from workbench.store.transaction import transaction
 
 __all__ = [
@@ -51,8 +50,6 @@ class Used:
     """Billed: model calls and targets that are paid. The estimated price of CPU time and energy is
     nobody's bill."""
     credits: Decimal
-    played_usd: Decimal
-    """Of rehearsals, which nobody pays; not part of the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +70,7 @@ class Quotas:
 def usage(
     engine: Engine, owner: str, *, since: str, credit_usd: Decimal = CREDIT_USD
 ) -> list[Used]:
-    """Return what a user used since a moment, by phase, the dearest first.
+    """Return what a user used since a moment, by phase, the dearest first; no rehearsals.
 
     Args:
         engine: Of the store.
@@ -83,28 +80,17 @@ def usage(
     """
     table = schema.ledger
     # amounts are texts, exact to the last digit: equal ones are counted, not added, by the database
-    columns = (table.c.phase, table.c.who, table.c.usd)
+    columns = (table.c.phase, table.c.usd)
     is_billed = (table.c.unit == TOKEN) | ~table.c.estimated
     query = select(*columns, func.count()).where(
-        table.c.who.in_([owner, REHEARSAL + owner]), table.c.at >= since, table.c.usd != "0",
-        is_billed,
-    )  # fmt: skip
+        table.c.who == owner, table.c.at >= since, table.c.usd != "0", is_billed
+    )
     paid: dict[str, Decimal] = {}
-    played: dict[str, Decimal] = {}
     with transaction(engine) as connection:
-        for phase, who, amount, count in connection.execute(query.group_by(*columns)):
-            sums = paid if who == owner else played
-            sums[phase] = sums.get(phase, ZERO) + Decimal(amount) * count
-    found = [
-        Used(
-            phase=phase,
-            usd=paid.get(phase, ZERO),
-            credits=paid.get(phase, ZERO) / credit_usd,
-            played_usd=played.get(phase, ZERO),
-        )
-        for phase in sorted({*paid, *played})
-    ]
-    return sorted(found, key=lambda one: -one.usd)
+        for phase, amount, count in connection.execute(query.group_by(*columns)):
+            paid[phase] = paid.get(phase, ZERO) + Decimal(amount) * count
+    found = [Used(phase=one, usd=usd, credits=usd / credit_usd) for one, usd in paid.items()]
+    return sorted(found, key=lambda one: (-one.usd, one.phase))
 
 
 def window_start(window: QuotaWindow, *, now: datetime | None = None) -> str:
@@ -118,37 +104,31 @@ def window_start(window: QuotaWindow, *, now: datetime | None = None) -> str:
 
 
 def refuse_over_quota(
-    engine: Engine, owner: str, *, quotas: Quotas, worst_usd: Decimal = ZERO,
-    now: datetime | None = None,
-) -> Decimal | None:  # fmt: skip
-    """Return the credits that a user has left; None without limit.
+    engine: Engine, owner: str, *, quotas: Quotas, now: datetime | None = None
+) -> None:
+    """Refuse to spend where nothing is left of a user's quota.
 
     Args:
         engine: Of the store.
         owner: Who wants to spend.
         quotas: Limits.
-        worst_usd: What it may cost.
         now: The present, if it is not.
 
     Raises:
-        BudgetError: If nothing is left, or less than it may cost.
+        BudgetError: If all is used.
     """
     limit = quotas.of(owner)
     if limit is None:
-        return None
+        return
     since = window_start(quotas.window, now=now)
     found = usage(engine, owner, since=since, credit_usd=quotas.credit_usd)
     used = sum((one.credits for one in found), ZERO)
-    wanted = worst_usd / quotas.credit_usd
-    left = limit - used
-    if left <= 0 or wanted > left:
-        asked = f", this may cost {wanted:,.2f} ({show_usd(worst_usd)})" if wanted else ""
+    if used >= limit:
         raise BudgetError(
             f"the quota of {owner!r} is {limit:,} credits a {quotas.window}: {used:,.2f} are used"
-            f" since {since[:10]}{asked}; wait for the next {quotas.window}, or raise it under"
-            " `quotas:` in alerts.yaml"
+            f" since {since[:10]}; wait for the next {quotas.window}, or raise it under `quotas:`"
+            " in alerts.yaml"
         )
-    return left
 
 
 def read_quotas(root: Path) -> Quotas:

@@ -483,7 +483,9 @@ def test_a_try_that_vanishes_does_not_block_for_ever() -> None:
     [
         "", "22-6 Europe/Berlin", "25:00-06:00", "22:00-06:60", "22:00-22:00", "22:00–06:00",
         "22:00-06:00 Europe/Atlantis", "22:00-06:00 ../../etc/passwd", "22:00-06:00-07:00",
-        "22:00-06:00 Europe/Berlin Paris",
+        "22:00-06:00 Europe/Berlin Paris", "22:00Z-06:00Z", "22:00+02:00-06:00+02:00", "22-06",
+        "22:00Z-06:00 Europe/Berlin", "22:00:30-06:00", "T22:00-06:00", "2200-0600", "22:00-24:00",
+        "22:00Z", "22:00-06:00 +02:00", "22:00-06:00 UTC+2", "２２:00-06:00",
     ],
 )  # fmt: skip
 def test_what_is_no_window_is_refused(text: str) -> None:

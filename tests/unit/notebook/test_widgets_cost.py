@@ -8,6 +8,7 @@ import pytest
 
 from hostile_texts import HOSTILE, scripts_in
 from ledger_rows import model_row
+from workbench.core.errors import ConfigError
 from workbench.core.plain import storable
 from workbench.notebook.widgets.cost import Cost, cost
 from workbench.store.usage import window_start
@@ -153,3 +154,12 @@ def test_hostile_texts_are_shown_as_text(store, tmp_path):
         assert scripts_in(panel.to_html()) == []
         assert len(panel.view._blocks) > 5
         panel.close()
+
+
+def test_what_is_asked_for_is_chosen_and_a_period_that_is_none_refused(store):
+    panel = cost(store, experiment="of no cost")
+    panel.build()
+    assert panel.widget.children[1].children[1].value == "of no cost"  # it is what is shown
+    panel.close()
+    with pytest.raises(ConfigError, match=r"period 'x': give one of 'all time', .*'today'"):
+        cost(store, period="x")

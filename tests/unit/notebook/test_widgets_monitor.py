@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from dataclasses import replace
 from decimal import Decimal
 
@@ -185,13 +186,46 @@ def test_abort_asks_the_process_that_runs_it(live):
     panel.close()
 
 
+def test_who_aborts_sees_that_it_stopped_and_all_that_was_made(live):
+    (live.home / "locks").mkdir()
+    panel = Monitor(live)
+    panel.build()
+    panel.do(panel.abort).join()
+    seen = threading.Event()
+    replace_, shown = panel.attempts.replace, []
+    panel.attempts.replace = lambda rows: (replace_(rows), shown.append(rows), seen.set())
+    add_attempts(live.engine, [attempt(31)])
+    running = replace(live, settings=replace(live.settings, run_id="job-1"))
+    tell(running, "attack_run_aborted", LIVE, {"total": 100, "done": 31, "errors": 5})
+    assert seen.wait(1.0), "the table is stale a second after"
+    assert values_of(panel.view._blocks["facts"])["state"] == "aborted"
+    assert panel.attempts.answer({"page": 0})["count"] == 31
+    panel.update()
+    assert len(shown) == 1  # once
+    panel.close()
+
+
+def test_a_finished_execution_is_read_from_its_artifact(store):
+    panel = Monitor(store)
+    panel.build()
+    assert panel.attempts.answer({"page": 0})["count"] == 0
+    finish(store)
+    panel.update()
+    assert panel.attempts.answer({"page": 0})["count"] == 16
+    panel.close()
+
+
 def test_the_choice_lists_what_the_user_started(live):
     begin(live, "b" * 64)
     panel = Monitor(live)
     panel.build()
     choice = panel.widget.children[1].children[0]
     assert [value for _, value in choice.options] == ["", "b" * 64, LIVE]
+    threads = []
+    do, panel.do = panel.do, lambda action: threads.append(do(action))
     choice.value = LIVE
+    threads[0].join()
+    assert panel.attempts.answer({"page": 0})["count"] == 30
     assert panel._execution() == LIVE
     panel.close()
 

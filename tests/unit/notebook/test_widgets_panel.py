@@ -327,6 +327,39 @@ def test_following_ends_when_the_widget_is_closed():
     panel.close()
 
 
+class Shell:
+    """What a kernel says of the cell that runs."""
+
+    def __init__(self, cell, run):
+        self.parent = {"metadata": {"cellId": cell}, "header": {"msg_id": run}}
+
+    def get_parent(self):
+        return self.parent
+
+
+def test_a_cell_that_runs_again_leaves_no_thread(monkeypatch):
+    def run(cell, at):
+        monkeypatch.setattr("IPython.get_ipython", lambda: Shell(cell, at))
+        made = [Counter({"one": look.text("hello")}) for _ in range(2)]  # in a cell may be several
+        for panel in made:
+            panel.follow(every_s=60)
+        return made
+
+    before = threading.active_count()
+    other = run("b", "0")
+    made = [*run("a", "1"), *run("a", "2"), *run("a", "3")]
+    assert threading.active_count() - before == 4
+    assert [panel._thread is None for panel in made] == [True] * 4 + [False] * 2
+    monkeypatch.setattr("IPython.get_ipython", lambda: None)  # outside of notebooks nothing stops
+    outside = [Counter({"one": look.text("hello")}) for _ in range(2)]
+    for panel in outside:
+        panel.follow(every_s=60)
+    assert threading.active_count() - before == 6
+    for panel in (*other, *made, *outside):
+        panel.close()
+    assert threading.active_count() == before
+
+
 def test_following_survives_a_store_that_is_away():
     panel = Counter(StoreError("away"))
     panel.follow(every_s=0.01)

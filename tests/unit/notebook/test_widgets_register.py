@@ -251,3 +251,18 @@ def test_hostile_texts_are_shown_as_text_everywhere(store):
     assert len(drawn) > len(HOSTILE)
     assert [bad for html in drawn for bad in scripts_in(html)] == []
     panel.close()
+
+
+@pytest.mark.parametrize(
+    ("choice", "told"),
+    [
+        ({"status": "x"}, "status 'x': give one of '', 'open'.*'closed'"),
+        ({"level": "hi"}, "level 'hi': .*'critical'.*'low'"),
+        ({"kind": "x"}, "kind 'x': .*'cve', 'model'"),
+        ({"levle": "high"}, "unknown field 'levle'; did you mean 'level'"),
+        ({"ids": "x"}, "unknown field 'ids'; .*asset"),
+    ],
+)
+def test_what_cannot_be_chosen_is_refused_with_what_can(store, choice, told):
+    with pytest.raises(ConfigError, match=told):
+        register(store, **choice)

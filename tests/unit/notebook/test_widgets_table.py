@@ -98,7 +98,7 @@ def test_a_page_is_texts_with_what_is_chosen():
     assert len(answer["rows"]) == 50
     assert len(table.answer({"page": 4})["rows"]) == 30
     assert table.answer({"page": 9})["rows"] == []
-    assert table.heads == ["name", "size", "flag"]
+    assert table.heads == ["Name", "Size", "Flag"]
     table.close()
 
 

@@ -15,6 +15,7 @@ from workbench.campaign.triage import decide, history
 from workbench.core.errors import ConfigError, DataError
 from workbench.core.plain import storable
 from workbench.notebook.widgets.triage import Triage, triage
+from workbench.store import findings as store_findings
 from workbench.store.findings import add_findings, findings
 
 
@@ -216,6 +217,46 @@ def test_others_are_chosen_by_state_and_execution(store, found, panel):
     rows = board.table.answer({"page": 0})["rows"]
     assert [row[7] for row in rows] == ["confirmed"]
     board.close()
+
+
+def test_a_decision_reads_what_it_changed(store, found, panel, monkeypatch):
+    add_findings(store.engine, [make_finding(n, risk=0.01) for n in range(20, 90)])
+    panel.update()
+    assert panel.table.answer({"page": 0})["count"] == 73
+    reads = []
+    made = store_findings.Finding
+
+    def read(**row):
+        reads.append(row["id"])
+        return made(**row)
+
+    monkeypatch.setattr(store_findings, "Finding", read)
+    press(panel, "f", at=1)
+    press(panel, "n", at=1, note="why")
+    press(panel, "u")
+    panel.table._handle_custom_msg({"open": 0}, [])
+    assert set(reads) == {found[0].id, found[3].id, found[4].id}
+    facts = panel.view._blocks["facts"]["items"]
+    assert facts[0]["value"] == "75"
+    assert panel.table.answer({"page": 0})["count"] == 73
+
+
+def test_what_others_decide_comes_with_the_next_reading(store, found, panel):
+    sent = listen(panel.table)
+    panel.update()
+    assert sent == []
+    decide(store, [found[3].id], status="fixed")
+    panel.update()
+    assert sent == [{"stale": 1}]
+    assert panel.table.answer({"page": 0})["count"] == 2
+    assert panel.view._blocks["progress"]["done"] == 1
+
+
+def test_what_cannot_be_chosen_is_refused_with_what_can(store):
+    with pytest.raises(ConfigError, match=r"status 'x': give one of '', 'needs_review'.*'fixed'"):
+        triage(store, status="x")
+    page = triage(store, execution="abc").to_html()
+    assert "no finding is of execution &#39;abc&#39;; those with some: none" in page
 
 
 def test_findings_of_another_are_neither_seen_nor_decided_on(store):

@@ -102,6 +102,8 @@ def test_equal_experiments_are_not_told_apart(store: Store, tmp_path: Path) -> N
     assert "does not differ between first and other by more than chance" in page.text
     for claim in ("lower in the second", "higher in the second", "Only first", "Different"):
         assert claim not in page.text
+    assert "known to be exploited" in page.text
+    assert " kev " not in page.text
 
 
 def test_one_seed_is_no_verdict(store: Store, tmp_path: Path) -> None:
@@ -113,6 +115,13 @@ def test_one_seed_is_no_verdict(store: Store, tmp_path: Path) -> None:
     training = text[text.index("Test loss by size") : text.index("On test_both")]
     assert training.count("no interval, no verdict") == 4
     assert "lower in the second" not in training
+
+
+def test_sizes_are_written_as_people_read_them(store: Store, tmp_path: Path) -> None:
+    text = compared(store, tmp_path, made.enlarged(), first=made.enlarged()).text
+    training = text[text.index("Test loss by size") : text.index("On test_both")]
+    assert "1,000,000 wrapper families" in training
+    assert "e+0" not in training
 
 
 def test_what_only_one_has_is_said(store: Store, tmp_path: Path) -> None:

@@ -166,6 +166,16 @@ def test_judges_show_recall_and_calibration(finished: Path) -> None:
     assert "0.0710" in text
 
 
+def test_large_sizes_are_written_as_people_read_them(store: Store, tmp_path: Path) -> None:
+    made.fill(store, made.enlarged())
+    file = render(store, "quickstart", tmp_path).with_name("scaling.html")
+    text = file.read_text(encoding="utf-8")
+    assert "to 1,000,000 wrapper families" in text
+    assert "2,000,000" in text
+    assert not re.search(r"[0-9]e\+0[0-9]", text.partition("<script")[0])
+    assert '"1,000,000"' in text  # the ticks and the ends of the curves
+
+
 def test_frontier_compares_at_the_fixed_gain(store: Store, tmp_path: Path) -> None:
     steps = made.results()
     for run in steps["train"]:

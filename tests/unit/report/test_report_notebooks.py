@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 from test_report_html import Document
 
@@ -21,6 +22,7 @@ from workbench.report import outputs
 from workbench.report.document import Frame, document
 from workbench.report.html import render
 from workbench.report.notebooks import notebook_file, notebook_page
+from workbench.report.palette import DARK
 from workbench.store.database import Store
 
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -165,6 +167,20 @@ def test_a_figure_loses_images_and_links() -> None:
     shown = made_safe["layout"]["annotations"][0]["text"]
     assert not re.search(r"<\s*/?\s*a\b", shown, re.IGNORECASE)
     assert "<b>y</b>" in shown
+
+
+def test_a_figure_wears_the_colors_of_the_page_by_day_and_night() -> None:
+    shown = go.Figure(go.Bar(y=[1])).to_plotly_json()  # white, by Plotly's own template
+    made_safe = outputs.safe_figure(shown)
+    assert made_safe is not None
+    look = made_safe["layout"]["template"]["layout"]
+    assert look["paper_bgcolor"] == look["plot_bgcolor"] == "rgba(0,0,0,0)"
+    assert {look["font"]["color"], *look["colorway"], look["xaxis"]["gridcolor"]} <= DARK.keys()
+    shown["layout"]["paper_bgcolor"] = "pink"
+    own = outputs.safe_figure(shown)
+    assert own is not None
+    assert own["layout"]["paper_bgcolor"] == "pink"  # said by the notebook itself
+    assert go.Figure(own).data
 
 
 @pytest.mark.parametrize(

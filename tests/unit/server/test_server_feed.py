@@ -192,6 +192,38 @@ def test_a_feed_reads_what_is_followed_and_again_when_it_changed(monkeypatch):
     asyncio.run(scenario())
 
 
+def test_who_comes_back_at_once_is_read_for_at_once(monkeypatch):
+    """The last one to leave lets a feed rest for long; a page that loads anew is back before."""
+    monkeypatch.setattr(feeds, "interval_s", lambda topic: 0.02)
+    monkeypatch.setattr(feeds, "_GAP_S", 0.005)
+    source: dict[str, Any] = {"jobs": {"a": 1}}
+    idle = asyncio.Event()
+
+    class Resting(Feed):
+        async def _rest(self) -> None:
+            if not self._wanted:
+                idle.set()
+            await super()._rest()
+
+    async def scenario() -> None:
+        feed = Resting(lambda topic, before: source[topic], pool=ThreadPoolExecutor(1))
+        client = Client(("jobs",))
+        async with running(feed) as bell:
+            feed.follow(client.topics)
+            await asyncio.wait_for(bell.wait(), 5)
+            client.hear(feed)
+            feed.follow((), instead_of=client.topics)
+            await asyncio.wait_for(idle.wait(), 5)
+            bell.clear()
+            source["jobs"] = {"a": 2}
+            feed.follow(client.topics)
+            await asyncio.wait_for(bell.wait(), 5)
+            client.hear(feed)
+            assert client.state == source
+
+    asyncio.run(scenario())
+
+
 def test_who_reads_slowly_has_one_message_on_its_way_and_then_the_present():
     """Between the two nothing piles up, however much happens."""
     source: dict[str, Any] = {"events": {}, "jobs": {}}

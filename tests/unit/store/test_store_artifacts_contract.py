@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from click.testing import CliRunner
 
-from artifact_contract import ID, ArtifactContract, content, make
-from workbench.core.errors import ConfigError, StoreError
+from artifact_contract import ID, ArtifactContract, content, make, quiet
+from workbench.cli.store import store as store_group
+from workbench.core.errors import ConfigError, InputError, StoreError
 from workbench.core.settings import read_settings
 from workbench.store import cache as cache_module
 from workbench.store import remote as remote_module
@@ -13,6 +15,7 @@ from workbench.store.cache import FolderCache
 from workbench.store.database import open_store
 from workbench.store.marks import read_mark
 from workbench.store.remote import open_remote
+from workbench.store.retention import hold
 
 
 @pytest.fixture(autouse=True)
@@ -223,6 +226,35 @@ def test_what_was_local_before_stays_readable(tmp_path, memory):
         one.engine.dispose()
 
 
+def test_what_was_local_before_is_taken_along(tmp_path, memory, monkeypatch):
+    before = open_store(settings_of(tmp_path))
+    make(before, text="plain")
+    hold(before, "model", ID, why="case 1")
+    packed = content(make(before, "b" * 64, table=b"line\n" * 5_000))
+    before.artifacts.pack("model", "b" * 64, say=quiet)
+    damaged = make(before, "d" * 64)
+    (damaged / "file").write_text("cut")
+    for name, value in before.settings.to_environment().items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="WORKBENCH_ARTIFACTS_URL is not set"):
+        CliRunner().invoke(store_group, ["push"], catch_exceptions=False)
+    monkeypatch.setenv("WORKBENCH_ARTIFACTS_URL", memory)
+    for told in ("pushed 2 artifacts", "pushed 0 artifacts"):
+        call = CliRunner().invoke(store_group, ["push"], catch_exceptions=False)
+        assert told in call.output
+        assert "DAMAGED" in call.output
+        assert call.exit_code == 1
+    assert damaged.is_dir()
+    assert not list(before.home.glob("artifacts/model/[ab]*"))
+    before.engine.dispose()
+    other = open_store(settings_of(tmp_path, memory, WORKBENCH_HOME=str(tmp_path / "other")))
+    assert content(other.artifacts.path("model", ID)) == {"file": b"plain"}
+    assert content(other.artifacts.path("model", "b" * 64)) == packed
+    assert other.artifacts.metadata("model", ID) == {"n": 1}
+    assert read_mark(other.engine, "model", ID)[1].hold["why"] == "case 1"
+    other.engine.dispose()
+
+
 def test_two_machines_that_make_the_same_leave_one(remote_store, tmp_path, memory, monkeypatch):
     other = open_store(
         settings_of(tmp_path, memory, WORKBENCH_HOME=str(tmp_path / "other"))
@@ -236,7 +268,8 @@ def test_two_machines_that_make_the_same_leave_one(remote_store, tmp_path, memor
     monkeypatch.setattr(remote_store.artifacts, "_add_row", slow)
     make(remote_store)
     remote = remote_store.artifacts._shelf.remote
-    assert remote.uploads(f"model/{ID[:32]}") == [read_mark(other.engine, "model", ID)[1].key]
+    key = read_mark(other.engine, "model", ID)[1].key
+    assert remote.everything() == [(f"model/{ID[:32]}", key)]
     assert content(remote_store.artifacts.path("model", ID)) == {"file": b"content"}
     other.engine.dispose()
 
@@ -282,7 +315,7 @@ def test_killed_while_it_is_replaced_one_of_both_is_there_whole(tmp_path, moment
     emptied(store)
     assert content(store.artifacts.path("model", ID)) == {"file": text.encode()}
     key = read_mark(store.engine, "model", ID)[1].key
-    assert shelf.remote.uploads(f"model/{ID[:32]}") == [key]
+    assert shelf.remote.everything() == [(f"model/{ID[:32]}", key)]
     store.engine.dispose()
 
 
@@ -312,7 +345,7 @@ def test_an_address_that_cannot_be_meant_is_refused_without_its_secrets(tmp_path
 def test_an_unknown_protocol_and_a_missing_driver_are_named(monkeypatch):
     unknown = open_remote("nosuch://bucket", may_connect=lambda _: True)
     with pytest.raises(ConfigError, match="unknown protocol 'nosuch'"):
-        unknown.uploads("model/x")
+        unknown.everything()
 
     import fsspec
 
@@ -322,7 +355,7 @@ def test_an_unknown_protocol_and_a_missing_driver_are_named(monkeypatch):
     monkeypatch.setattr(fsspec, "get_filesystem_class", missing)
     s3 = open_remote("s3://bucket", may_connect=lambda _: True)
     with pytest.raises(ConfigError, match=r"pip install 'prompt-safety-workbench\[s3\]'"):
-        s3.uploads("model/x")
+        s3.everything()
 
 
 def test_the_endpoint_of_the_aws_tools_counts_unless_one_is_given():

@@ -141,11 +141,11 @@ def test_money_adds_up_to_the_last_place(engine, prices):
 
 def test_unfinished_are_those_with_rows(engine):
     emptied(engine)
-    assert unfinished(engine) == set()
+    assert unfinished(engine) == {}
     add_attempts(engine, [attempt("e"), attempt("e", trial=1), attempt("f")])
-    assert unfinished(engine) == {"e", "f"}
+    assert unfinished(engine) == {"e": "", "f": ""}
     remove_attempts(engine, "e")
-    assert unfinished(engine) == {"f"}
+    assert unfinished(engine) == {"f": ""}
 
 
 cells_ = st.dictionaries(

@@ -8,7 +8,19 @@ from decimal import Decimal
 from importlib import import_module
 
 import pytest
-from sqlalchemy import column, delete, func, insert, select, text, true, union_all, update
+from sqlalchemy import (
+    column,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    text,
+    true,
+    union_all,
+    update,
+)
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.expression import TableClause
 
 import workbench.store
@@ -144,11 +156,59 @@ def test_however_a_statement_names_a_table_its_rows_are_ones_own(shared, query):
         select(column("owner")).select_from(text("test_set_owners")),
         select(TableClause("test_set_owners", column("owner"))),
         select(_NAME).select_from(_TAGS.outerjoin(_OWNERS, true())),
+        select(text("owner FROM test_set_owners")),
+        select(_TAGS.c.tag).where(text("EXISTS (SELECT 1 FROM test_set_owners)")),
+        delete(_TAGS).where(_TAGS.c.owner != select(_NAME).subquery().c.owner),
+        update(_TAGS).where(_TAGS.c.owner != select(_NAME).cte().c.owner).values(tag="x"),
     ],
 )
 def test_what_cannot_be_restricted_is_refused(shared, query):
     with only_user(shared.engine, "berta").connect() as connection, pytest.raises(LookupError):
         connection.execute(query)
+
+
+_RUNS, _JOBS = schema.runs, schema.jobs
+_ANNAS = _JOBS.c.owner == "anna"
+_ALIAS = _RUNS.alias()
+_HERS = select(func.coalesce(func.max(_JOBS.c.owner), "nobody")).where(_ANNAS).scalar_subquery()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        update(_RUNS).where(_ANNAS, _JOBS.c.owner != _RUNS.c.owner).values(step=_JOBS.c.owner),
+        update(_RUNS).where(_ALIAS.c.owner < _RUNS.c.owner).values(step=_ALIAS.c.owner),
+        update(_RUNS).where(select(_JOBS.c.id).where(_ANNAS).exists()).values(step="anna"),
+        update(_RUNS).values(step=_HERS),
+        delete(_RUNS).where(literal("anna").in_(select(_JOBS.c.owner))),
+    ],
+)
+def test_a_change_reads_no_rows_of_others(shared, change):
+    mine = select(_RUNS.c.step).where(_RUNS.c.owner == "berta")
+    left = {}
+    for engine in (everybody(shared.engine), only_user(shared.engine, "berta")):
+        with engine.connect() as connection:
+            connection.execute(change)
+            left[engine] = connection.execute(mine).scalars().all()
+            connection.rollback()
+    free, restricted = left.values()
+    assert free in ([], ["anna"]), "unrestricted it is changed by what is of others"
+    assert len(restricted) == 1
+    assert restricted != ["anna"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        delete(_RUNS).where(_RUNS.c.id != _JOBS.c.id),
+        delete(_RUNS).where(literal("anna").in_(select(select(_JOBS.c.owner).cte().c.owner))),
+        select(_RUNS.c.id).add_cte(update(_JOBS).values(note="x").returning(_JOBS.c.id).cte("x")),
+    ],
+)
+def test_what_only_postgresql_takes_well_is_restricted_too(change):
+    told = str(isolation._restricted(change, "berta").compile(dialect=postgresql.dialect()))
+    assert "runs.owner = " in told
+    assert "jobs.owner = " in told
 
 
 def test_inserts_are_left_alone(shared):

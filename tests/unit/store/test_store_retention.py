@@ -173,7 +173,7 @@ def test_the_test_set_of_an_unfinished_execution_stays(store):
         row |= {"execution": name("e"), "trial": 0, "success": False, "latency_ms": 0.0}
         row |= {"replies": [], "scores": {}, "reasons": {}}
         connection.execute(schema.attempts.insert(), row)
-    assert unfinished(store.engine) == {name("e")}
+    assert unfinished(store.engine) == {name("e"): name("a")}
     assert plan(store)["a"].action == "keep"
 
 

@@ -13,7 +13,7 @@ import ipywidgets
 from workbench.core.money import ZERO, show_usd
 from workbench.core.settings import project_root
 from workbench.notebook.widgets import look
-from workbench.notebook.widgets.panel import Panel
+from workbench.notebook.widgets.panel import Panel, check_choice
 from workbench.report.tables import Number, dollars, number, percent, short, words
 from workbench.store.database import Store
 from workbench.store.spending import GROUPS, Spent, ledger_names, spending
@@ -37,6 +37,9 @@ class Cost(Panel):
         experiment: Only of this one.
         period: ``all time``, ``this month``, ``this week`` or ``today``, in UTC.
         root: Folder of the project, with its ``alerts.yaml``; the present one if not given.
+
+    Raises:
+        ConfigError: If there is no such period.
     """
 
     title = "Cost and alerts"
@@ -46,7 +49,8 @@ class Cost(Panel):
         root: Path | None = None,
     ) -> None:  # fmt: skip
         super().__init__(store)
-        self._experiment, self._period = experiment, period
+        self._experiment = experiment
+        self._period = check_choice("period", period, _PERIODS)
         self._root = root or project_root()
 
     def snapshot(self) -> dict[str, Any]:
@@ -66,10 +70,11 @@ class Cost(Panel):
         period = ipywidgets.Dropdown(
             options=list(_PERIODS), value=self._period, description="Period"
         )
-        known = sorted(ledger_names(self.store.engine, "experiment") - {""})
-        choices = [("all", ""), *((short(one), one) for one in known)]
-        wanted = self._experiment if self._experiment in known else ""
-        experiment = ipywidgets.Dropdown(options=choices, value=wanted, description="Experiment")
+        known = sorted(ledger_names(self.store.engine, "experiment") | {self._experiment})
+        choices = [("all", ""), *((short(one), one) for one in known if one)]
+        experiment = ipywidgets.Dropdown(
+            options=choices, value=self._experiment, description="Experiment"
+        )
         period.observe(lambda change: self._choose(period=change["new"]), names="value")
         experiment.observe(lambda change: self._choose(experiment=change["new"]), names="value")
         refresh = self.button("Read again", lambda: None)

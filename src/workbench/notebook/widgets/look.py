@@ -6,6 +6,8 @@ live panel is either a text or a piece of HTML that was made here.
 
 from __future__ import annotations
 
+import html
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,12 +18,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from workbench.report.palette import COLORS
 from workbench.report.tables import Heads, percent
 from workbench.report.tables import table as _table
 
 __all__ = [
     "Block", "bars", "block_html", "changes", "cut", "facts", "graph", "marked", "page_html",
-    "passages", "progress", "safe", "shown", "style", "table", "text",
+    "passages", "plot", "progress", "safe", "shown", "style", "table", "text",
 ]  # fmt: skip
 
 Block = dict[str, Any]
@@ -40,6 +43,10 @@ _PATCHED = {
     "text": "text",
 }
 """Kind → what of it changes in place; anything else is drawn anew."""
+_WIDE, _HIGH, _APART = 520, 280, 40
+"""Pixels of a plot, and between labels on its axis."""
+_TICKS = 8
+_INKS = {COLORS[name]: name for name in ("band", "blue", "ink", "vermillion")}
 
 
 def shown(value: object) -> str:
@@ -153,6 +160,63 @@ def graph(caption: str, nodes: Sequence[Mapping[str, Any]]) -> Block:
         made.append({**node, "needs": list(node["needs"]), "x": layer, "y": row, "edges": edges})
     size = [max(rows, default=0) + 1, max(rows.values(), default=0) + 1]
     return {"kind": "graph", "caption": caption, "items": made, "size": size}
+
+
+def plot(caption: str, spec: Mapping[str, Any], *, alt: str) -> Block:
+    """Return a figure over a log scale as lines and marks that need no script.
+
+    Args:
+        caption: What it shows.
+        spec: As ``report.figures.law`` makes it.
+        alt: What is seen, in words.
+    """
+    x, y = (spec["layout"][axis] for axis in ("xaxis", "yaxis"))
+    every = [one for trace in spec["data"] for one in trace["x"]]
+    first, span = min(every), math.log(max(every) / min(every)) or 1.0
+    low, high = y["range"]
+
+    def across(value: float) -> float:
+        return round(_WIDE * (0.03 + 0.94 * math.log(value / first) / span), 1)
+
+    def down(value: float) -> float:
+        return float(round(_HIGH * (high - value) / ((high - low) or 1.0), 1))
+
+    lines, marks = [], []
+    for trace in spec["data"]:
+        style = trace.get("line") or trace["marker"]
+        ink = "base" if "dash" in style else _INKS.get(style["color"], "base")
+        points = [(across(a), down(b)) for a, b in zip(trace["x"], trace["y"], strict=True)]
+        if trace["mode"] == "markers":
+            marks += [[*point, ink] for point in points]
+            if reach := trace.get("error_y"):  # of its only point
+                ends = (trace["y"][0] + reach["array"][0], trace["y"][0] - reach["arrayminus"][0])
+                lines.append([" ".join(f"{points[0][0]},{down(one)}" for one in ends), ink])
+        else:
+            lines.append([" ".join(f"{a},{b}" for a, b in points), ink])
+    return {
+        "kind": "plot", "caption": caption, "alt": alt, "lines": lines, "marks": marks,
+        "x": _apart([across(one) for one in x["tickvals"]], x["ticktext"]),
+        "y": [[down(one), f"{one:.6g}"] for one in _ticks(low, high)],
+        "names": [[down(one["y"]), html.unescape(one["text"])]
+                  for one in spec["layout"]["annotations"]],
+        "titles": [html.unescape(axis["title"]["text"]) for axis in (x, y)],
+        "size": [_WIDE, _HIGH],
+    }  # fmt: skip
+
+
+def _apart(places: Sequence[float], texts: Sequence[str]) -> list[list[Any]]:
+    kept: list[list[Any]] = []
+    for place, words in zip(places, texts, strict=True):
+        if not kept or place - kept[-1][0] >= _APART:
+            kept.append([place, words])
+    return kept
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Return some round numbers of a range."""
+    step = 10.0 ** math.floor(math.log10((high - low) or 1.0))
+    step *= next(part for part in (0.1, 0.2, 0.5, 1.0) if (high - low) / (part * step) <= _TICKS)
+    return [at * step for at in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def block_html(name: str, block: Block) -> str:

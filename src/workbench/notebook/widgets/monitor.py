@@ -15,7 +15,7 @@ from workbench.core.errors import DataError
 from workbench.core.money import show_usd
 from workbench.notebook.widgets import look
 from workbench.notebook.widgets.panel import Panel
-from workbench.notebook.widgets.table import Arrow, PagedTable, Rows, Source
+from workbench.notebook.widgets.table import Arrow, PagedTable, Rows
 from workbench.report.tables import number, short
 from workbench.store.database import Store
 from workbench.store.events import events
@@ -25,10 +25,14 @@ from workbench.store.turns import latest_turns, spent_by, turn, turn_count, turn
 __all__ = ["Monitor", "Turns", "monitor"]
 
 _COLUMNS = ("target", "case_id", "trial", "decision", "success", "error", "sent", "received")
+_LABELS = {"case_id": "Case", "success": "Flagged"}
+_WIDTHS = {"target": 1.5, "trial": 0.7, "decision": 1.1, "error": 0.8, "sent": 1.8, "received": 1.8}
 _LATEST = 5
 _WHOLE = 64
 """Digits of an id."""
 _LISTED = 200
+_SOON_S = 0.5
+"""After which whoever aborted sees that it stopped."""
 
 
 class Turns:
@@ -44,13 +48,8 @@ class Turns:
         return turn_count(self._engine, self._execution, words=filter)
 
     def page(
-        self,
-        offset: int,
-        size: int,
-        sort: str,
-        descending: bool,
-        filter: str,  # noqa: A002
-    ) -> list[Mapping[str, Any]]:
+        self, offset: int, size: int, sort: str, descending: bool, filter: str,  # noqa: A002
+    ) -> list[Mapping[str, Any]]:  # fmt: skip
         """Return some of them, their texts cut short."""
         return list(
             turn_page(
@@ -73,6 +72,7 @@ class Monitor(Panel):
     def __init__(self, store: Store | None = None, *, execution: str = "") -> None:
         super().__init__(store)
         self._wanted = execution
+        self._stood: tuple[Any, ...] = ()
 
     def snapshot(self) -> dict[str, Any]:
         """Return where the execution stands; no text of an attempt is in it."""
@@ -81,7 +81,8 @@ class Monitor(Panel):
         found = watched_execution(engine, execution, owner=owner) if execution else None
         if found is None:
             words = "No execution was started here. The test sets panel starts one, or workbench"
-            return {"blocks": {"none": look.text(f"{words} campaign execute.")}, "execution": ""}
+            none = look.text(f"{words} campaign execute.")
+            return {"blocks": {"none": none}, "stands": (), "source": Rows([], columns=_COLUMNS)}
         path = self._path(execution)
         state = "finished" if path and not found["targets"] else found["state"]
         told, targets = found["figures"], found["targets"]
@@ -102,7 +103,8 @@ class Monitor(Panel):
         }
         if latest := latest_turns(engine, execution, limit=_LATEST):
             blocks["latest"] = _latest(latest)
-        return {"blocks": blocks, "execution": execution, "state": state}
+        source = Arrow(path, columns=_COLUMNS) if path else Turns(self.store, execution)
+        return {"blocks": blocks, "stands": (execution, state, path), "source": source}
 
     def controls(self) -> list[ipywidgets.Widget]:
         """Return the choice of an execution, abort, and the table of attempts."""
@@ -121,26 +123,37 @@ class Monitor(Panel):
         fresh = self.button("Read attempts again", self.refresh)
         return [ipywidgets.HBox([choice, abort, fresh]), self.attempts]
 
+    def update(self) -> dict[str, Any]:
+        """Read the store once and show what changed; when an execution ends, its attempts too."""
+        read = super().update()
+        before, self._stood = self._stood, read.get("stands", self._stood)
+        if before != self._stood:
+            self.attempts.replace(read["source"])
+        return read
+
     @cached_property
     def attempts(self) -> PagedTable:
         """The attempts; Enter shows the whole of one."""
         return PagedTable(
-            self._source(), label="Attempts", key=_key_of, opened=self.open, height=10
-        )
+            self.snapshot()["source"], label="Attempts", labels=_LABELS, widths=_WIDTHS,
+            key=_key_of, opened=self.open, height=10,
+        )  # fmt: skip
 
     def refresh(self) -> None:
-        """Read the attempts again: others came, or another execution was chosen."""
-        self.attempts.replace(self._source())
+        """Read the attempts again: others came."""
+        self.attempts.replace(self.snapshot()["source"])
 
     def abort(self) -> None:
-        """Ask whoever runs the execution to stop; what is stored is kept."""
+        """Ask whoever runs the execution to stop, and follow what becomes of it."""
         from workbench.campaign.execute import abort
 
-        now = self.snapshot()
-        if now.get("state") != "running":
+        execution, state, _ = self.snapshot()["stands"] or ("", "", None)
+        if state != "running":
             raise DataError("nothing runs that could be aborted")
-        abort(self.store, now["execution"])
-        self.tell(f"execution {short(now['execution'])} was asked to stop")
+        abort(self.store, execution)
+        self.tell(f"execution {short(execution)} was asked to stop")
+        if self._thread is None:
+            self.follow(_SOON_S)
 
     def open(self, key: str) -> None:
         """Show the whole of an attempt below."""
@@ -161,14 +174,7 @@ class Monitor(Panel):
 
     def _choose(self, execution: str) -> None:
         self._wanted = execution
-        self.do(self.refresh)
-
-    def _source(self) -> Source:
-        execution = self._execution()
-        if not execution:
-            return Rows([], columns=_COLUMNS)
-        path = self._path(execution)
-        return Arrow(path, columns=_COLUMNS) if path else Turns(self.store, execution)
+        self.do(lambda: None)
 
     def _execution(self) -> str:
         """Return the id of what is shown, empty for none; only of what the user started."""

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import anywidget
+import IPython
 import ipywidgets
 import traitlets
 
-from workbench.core.errors import WorkbenchError
+from workbench.core.errors import ConfigError, WorkbenchError
 from workbench.core.plain import one_line
 from workbench.core.settings import read_settings
 from workbench.notebook.widgets import look
 from workbench.store.database import Store, open_store
 from workbench.store.records import now
 
-__all__ = ["SHARE", "Panel", "View"]
+__all__ = ["SHARE", "Panel", "View", "check_choice"]
 
 SHARE = 0.05
 """Of a core, at most, for keeping a panel up to date."""
@@ -73,7 +74,8 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]  # no stubs
 class Panel:
     """A live view of the store with a static twin; keeps nothing that the store has.
 
-    A panel overrides :meth:`snapshot` and, where it does something, :meth:`controls`.
+    A panel overrides :meth:`snapshot` and, where it does something, :meth:`controls`. A new one
+    stops what follows for panels that earlier runs of the same cell made: nobody sees those.
 
     Args:
         store: What to read; the store that the settings name if not given.
@@ -86,8 +88,9 @@ class Panel:
     def __init__(self, store: Store | None = None) -> None:
         self.store = store or open_store(read_settings())
         self._replied: dict[str, look.Block] = {}
-        self._stopped = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread: _Follower | None = None
+        self.made_in = _cell()
+        self._stop_forgotten()
 
     def snapshot(self) -> dict[str, Any]:
         """Return ``{"blocks": {name: block}}`` as read from the store now; see ``look``.
@@ -136,7 +139,10 @@ class Panel:
 
     def update(self) -> dict[str, Any]:
         """Read the store once, show what changed, and return what was read."""
-        read = self._read()
+        return self.draw(self._read())
+
+    def draw(self, read: dict[str, Any]) -> dict[str, Any]:
+        """Show what changed of a snapshot, and return it."""
         blocks = read["blocks"].items()
         self.view.show({name: one for name, one in blocks if name not in self.only_static})
         return read
@@ -192,18 +198,16 @@ class Panel:
     def follow(self, every_s: float = 1.0) -> None:
         """Keep the panel up to date from a thread until :meth:`stop` or the widget is closed."""
         self.stop()
-        widget, self._stopped = self.widget, threading.Event()
-        self._thread = threading.Thread(
-            target=self._follow, args=(widget, self._stopped, every_s), daemon=True
-        )
+        self._thread = _Follower(self, every_s)
         self._thread.start()
 
     def stop(self) -> None:
         """Stop following."""
-        self._stopped.set()
-        if self._thread and self._thread is not threading.current_thread():
-            self._thread.join(timeout=5)
-        self._thread = None
+        thread, self._thread = self._thread, None
+        if thread:
+            thread.stopped.set()
+            if thread is not threading.current_thread():
+                thread.join(timeout=5)
 
     def close(self) -> None:
         """Stop following and take the widget off the page."""
@@ -211,14 +215,13 @@ class Panel:
         for one in (self.view, self.answer, self.widget):
             one.close()
 
-    def _follow(self, widget: ipywidgets.Widget, stopped: threading.Event, every_s: float) -> None:
-        took_s = 0.0
-        while not stopped.wait(max(every_s, took_s / SHARE)):
-            if widget.comm is None or self.view.comm is None:  # closed
-                return
-            began = time.thread_time()
-            self.update()
-            took_s = time.thread_time() - began
+    def _stop_forgotten(self) -> None:
+        cell, run = self.made_in
+        for one in threading.enumerate() if cell else ():
+            if isinstance(one, _Follower):
+                its_cell, its_run = one.panel.made_in
+                if its_cell == cell and its_run != run:
+                    one.panel.stop()
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -231,3 +234,41 @@ class Panel:
         bundle = self.widget._repr_mimebundle_(**kwargs) or {}
         data = dict(bundle[0] if isinstance(bundle, tuple) else bundle)
         return {**data, "text/html": self.to_html()}
+
+
+class _Follower(threading.Thread):
+    """Reads for a panel, seldom enough to take no more than its share of a core."""
+
+    def __init__(self, panel: Panel, every_s: float) -> None:
+        super().__init__(daemon=True)
+        self.panel, self.stopped = panel, threading.Event()
+        self._every_s, self._widget = every_s, panel.widget
+
+    def run(self) -> None:
+        """Read until told to stop, or the widget is closed."""
+        took_s = 0.0
+        while not self.stopped.wait(max(self._every_s, took_s / SHARE)):
+            if self._widget.comm is None or self.panel.view.comm is None:  # closed
+                return
+            began = time.thread_time()
+            self.panel.update()
+            took_s = time.thread_time() - began
+
+
+def check_choice(what: str, value: str, allowed: Collection[str]) -> str:
+    """Return a value that is one of those allowed.
+
+    Raises:
+        ConfigError: Naming the argument, the value and all that is allowed.
+    """
+    if value not in allowed:
+        listed = ", ".join(repr(one) for one in allowed)
+        raise ConfigError(f"{what} {str(value)[:60]!r}: give one of {listed}")
+    return value
+
+
+def _cell() -> tuple[str, str]:
+    """Return which cell runs, and which run of it that is; empty outside of notebooks."""
+    asked: dict[str, Any] = getattr(IPython.get_ipython(), "get_parent", dict)()
+    named = str(asked.get("metadata", {}).get("cellId", ""))
+    return named, str(asked.get("header", {}).get("msg_id", ""))

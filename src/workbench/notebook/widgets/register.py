@@ -11,8 +11,9 @@ from typing import Any
 import ipywidgets
 
 from workbench.core.errors import ConfigError, DataError
+from workbench.core.fields import refuse_unknown
 from workbench.notebook.widgets import look
-from workbench.notebook.widgets.panel import Panel
+from workbench.notebook.widgets.panel import Panel, check_choice
 from workbench.notebook.widgets.table import PagedTable
 from workbench.report.tables import Cell, cell, counted, dollars, number, percent, short, words
 from workbench.store.database import Store
@@ -23,10 +24,16 @@ __all__ = ["Register", "RiskRows", "register"]
 
 _LABELS = {
     "level": "Level", "score": "Score", "subject": "Risk", "asset": "Asset",
-    "component": "Component", "due": "Due", "decision": "Decision", "owner": "Owner",
+    "due": "Due", "decision": "Decision", "owner": "Owner",
     "status": "Status", "p_exploit": "Exploited within 30 days", "annual_loss_usd": "Loss a year",
 }  # fmt: skip
 _LEVELS = ("critical", "high", "medium", "low")
+_OPTIONS = {"status": RISK_STATUSES, "level": _LEVELS, "kind": ("cve", "model")}
+_CHOSEN = (*_OPTIONS, "asset", "subject", "owner")
+_WIDTHS = {
+    "level": 0.8, "score": 0.75, "subject": 1.9, "asset": 0.9, "due": 1.25, "owner": 0.85,
+    "annual_loss_usd": 1.25,
+}  # fmt: skip
 _LISTED, _NOBODY = 300, "-"
 _TEXTS = ("title", "component", "explanation", "reasons", "reason", "missing", "stale", "source")
 """Of a risk that is shown whole: these stand as texts, the others in a table."""
@@ -62,8 +69,11 @@ class Register(Panel):
     Args:
         store: What to read.
         overdue: Only those past their due date, or past the end of their acceptance.
-        **choice: Fields of :class:`~workbench.store.risk_search.RiskChoice`; where nothing is said,
-            the open ones.
+        **choice: ``status``, ``level``, ``kind``, ``asset``, ``subject`` or ``owner``, as of
+            :class:`~workbench.store.risk_search.RiskChoice`; where nothing is said, the open ones.
+
+    Raises:
+        ConfigError: If a choice is unknown.
     """
 
     title = "Risk register"
@@ -71,8 +81,11 @@ class Register(Panel):
 
     def __init__(self, store: Store | None = None, *, overdue: bool = False, **choice: str) -> None:
         super().__init__(store)
-        usual = {} if overdue else {"status": "open"}
-        self._wanted = RiskChoice(**usual | choice)  # type: ignore[arg-type]  # texts all
+        wanted = ({} if overdue else {"status": "open"}) | choice
+        refuse_unknown(wanted, known=_CHOSEN, where="register")
+        for name, allowed in _OPTIONS.items():
+            check_choice(name, wanted.get(name, ""), ("", *allowed))
+        self._wanted = RiskChoice(**wanted)  # type: ignore[arg-type]  # texts all
         self._overdue, self._opened = overdue, ""
 
     def snapshot(self) -> dict[str, Any]:
@@ -99,17 +112,16 @@ class Register(Panel):
 
     def controls(self) -> list[ipywidgets.Widget]:
         """Return the filters, the table, and what can be decided."""
-        options = {"status": RISK_STATUSES, "level": _LEVELS, "kind": ("cve", "model")}
         chosen = [
             ipywidgets.Dropdown(
                 options=[("any", ""), *((one, one) for one in values)],
                 value=getattr(self._wanted, name), description=name.capitalize(),
             )
-            for name, values in options.items()
+            for name, values in _OPTIONS.items()
         ]  # fmt: skip
         asset = ipywidgets.Text(self._wanted.asset, description="Asset", continuous_update=False)
         late = ipywidgets.Checkbox(self._overdue, description="Overdue", indent=False)
-        for name, widget in zip((*options, "asset", ""), (*chosen, asset, late), strict=True):
+        for name, widget in zip((*_OPTIONS, "asset", ""), (*chosen, asset, late), strict=True):
             widget.observe(lambda change, at=name: self._choose(at, change["new"]), names="value")
         buttons = [
             self.button("Accept", lambda: self.decide(status="accepted")),
@@ -129,8 +141,9 @@ class Register(Panel):
     def table(self) -> PagedTable:
         """The risks chosen; Enter shows one, space chooses those to decide on."""
         return PagedTable(
-            self._source(), label="Risks", labels=_LABELS, key="id", opened=self.open, height=12
-        )
+            self._source(), label="Risks", labels=_LABELS, widths=_WIDTHS, key="id",
+            opened=self.open, height=12,
+        )  # fmt: skip
 
     @cached_property
     def fields(self) -> dict[str, ipywidgets.Text]:

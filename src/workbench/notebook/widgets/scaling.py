@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ipywidgets
@@ -11,7 +10,7 @@ import ipywidgets
 from workbench.core.errors import ConfigError, DataError
 from workbench.core.fields import suggest
 from workbench.notebook.widgets import look
-from workbench.notebook.widgets.panel import Panel
+from workbench.notebook.widgets.panel import Panel, check_choice
 from workbench.report.tables import cell, dollars, duration, energy, estimate, number, short, words
 from workbench.store.database import Store
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Scaling", "scaling"]
 
-_PLOTLY = "application/vnd.plotly.v1+json"
 _LEAST_SIZES, _CURVE_POINTS, _LOOKED_AT = 3, 40, 20
 _AHEAD = 3.0
 """Times the largest size that is forecast where no size is given."""
@@ -49,6 +47,9 @@ class Scaling(Panel):
         axis: Column of the runs, as in ``scaling.forecast.AXES``; the first that varies if empty.
         law: Name of the law; the one that foretold larger sizes best if empty.
         size: To forecast; three times the largest if 0.
+
+    Raises:
+        ConfigError: If there is no such axis or law.
     """
 
     title = "Scaling"
@@ -57,7 +58,12 @@ class Scaling(Panel):
         self, store: Store | None = None, *, experiment: str = "", axis: str = "", law: str = "",
         size: float = 0.0,
     ) -> None:  # fmt: skip
+        from workbench.scaling.forecast import AXES
+        from workbench.scaling.law import FORMS
+
         super().__init__(store)
+        check_choice("axis", axis, ("", *AXES))
+        check_choice("law", law, ("", *(one.name for one in FORMS)))
         self._experiment, self._axis, self._law, self._size = experiment, axis, law, size
         self._fitted: tuple[tuple[str, ...], Comparison] | None = None
         self._lock = threading.Lock()
@@ -71,7 +77,7 @@ class Scaling(Panel):
         fit = self._fit()
         if fit is None:
             said = "No experiment has trained anything here; run experiments/quickstart.yaml"
-            return {"blocks": {"none": look.text(said)}, "figure": None}
+            return {"blocks": {"none": look.text(said)}}
         usd = float(price("cpu_core_hour").usd)
         ahead = forecast(fit.law, fit.frame, axis=fit.axis, x=fit.x, usd_per_core_hour=usd)
         baselines = mean_baselines(fit.frame, axis=fit.axis)
@@ -79,16 +85,17 @@ class Scaling(Panel):
         blocks = {
             "what": look.text(f"{fit.experiment}: {len(fit.frame)} runs. {said}"),
             "facts": look.facts(_facts(fit, ahead)),
+            "figure": _figure(fit, ahead, baselines),
             "laws": _laws(fit),
             "parameters": _parameters(fit.law),
             "gpus": _gpus(fit),
             "residuals": _residuals(fit),
             "note": look.text(str(ahead["note"])),
         }
-        return {"blocks": blocks, "figure": _figure(fit, ahead, baselines)}
+        return {"blocks": blocks}
 
     def controls(self) -> list[ipywidgets.Widget]:
-        """Return what to choose from, and the figure."""
+        """Return what to choose from."""
         from workbench.scaling.forecast import AXES
         from workbench.scaling.law import FORMS
 
@@ -107,23 +114,7 @@ class Scaling(Panel):
         size = ipywidgets.FloatText(value=self._size, description="Next size")
         for name, widget in zip((*choices, "size"), (*row, size), strict=True):
             widget.observe(lambda change, at=name: self._choose(at, change["new"]), names="value")
-        return [ipywidgets.HBox([*row, size, self.button("Read again", lambda: None)]), self.figure]
-
-    @cached_property
-    def figure(self) -> ipywidgets.Output:
-        """The runs, the law with its interval, and the forecast, as a figure of reports."""
-        return ipywidgets.Output()
-
-    def update(self) -> dict[str, Any]:
-        """Read the store once and show what changed, the figure too."""
-        read = super().update()
-        spec = read.get("figure")
-        shown = {"output_type": "display_data", "metadata": {}}
-        data = {_PLOTLY: spec, "text/plain": "The law and its runs; numbers are above."}
-        outputs = ({**shown, "data": data},) if spec else ()
-        if self.figure.outputs != outputs:
-            self.figure.outputs = outputs
-        return read
+        return [ipywidgets.HBox([*row, size, self.button("Read again", lambda: None)])]
 
     def _choose(self, name: str, value: Any) -> None:
         setattr(self, f"_{name}", value)
@@ -157,9 +148,12 @@ class Scaling(Panel):
         return _Fit(experiment, axis, frame, laws, law, self._size or _AHEAD * law.x_high[0])
 
 
-def scaling(store: Store | None = None, **choice: Any) -> Scaling:
-    """Return the scaling explorer; what may be chosen is said at :class:`Scaling`."""
-    return Scaling(store, **choice)
+def scaling(
+    store: Store | None = None, *, experiment: str = "", axis: str = "", law: str = "",
+    size: float = 0.0,
+) -> Scaling:  # fmt: skip
+    """Return the scaling explorer."""
+    return Scaling(store, experiment=experiment, axis=axis, law=law, size=size)
 
 
 def _varying(frame: pd.DataFrame) -> str:
@@ -239,7 +233,8 @@ def _gpus(fit: _Fit) -> look.Block:
     return look.table("The next size on rented GPUs, estimated", heads, rows)
 
 
-def _figure(fit: _Fit, ahead: dict[str, Any], baselines: dict[str, float]) -> dict[str, Any]:
+def _figure(fit: _Fit, ahead: dict[str, Any], baselines: dict[str, float]) -> look.Block:
+    """Return the runs, the law with its interval, and the forecast, as reports draw them."""
     import numpy as np
 
     from workbench.report import figures
@@ -247,4 +242,8 @@ def _figure(fit: _Fit, ahead: dict[str, Any], baselines: dict[str, float]) -> di
     points = fit.frame.rename(columns={fit.axis: "x"})[["x", "loss", "seed"]].to_dict("records")
     x = np.geomspace(fit.law.x_low[0], max(fit.x, fit.law.x_high[0]), _CURVE_POINTS)
     told = {"curve": fit.law.curve(x), "points": points, "forecast": ahead, "baselines": baselines}
-    return figures.law(told, axis=words(fit.axis))
+    axis = words(fit.axis)
+    alt = f"Loss by {axis}: {len(points)} runs, the {fit.law.form.name} law through them, and its"
+    alt += f" forecast of {estimate(ahead['loss'])} at {fit.x:,.6g}"
+    alt += "".join(f"; baseline {name} {number(loss)}" for name, loss in baselines.items())
+    return look.plot(f"Loss by {axis}", figures.law(told, axis=axis), alt=alt)

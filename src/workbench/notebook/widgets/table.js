@@ -1,4 +1,5 @@
 const ROW = 28;
+const LEAST = 3;
 const TALLEST = 8e6; // browsers cut elements that are much taller
 const KEPT_PAGES = 40;
 let tables = 0;
@@ -14,7 +15,8 @@ export default {
   render({ model, el }) {
     const id = `wb-table-${++tables}`;
     const heads = model.get("heads");
-    const shownRows = model.get("height");
+    const widths = model.get("widths") ?? [];
+    const most = model.get("height");
     const size = model.get("page_size");
     const pressable = model.get("actions") ?? {}; // key → what it does to the row one is at
     const noteKey = model.get("note_key") ?? "";
@@ -48,28 +50,33 @@ export default {
         ? "Arrows, j and k move, Home and End go to the first and last row, Enter goes to the next; the buttons name the other keys"
         : "Arrows move, Home and End go to the first and last row, space chooses, Enter opens",
     }, el);
-    grid.style.height = `${(shownRows + 1) * ROW + 2}px`;
+    const wide = (cell, at) => {
+      const share = widths[at] ?? 1;
+      cell.style.flexGrow = share;
+      cell.style.minWidth = `${3 * share}rem`;
+      return cell;
+    };
     const layer = make("div", { role: "rowgroup" }, grid);
     const spacer = make("div", { "aria-hidden": "true" }, grid);
     const header = make("div", { role: "row", "aria-rowindex": 1 }, layer);
     const columns = heads.map((head, at) => {
-      const cell = make("div", { role: "columnheader", "aria-colindex": at + 1, "aria-sort": "none" }, header);
+      const cell = wide(make("div", { role: "columnheader", title: head, "aria-colindex": at + 1, "aria-sort": "none" }, header), at);
       const button = make("button", { type: "button" }, cell);
       button.textContent = head;
       button.addEventListener("click", () => sortBy(at));
       return cell;
     });
-    const rows = Array.from({ length: shownRows }, (_, at) => {
+    const rows = Array.from({ length: most }, (_, at) => {
       const row = make("div", { role: "row" }, layer);
       row.addEventListener("click", (event) => {
         const cell = event.target.closest("[role=gridcell]");
         if (cell) { row_ = first + at; column = Number(cell.dataset.column); move(row_); if (!follows) choose(); }
       });
       row.addEventListener("dblclick", () => act("open"));
-      return { row, cells: heads.map((_, c) => make("div", { role: "gridcell", "data-column": c, "aria-colindex": c + 1 }, row)) };
+      return { row, cells: heads.map((_, c) => wide(make("div", { role: "gridcell", "data-column": c, "aria-colindex": c + 1 }, row), c)) };
     });
 
-    let count = 0, first = 0, row_ = 0, column = 0, sort = -1, descending = false, words = "", turn = 0, following = 0;
+    let shownRows = most, count = 0, first = 0, row_ = 0, column = 0, sort = -1, descending = false, words = "", turn = 0, following = 0;
     let pages = new Map(), marks = new Map(), asked = new Set(), chosen = new Set();
 
     const last = () => Math.max(0, count - shownRows);
@@ -93,7 +100,7 @@ export default {
       rows.forEach(({ row, cells }, at) => {
         const index = first + at;
         const texts = pages.get(Math.floor(index / size))?.[index % size];
-        row.style.visibility = index < count ? "visible" : "hidden";
+        row.style.display = index < count ? "" : "none";
         row.setAttribute("aria-rowindex", index + 2);
         row.setAttribute("aria-selected", chosen.has(index));
         cells.forEach((cell, c) => {
@@ -107,7 +114,9 @@ export default {
       const end = Math.min(first + shownRows, count);
       status.textContent = count ? `${(first + 1).toLocaleString("en")}–${end.toLocaleString("en")} of ${count.toLocaleString("en")} rows` : "no rows";
     }
-    function resize() {
+    function resize() { // a short list leaves no empty rows
+      shownRows = Math.min(most, Math.max(count, LEAST));
+      grid.style.height = `${(shownRows + 1) * ROW + 2}px`;
       const height = Math.min(count * ROW, TALLEST);
       spacer.style.height = `${Math.max(0, height - shownRows * ROW)}px`;
     }
@@ -192,6 +201,7 @@ export default {
       if (message.page === Math.floor(row_ / size)) follow();
     };
     model.on("msg:custom", told);
+    resize();
     draw();
     return () => { clearTimeout(waiting); clearTimeout(following); model.off("msg:custom", told); };
   },

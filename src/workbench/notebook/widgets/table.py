@@ -16,6 +16,7 @@ from workbench.core.errors import ConfigError, DataError, WorkbenchError
 from workbench.core.identity import text_id
 from workbench.core.plain import one_line, storable
 from workbench.notebook.widgets import look
+from workbench.report.tables import words
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,13 +41,8 @@ class Source(Protocol):
         ...
 
     def page(
-        self,
-        offset: int,
-        size: int,
-        sort: str,
-        descending: bool,
-        filter: str,  # noqa: A002
-    ) -> list[Mapping[str, Any]]:
+        self, offset: int, size: int, sort: str, descending: bool, filter: str,  # noqa: A002
+    ) -> list[Mapping[str, Any]]:  # fmt: skip
         """Return some rows of those that pass, sorted by a column, in their own order if empty."""
         ...
 
@@ -68,13 +64,8 @@ class Rows:
         return len(self._passing(filter))
 
     def page(
-        self,
-        offset: int,
-        size: int,
-        sort: str,
-        descending: bool,
-        filter: str,  # noqa: A002
-    ) -> list[Mapping[str, Any]]:
+        self, offset: int, size: int, sort: str, descending: bool, filter: str,  # noqa: A002
+    ) -> list[Mapping[str, Any]]:  # fmt: skip
         """Return a page; numbers sort as numbers, before texts."""
         found = self._passing(filter)
         if sort:
@@ -121,13 +112,8 @@ class Arrow:
         return self._groups.rows if order is None else len(order)
 
     def page(
-        self,
-        offset: int,
-        size: int,
-        sort: str,
-        descending: bool,
-        filter: str,  # noqa: A002
-    ) -> list[Mapping[str, Any]]:
+        self, offset: int, size: int, sort: str, descending: bool, filter: str,  # noqa: A002
+    ) -> list[Mapping[str, Any]]:  # fmt: skip
         """Return a page; what is equal keeps the order of the data."""
         order = self._order(sort, descending, filter)
         if order is None:
@@ -233,6 +219,7 @@ class PagedTable(anywidget.AnyWidget):  # type: ignore[misc]  # no stubs
         source: Where rows come from.
         label: What the table holds, for those who hear it.
         labels: Column → its head; the column's name as words if absent.
+        widths: Column → its share of the width; 1 if absent.
         key: Column by which a row is known in :attr:`selected`, or what tells it of a row; needed
             for choosing and opening.
         opened: Called with the key when a row is opened with Enter or a double click.
@@ -248,6 +235,7 @@ class PagedTable(anywidget.AnyWidget):  # type: ignore[misc]  # no stubs
     _css = (Path(__file__).parent / "table.css").read_text(encoding="utf-8")
     label = traitlets.Unicode().tag(sync=True)
     heads = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    widths = traitlets.List(traitlets.Float()).tag(sync=True)
     height = traitlets.Int(15).tag(sync=True)
     page_size = traitlets.Int(_PAGE).tag(sync=True)
     actions = traitlets.Dict().tag(sync=True)
@@ -261,6 +249,7 @@ class PagedTable(anywidget.AnyWidget):  # type: ignore[misc]  # no stubs
         *,
         label: str,
         labels: Mapping[str, str] | None = None,
+        widths: Mapping[str, float] | None = None,
         key: str | Callable[[Mapping[str, Any]], str] = "",
         opened: Callable[[str], None] | None = None,
         height: int = 15,
@@ -269,11 +258,12 @@ class PagedTable(anywidget.AnyWidget):  # type: ignore[misc]  # no stubs
         pressed: Callable[[str, str, str], None] | None = None,
     ) -> None:
         self._source, self._key, self._opened, self._pressed = source, key, opened, pressed
-        named = labels or {}
-        heads = [look.shown(named.get(one, one.replace("_", " "))) for one in source.columns]
+        named, wide = labels or {}, widths or {}
+        heads = [look.shown(named.get(one, words(one).capitalize())) for one in source.columns]
+        shares = [wide.get(one, 1.0) for one in source.columns]
         super().__init__(
-            label=look.shown(label), heads=heads, height=height, actions=dict(actions or {}),
-            note_key=note_key,
+            label=look.shown(label), heads=heads, widths=shares, height=height,
+            actions=dict(actions or {}), note_key=note_key,
         )  # fmt: skip
         self.on_msg(self._asked)
 

@@ -90,15 +90,17 @@ class TestSets(Panel):
     def table(self) -> PagedTable:
         """All test sets of the user; the row chosen last counts, the newest if none is."""
         return PagedTable(
-            Rows(self._rows(), columns=_COLUMNS), label="My test sets", labels=_LABELS, key="id",
-            opened=self.preview, height=8,
+            Rows(self._rows(), columns=_COLUMNS), label="My test sets", labels=_LABELS,
+            widths={"id": 1.4, "created_at": 1.4}, key="id", opened=self.preview, height=8,
         )  # fmt: skip
 
     @cached_property
     def targets(self) -> ipywidgets.Textarea:
         """Whom to attack, one a line, as ``--target`` takes them."""
         hint = "bare\nsanitizer@4\nhttp://127.0.0.1:8000/ask"
-        return ipywidgets.Textarea(value="bare", placeholder=hint, description="Targets", rows=3)
+        return ipywidgets.Textarea(
+            value="bare", placeholder=hint, description="Targets", rows=3, layout={"width": "95%"}
+        )
 
     @cached_property
     def trials(self) -> ipywidgets.BoundedIntText:

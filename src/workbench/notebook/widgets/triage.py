@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -12,21 +13,20 @@ import ipywidgets
 
 from workbench.core.errors import DataError
 from workbench.notebook.widgets import look
-from workbench.notebook.widgets.panel import Panel
+from workbench.notebook.widgets.panel import Panel, check_choice
 from workbench.notebook.widgets.table import PagedTable, Rows
 from workbench.report.tables import cell, counted, number, percent, short, words
 from workbench.store.database import Store
-from workbench.store.findings import findings, resolve_finding
+from workbench.store.findings import findings, resolve_finding, triage_log
 from workbench.store.records import FINDING_STATES, Finding
 
 __all__ = ["Triage", "triage"]
 
-_LABELS = {
-    name: name.capitalize()
-    for name in ("risk", "severity", "plugin", "strategy", "target", "guess", "alike", "status",
-                 "owner", "minutes", "summary")
+_WIDTHS = {
+    "risk": 0.7, "severity": 1.0, "plugin": 1.2, "strategy": 1.0, "target": 1.1, "guess": 1.7,
+    "alike": 0.7, "status": 1.4, "summary": 1.8,
 }  # fmt: skip
-_COLUMNS = tuple(_LABELS)
+_COLUMNS = tuple(_WIDTHS)
 _SAID = {"c": "confirmed", "f": "false_positive", "x": "fixed"}
 _ACTIONS = {
     "c": "Confirm", "f": "False positive", "x": "Fixed", "n": "Note", "u": "Undo",
@@ -45,6 +45,9 @@ class Triage(Panel):
         execution: Only those of this one; its id, or the beginning of it.
         status: Only those in this state; empty for all.
         clock: Seconds that only rise; tells how long a decision took.
+
+    Raises:
+        ConfigError: If there is no such state.
     """
 
     title = "Triage"
@@ -55,16 +58,30 @@ class Triage(Panel):
         clock: Any = time.monotonic,
     ) -> None:  # fmt: skip
         super().__init__(store)
-        self._execution, self._status = execution, status
+        self._status = check_choice("status", status, ("", *FINDING_STATES))
+        self._execution = execution
         self._clock, self._since = clock, clock()
         self._undo: list[tuple[dict[str, str], str]] = []
         """Of each decision here: what findings were before, and are since."""
+        self._known: dict[str, Finding] = {}
+        """What the table shows, as it was read last; a decision reads what it changed."""
+        self._rows: list[dict[str, Any]] = []
 
     def snapshot(self) -> dict[str, Any]:
         """Return how far the review is, and the list; texts of a finding come when it is opened."""
+        found = findings(self.store.engine, user=self.store.settings.user)
+        self._known = _known(found)
+        known = {one.execution for one in found}
+        if self._execution and not any(one.startswith(self._execution) for one in known):
+            listed = ", ".join(map(short, sorted(known))) or "none"
+            wanted = self._execution[:80]
+            raise DataError(f"no finding is of execution {wanted!r}; those with some: {listed}")
+        return self._board()
+
+    def _board(self) -> dict[str, Any]:
         from workbench.campaign.prefill import prefill_quality
 
-        found = self._found()
+        found = [one for one in self._known.values() if one.execution.startswith(self._execution)]
         listed = self._listed(found)
         states = Counter(one.status for one in found)
         right = prefill_quality(found)
@@ -78,27 +95,38 @@ class Triage(Panel):
             ("guesses right", precision, f"of those said to be real, {right['n']} decided"),
         ]
         done = len(found) - states[_NEW]
+        heads = [name.capitalize() for name in _COLUMNS]
         rows = [[cell(one[name]) for name in _COLUMNS] for one in listed]
         return {
             "blocks": {
                 "facts": look.facts(facts),
                 "progress": look.progress("Reviewed", done=done, total=len(found)),
-                "list": look.table("Findings, the worst first", tuple(_LABELS.values()), rows),
-            }
+                "list": look.table("Findings, the worst first", heads, rows),
+            },
+            "rows": listed,
         }
 
     def controls(self) -> list[ipywidgets.Widget]:
         """Return the choice of what to review, and the table with its keys."""
         states = [("all", ""), *((words(one), one) for one in FINDING_STATES)]
         state = ipywidgets.Dropdown(options=states, value=self._status, description="Show")
-        own = findings(self.store.engine, user=self.store.settings.user)
-        known = sorted({one.execution for one in own})
+        self._rows = self.snapshot()["rows"]
+        known = sorted({one.execution for one in self._known.values()})
         options = [("all executions", ""), *((short(one), one) for one in known)]
         wanted = next((one for one in known if one.startswith(self._execution or "-")), "")
         execution = ipywidgets.Dropdown(options=options, value=wanted, description="Execution")
         state.observe(lambda change: self._choose(status=change["new"]), names="value")
         execution.observe(lambda change: self._choose(execution=change["new"]), names="value")
-        return [ipywidgets.HBox([state, execution, self.whole_cluster]), self.table]
+        again = self.button("Read again", lambda: None)
+        return [ipywidgets.HBox([state, execution, again, self.whole_cluster]), self.table]
+
+    def draw(self, read: dict[str, Any]) -> dict[str, Any]:
+        """Show what changed of a snapshot, and return it; the table follows the list."""
+        rows = read.get("rows", self._rows)
+        if rows != self._rows:
+            self._rows = rows
+            self.table.replace(Rows(rows, columns=_COLUMNS))
+        return super().draw(read)
 
     @cached_property
     def whole_cluster(self) -> ipywidgets.Checkbox:
@@ -109,8 +137,9 @@ class Triage(Panel):
     def table(self) -> PagedTable:
         """The findings to walk through; keys say what they are."""
         return PagedTable(
-            self._source(), label="Findings, the worst first", labels=_LABELS, key="id", height=8,
-            opened=self.open, actions=_ACTIONS, note_key="n", pressed=self.press,
+            Rows(self._rows, columns=_COLUMNS), label="Findings, the worst first", widths=_WIDTHS,
+            key="id", height=8, opened=self.open, actions=_ACTIONS, note_key="n",
+            pressed=self.press,
         )  # fmt: skip
 
     def open(self, finding: str) -> None:
@@ -118,13 +147,14 @@ class Triage(Panel):
         from workbench.campaign.triage import history
 
         one = self._one(finding)
-        alike = [f for f in self._found() if _cluster(f) == _cluster(one)]
+        alike = sum(_cluster(other) == _cluster(one) for other in self._known.values())
         guess = f"{words(one.suggested_status)}, {percent(one.confidence)} sure"
         heading = f"{one.plugin} · {one.strategy} · {one.target} · {one.severity} · {guess}"
         parts = [
             ("sent", one.sent), ("came back", one.received), ("label", one.suggested_label),
             ("summary", one.summary or "–"),
-            ("state", f"{words(one.status)}; {counted(len(alike), 'finding')} in its cluster"),
+            ("state", f"{words(one.status)}; {counted(alike, 'finding')} in its cluster"),
+            ("owner", one.owner or "–"),
         ]  # fmt: skip
         log = [
             (row["at"][:16].replace("T", " "), row["who"], _changes(row["changed"]),
@@ -156,20 +186,21 @@ class Triage(Panel):
         """Say what a finding is, or all of its cluster where that is chosen; counts the minutes."""
         from workbench.campaign.triage import decide
 
-        one = self._one(finding)
-        before = {f.id: f.status for f in findings(self.store.engine, one.execution)}
         now = self._clock()
         minutes = round(min((now - self._since) / 60, _MOST_MINUTES), 2)
         done = decide(
-            self.store, [one.id], status=status, note=note, minutes=minutes if status else 0.0,
+            self.store, [finding], status=status, note=note, minutes=minutes if status else 0.0,
             whole_cluster=self.whole_cluster.value,
         )  # fmt: skip
         if status:
             self._since = now
-            self._undo.append(({other.id: before[other.id] for other in done}, status))
+            log = triage_log(self.store.engine, [one.id for one in done])
+            changed = {row["finding"]: row["changed"] for row in log}  # the last thing said of each
+            before = {one: says.get("status", [status])[0] for one, says in changed.items()}
+            self._undo.append((before, status))
         what = f"{counted(len(done), 'finding')}: {words(status) or 'noted'}"
         self.tell(f"{what}, {minutes:g} min; u takes it back" if status else what)
-        self._show_again(one.id)
+        self._show_again(done, finding)
 
     def undo(self) -> None:
         """Say again what findings were before the last decision here; the log keeps both.
@@ -188,32 +219,28 @@ class Triage(Panel):
                 f"finding {short(others[0].id)} is {words(others[0].status)} by now: somebody"
                 " decided again; decide on it yourself"
             )
+        done: list[Finding] = []
         for status in sorted(set(before.values())):
             ids = [one for one, was in before.items() if was == status]
-            decide(self.store, ids, status=status, note="undone")
+            done += decide(self.store, ids, status=status, note="undone")
         self.tell(f"{counted(len(before), 'finding')} as before")
-        self._show_again("")
+        self._show_again(done)
 
-    def _show_again(self, decided: str) -> None:
-        """Read the list again; where the decided one is still in it, go on to the next."""
-        rows = self._listed(self._found())
-        is_there = any(row["id"] == decided for row in rows)
-        self.table.replace(Rows(rows, columns=_COLUMNS), step=int(is_there))
-        self.update()
+    def _show_again(self, done: Sequence[Finding], decided: str = "-") -> None:
+        """Show what changed; where the decided one is still in the list, go on to the next."""
+        self._known |= _known(done)
+        read = self._board()
+        self._rows = read["rows"]
+        is_there = any(row["id"].startswith(decided) for row in self._rows)
+        self.table.replace(Rows(self._rows, columns=_COLUMNS), step=int(is_there))
+        self.draw(read)
 
     def _choose(self, *, status: str | None = None, execution: str | None = None) -> None:
         self._status = self._status if status is None else status
         self._execution = self._execution if execution is None else execution
         self._since = self._clock()
         self.reply({})
-        self.do(lambda: self.table.replace(self._source()))
-
-    def _found(self) -> list[Finding]:
-        all_ = findings(self.store.engine, user=self.store.settings.user)
-        return [one for one in all_ if one.execution.startswith(self._execution)]
-
-    def _source(self) -> Rows:
-        return Rows(self._listed(self._found()), columns=_COLUMNS)
+        self.do(lambda: None)
 
     def _listed(self, found: Sequence[Finding]) -> list[dict[str, Any]]:
         """Return the first, which is the riskiest, of each cluster, as rows."""
@@ -236,6 +263,11 @@ def triage(store: Store | None = None, *, execution: str = "", status: str = _NE
 
 def _cluster(one: Finding) -> str:
     return one.cluster or one.id
+
+
+def _known(found: Sequence[Finding]) -> dict[str, Finding]:
+    """Return findings by id, without the texts that only an opened one shows."""
+    return {one.id: replace(one, sent="", received="") for one in found}
 
 
 def _row(one: Finding, *, alike: int) -> dict[str, Any]:

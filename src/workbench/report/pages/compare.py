@@ -16,6 +16,7 @@ from workbench.report.tables import (
     Cell,
     Number,
     Table,
+    cell,
     estimate,
     number,
     percent,
@@ -162,7 +163,7 @@ def _losses(one: Evidence, kind: str) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for run in one.results(kind):
         size = run["axes"].get(axis)
-        label = f"{size:g} {words(axis)}" if isinstance(size, int | float) else "all"
+        label = f"{cell(size)} {words(axis)}" if isinstance(size, int | float) else "all"
         found.setdefault(label, []).append(float(run["loss"]))
     return found
 

@@ -23,6 +23,9 @@ __all__ = ["Sides", "cost", "risk", "side_by_side", "signed"]
 
 Sides = tuple[Evidence, Evidence]
 _COUNTED = "Counted, not estimated: these numbers have no interval, and no verdict follows."
+_COUNTS = {
+    "open": "open", "closed": "closed", "overdue": "overdue", "kev": "known to be exploited",
+}  # fmt: skip
 _LEVELS = ("critical", "high", "medium", "low")
 
 
@@ -60,9 +63,7 @@ def risk(sides: Sides) -> list[Block]:
     counts = [one["counts"] for one in both]
     levels = [one["by_level"] for one in counts]
     rows = [(name, *(one.get(name, 0) for one in levels)) for name in _LEVELS]
-    more = [
-        (name, *(one.get(name) for one in counts)) for name in ("open", "closed", "overdue", "kev")
-    ]
+    more = [(told, *(one.get(name) for one in counts)) for name, told in _COUNTS.items()]
     names = sorted({name for one in both for name in one["decisions"]})
     decided = [(name, *(one["decisions"].get(name, 0) for one in both)) for name in names]
     return [
@@ -80,7 +81,7 @@ def _losses_a_year(sides: Sides, both: Sequence[Mapping[str, Any]]) -> list[Bloc
     names = {"expected": "expected", "p50": "half of all years", "p95": "worst of 20 years"}
     rows = [(told, *(dollars(one[key]) for one in found if one)) for key, told in names.items()]
     note = "Drawn on assumptions: the same ones are needed before these are compared."
-    heads = ("Loss per year", *(one.experiment for one in sides))
+    heads = ("Year", *(one.experiment for one in sides))
     return [side_by_side("Loss per year", heads, rows, note=note)]
 
 

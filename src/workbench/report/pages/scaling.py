@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -112,11 +111,11 @@ def _finding(laws: Mapping[str, Any], *, axis: str) -> Finding:
         effect = "lowers" if step["value"] < 0 else "raises"
         claim = f"Each doubling of {axis} {effect} the loss by {number(abs(step['value']))}"
     first, last = (seed_interval(by_x[size])["value"] for size in (least, most))
-    proof = f"From {least:,.4g} to {most:,.4g} {axis} the loss of the sanitizer's tagger, 1 − "
+    proof = f"From {cell(least)} to {cell(most)} {axis} the loss of the sanitizer's tagger, 1 − "
     proof += f"cosine to the bare request, goes from {number(first)} to {number(last)}"
     if step is not None:
         proof += f", or {estimate(step)} per doubling over {len(points)} runs"
-    proof += f"; the law forecasts {estimate(ahead['loss'])} at {ahead['x']:,.4g}."
+    proof += f"; the law forecasts {estimate(ahead['loss'])} at {cell(ahead['x'])}."
     if rivals := laws["baselines"]:
         best = min(rivals, key=lambda name: float(rivals[name]))
         less = "less" if rivals[best] < last else "more"
@@ -127,9 +126,9 @@ def _finding(laws: Mapping[str, Any], *, axis: str) -> Finding:
 def _facts(laws: Mapping[str, Any], axis: str) -> list[Fact]:
     by_x, ahead = _by_x(laws), laws["forecast"]
     loss, coming = estimate(seed_interval(by_x[max(by_x)])), estimate(ahead["loss"])
-    measured = f"of the tagger: mean 1 − cosine to the bare request at {max(by_x):,.4g} {axis}, "
+    measured = f"of the tagger: mean 1 − cosine to the bare request at {cell(max(by_x))} {axis}, "
     measured += f"{len(by_x[max(by_x)])} seeds; unseen requests in unseen wrappers"
-    next_phase = f"the next phase, {ahead['x']:,.4g} {axis}, by the fitted law; about "
+    next_phase = f"the next phase, {cell(ahead['x'])} {axis}, by the fitted law; about "
     next_phase += f"{dollars(ahead['usd'])} a run"
     return [Fact("Dewrapping loss", loss, measured), Fact("Forecast loss", coming, next_phase)]
 
@@ -147,7 +146,7 @@ def _figure(evidence: Evidence, laws: Mapping[str, Any]) -> Figure:
     runs = [one for one in evidence.results("training") if one["run_id"] in known]
     baselines = ", ".join(f"{name} {cell(loss)}" for name, loss in laws["baselines"].items())
     sizes: Heads = {
-        axis.capitalize(): lambda item: Number(f"{item[0]:,.4g}"),
+        axis.capitalize(): lambda item: cell(item[0]),
         "Mean loss | 95 % t interval over seeds": lambda item: estimate(seed_interval(item[1])),
         "Each seed": lambda item: ", ".join(f"{loss:.4f}" for loss in item[1]),
     }
@@ -188,7 +187,7 @@ def _law(evidence: Evidence, laws: Mapping[str, Any]) -> list[Block]:
 def _ahead(laws: Mapping[str, Any], axis: str) -> list[Block]:
     forecast = laws["forecast"]
     rows: list[tuple[Cell, ...]] = [
-        (f"loss at {forecast['x']:,.4g} {axis}", estimate(forecast["loss"])),
+        (f"loss at {cell(forecast['x'])} {axis}", estimate(forecast["loss"])),
         ("training time of one run", duration(forecast["train_s"])),
         ("cost of one run", dollars(forecast["usd"])),
         ("energy of one run", energy(forecast["kwh"])),
@@ -198,8 +197,8 @@ def _ahead(laws: Mapping[str, Any], axis: str) -> list[Block]:
         rows.insert(1, ("loss if the axis did nothing", number(float(forecast["constant"]))))
     ahead = table("The next phase", ["Quantity", "Forecast"], rows, note=str(forecast["note"]))
     heads: Heads = {
-        f"Fitted up to | {axis}": lambda row: Number(f"{row['x_fit_max']:,.4g}"),
-        f"Asked for | {axis}": lambda row: Number(f"{row['x_predicted']:,.4g}"),
+        f"Fitted up to | {axis}": lambda row: cell(row["x_fit_max"]),
+        f"Asked for | {axis}": lambda row: cell(row["x_predicted"]),
         "Predicted loss | 95 % interval": lambda row: estimate({**row, "value": row["predicted"]}),
         "Measured loss": lambda row: number(row["actual"]),
         "Error | %": lambda row: Number(f"{row['error_pct']:+.1f}".replace("-", "−")),
@@ -221,7 +220,7 @@ def _training(evidence: Evidence, training: Rows, axis: str) -> Figure:
     key = evidence.axis()
     heads: Heads = {
         "Model": lambda run: short(run["model"]),
-        axis.capitalize(): lambda run: Number(f"{run['axes'].get(key, math.nan):,.4g}"),
+        axis.capitalize(): lambda run: cell(run["axes"].get(key)),
         "Seed": lambda run: Number(run["seed"]),
         "Test loss | both unseen": lambda run: Number(f"{run['loss']:.4f}"),
         "Validation loss": lambda run: Number(f"{run['validation_loss']:.4f}"),
