@@ -38,7 +38,7 @@ in flight."""
 PRICE = Decimal("0.001")
 OPEN_S = 60
 SERVER = """\
-import asyncio, hashlib, json, os, sys
+import asyncio, hashlib, json, os, sys, time
 from aiohttp import web
 
 now = {}  # path → in flight
@@ -47,7 +47,8 @@ asked, answered = (os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for pat
 async def handle(request):
     said = [one["content"] for one in (await request.json())["messages"] if one["role"] == "user"]
     now[request.path] = now.get(request.path, 0) + 1
-    os.write(asked, (json.dumps([request.path, said, now[request.path]]) + "\\n").encode())
+    line = [request.path, said, now[request.path], request.remote, time.time()]
+    os.write(asked, (json.dumps(line) + "\\n").encode())
     await asyncio.sleep(0.005)
     now[request.path] -= 1
     is_refused = hashlib.sha256(said[-1].encode()).digest()[0] % 3
@@ -83,13 +84,17 @@ class Server:
 
     def log(self) -> list[tuple[str, str]]:
         """Return (target, first message) of each conversation, once for each time it began."""
-        return [(path.strip("/"), said[0]) for path, said, _ in self._lines() if len(said) == 1]
+        return [(path.strip("/"), said[0]) for path, said, *_ in self._lines() if len(said) == 1]
+
+    def times(self, host: str) -> list[float]:
+        """Return when each message of a host came, in seconds since 1970."""
+        return [at for *_, remote, at in self._lines() if remote == host]
 
     def most(self) -> int:
         """Return the most requests that were in flight at once to one target."""
-        return max(in_flight for _, _, in_flight in self._lines())
+        return max(in_flight for _, _, in_flight, *_ in self._lines())
 
-    def _lines(self) -> list[tuple[str, list[str], int]]:
+    def _lines(self) -> list[tuple[str, list[str], int, str, float]]:
         return [json.loads(line) for line in self.asked.read_bytes().split(b"\n")[:-1]]
 
 

@@ -48,6 +48,7 @@ class RuleService:
         self.seen: list[str] = []
         self.rows: list[LedgerRow] = []
         self.refusal: Refusal | None = None
+        self.refused: list[str] = []
 
     async def authorized(self, headers: Mapping[str, str]) -> Key:
         given = headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ")
@@ -63,6 +64,9 @@ class RuleService:
 
     def book(self, row: LedgerRow) -> None:
         self.rows.append(row)
+
+    def count_refusal(self, refusal: Refusal) -> None:
+        self.refused.append(refusal.reason)
 
     def booked(self, rows: int) -> list[LedgerRow]:
         """Return the rows, once there are so many: an answer may be read before it is booked."""

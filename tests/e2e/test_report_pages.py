@@ -13,6 +13,8 @@ import report_results as made
 from browser import chromium, picture
 from workbench.core.settings import read_settings
 from workbench.report.html import render
+from workbench.serving.capacity import hardware, plan
+from workbench.serving.capacity_page import render_page
 from workbench.store.database import Store, open_store
 
 pytestmark = pytest.mark.slow
@@ -70,6 +72,17 @@ def check(page: Any, requests: list[str], errors: list[str], file: Path) -> None
     assert page.locator(".fallback:visible").count() == 0
     assert page.evaluate("window.__pwned") is None
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_capacity_plan_is_drawn_without_a_request(
+    browser: Any, tmp_path: Path, look: str
+) -> None:
+    file = tmp_path / "capacity.html"
+    file.write_bytes(render_page(plan(hardware("cpu"), days=2, given={"prompts_per_day": 1e6})))
+    page, requests, errors = visit(browser, file, **LOOKS[look])
+    check(page, requests, errors, file)
+    picture(page, f"capacity-{look}", tmp_path)
 
 
 @pytest.mark.parametrize("name", PAGES)

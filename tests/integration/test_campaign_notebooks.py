@@ -103,6 +103,22 @@ def test_without_a_budget_no_model_is_asked_and_the_reason_is_told(file, served,
     assert results == {}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["processes", "dask"])
+def test_workers_of_a_notebook_make_what_its_kernel_would(file, store, executor):
+    by = (*BUDGET, f"attack.executor={executor}", "attack.workers=2")
+    ended, results = run(file, store, by)
+    assert [event.kind for event in ended] == ["succeeded"] * 3, [event.text for event in ended]
+    made = results["execution"]
+    assert (made["attempts"], made["errors"]) == (2 * results["test_set"]["tests"], 0)
+    assert made["usd"] == pytest.approx(0.01 * made["attempts"])
+    ended, results = run(file, store, BUDGET)  # there is nothing left for the kernel
+    assert [event.kind for event in ended] == ["skipped", "succeeded", "succeeded"]
+    assert results["execution"]["execution"] == made["execution"]
+    assert results["execution"]["resumed"] == made["attempts"]
+    assert results["execution"]["usd"] == made["usd"]
+
+
 def test_from_goals_to_findings_with_every_dollar_accounted_for(file, served, store):
     ended, results = run(file, store, BUDGET)
     assert [event.kind for event in ended] == ["succeeded"] * 3, [event.text for event in ended]

@@ -14,7 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from workbench.core.settings import read_settings
+from workbench.data.build import load_pairs
 from workbench.llm.loopback import LoopbackServer
+from workbench.store.database import open_store
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKBENCH = str(Path(sys.executable).parent / "workbench")
@@ -205,6 +208,17 @@ def test_an_expansion_is_written_by_a_model_and_used_by_its_id(project):
     gone = call(project, "synthesize", *options, "--seed", "2")  # nobody serves any more
     assert gone.returncode == 1
     assert gone.stderr.splitlines()[-1].startswith("error: ")
+
+
+@pytest.mark.slow
+def test_embed_leaves_the_vectors_that_a_training_reads(project, built):
+    done = call(project, "build", "small.yaml", "--pairs", "60", "--embed", "--json")
+    assert done.returncode == 0, done.stderr
+    store = open_store(read_settings({"WORKBENCH_HOME": str(project / "home")}))
+    pairs = load_pairs(store, json.loads(done.stdout)["version"]).frame
+    store.engine.dispose()
+    (keys,) = (project / "home" / "vectors").glob("*/keys.bin")
+    assert keys.stat().st_size == 16 * len({*pairs["adversarial"], *pairs["clean"]})
 
 
 def test_an_interrupt_says_how_to_go_on(project):

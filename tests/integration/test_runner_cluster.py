@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from sqlalchemy import event
 
@@ -16,7 +17,6 @@ from dask_processes import kernels, wait_until
 from notebook_projects import make_project, write_experiment, write_notebook
 from workbench.core.errors import ConfigError, StoreError, WorkerLost
 from workbench.notebook import member
-from workbench.notebook.dealing import open_dealer
 from workbench.notebook.experiment import load_experiment
 from workbench.notebook.runner import Runner
 from workbench.store.database import open_store
@@ -64,15 +64,53 @@ def test_an_experiment_runs_on_a_cluster_and_is_skipped_on_threads(tmp_path, sto
     assert Counter(one.kind for one in events)["skipped"] == 6
 
 
-def test_one_experiment_has_one_runner_on_all_machines(tmp_path, store):
-    experiment = load_experiment(make_project(tmp_path))
-    given = {"spec": "processes", "jobs": 1, "cancelled": threading.Event()}
-    with (
-        open_dealer(experiment, store, **given),
-        pytest.raises(ConfigError, match="is running already: 'experiment:"),
-        open_dealer(experiment, store, **given),
-    ):
-        pass
+@pytest.mark.parametrize("executor", ["threads", "processes"])
+def test_one_experiment_has_one_runner_on_all_machines(tmp_path, store, executor):
+    """Another machine has a home of its own, and the same database."""
+    write_notebook(tmp_path, "one")
+    file = write_experiment(tmp_path, {"one": {"notebook": "one"}})
+    settings = replace(store.settings, home=tmp_path / "other")
+    other, refused = open_store(settings), []
+
+    def meanwhile(event):
+        if event.kind == "started":
+            with pytest.raises(ConfigError, match=r"is running already in .*: 'experiment "):
+                runner(file, other, executor=executor).run()
+            refused.append([run.state for run in store.runs.find()])
+
+    assert runner(file, store, executor="threads", tell=meanwhile).run()
+    other.engine.dispose()
+    assert refused == [["running"]]
+    assert [run.state for run in store.runs.find()] == ["succeeded"]
+    assert store.runs.experiment("trial")["state"] == "succeeded"
+
+
+@pytest.mark.slow
+def test_a_sweep_on_processes_goes_on_when_one_is_killed(tmp_path, store):
+    body = (
+        f"import os, pathlib, time\nfolder = pathlib.Path({str(tmp_path)!r})\n"
+        "(folder / f'mark-{os.getpid()}').touch()\n"
+        "if len(list(folder.glob('mark-*'))) == 1:\n    time.sleep(60)"
+    )
+    write_notebook(tmp_path, "one", body=body)
+    file = write_experiment(tmp_path, {"one": {"notebook": "one"}})
+    killed = []
+
+    def kill():
+        wait_until(lambda: list(tmp_path.glob("mark-*")))
+        for child in psutil.Process().children():
+            if "spawn_main" in " ".join(child.cmdline()):
+                killed.append(child.pid)
+                child.kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    assert runner(file, store, executor="processes").run()
+    killer.join()
+    assert killed
+    assert sorted(run.state for run in store.runs.find()) == ["lost", "succeeded"]
+    check_charged_once(store)
+    assert kernels(store.home) == []
 
 
 @pytest.mark.parametrize("spec", ["dask//x", "dask://", "dask://h:1/x", "thread", "ray"])

@@ -213,11 +213,14 @@ def test_a_ledger_that_cannot_be_written_is_written_later(store, monkeypatch, ca
     add_model(store)
     real, broken = Ledger.add, [True, True]
 
-    def add(ledger, rows):
+    marks = []
+
+    def add(ledger, rows, *, mark):
+        marks.append(mark)
         if broken:
             broken.pop()
             raise StoreError("disk is full")
-        real(ledger, rows)
+        real(ledger, rows, mark=mark)
 
     monkeypatch.setattr(Ledger, "add", add)
 
@@ -228,6 +231,7 @@ def test_a_ledger_that_cannot_be_written_is_written_later(store, monkeypatch, ca
 
     run(store, check)
     assert not broken
+    assert marks[0] == marks[1] == marks[2] != marks[3]  # of one page, kept or not
     assert "disk is full" in caplog.text
     assert sum(row.details.get("texts", 0) for row in store.ledger.rows()) == 3
 

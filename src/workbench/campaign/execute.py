@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.campaign.executions import Execution, compact, finished, load_execution
 from workbench.campaign.grading import Grader
 from workbench.campaign.recorder import Progress, Recorder
-from workbench.campaign.runner import Runner, missing
+from workbench.campaign.runner import Runner, missing, refuse_lost
 from workbench.campaign.targets.base import Kind, Target
 from workbench.core.errors import ConfigError, LeaseHeld, StoreError
 from workbench.core.identity import content_id
@@ -38,8 +38,7 @@ if TYPE_CHECKING:
     from workbench.campaign.testsets import StoredTestSet
 
 __all__ = [
-    "Making", "Progress", "Task", "abort", "execute", "execution_id_of", "look", "refuse_lost",
-    "take",
+    "Making", "Progress", "Task", "abort", "execute", "execution_id_of", "look", "take",
 ]  # fmt: skip
 
 _RULE = "executions/2"
@@ -139,7 +138,7 @@ async def execute(
             store.artifacts.renew("execution", execution)  # it would have been made now
             return replace(before, resumed=total)
         if retry_errors:
-            remove_errors(store.engine, execution)
+            remove_errors(store.engine, execution, lease=lease)
         forget_stop(store.engine, execution)
         done = _done(store, execution, targets, before=before)
         task = Task(
@@ -169,6 +168,7 @@ async def execute(
             _manifest(execution, test_set.id, targets, graders, trials=trials) | spending,
             cases=test_set,
             before=before.path if before else None,
+            lease=lease,
         )
         tell(store, "attack_run_finished", execution, {**told, **task.figures})
         return load_execution(store, execution, resumed=sum(map(len, done.values())))
@@ -182,8 +182,9 @@ async def _make(task: Task) -> None:
         usd=spent(task.store.engine, task.work), progress=task.progress, lease=task.lease,
     )  # fmt: skip
     runner = Runner(
-        recorder, execution=task.execution, budget_usd=task.budget_usd, why_stop=partial(look, task)
-    )
+        recorder, execution=task.execution, budget_usd=task.budget_usd,
+        why_stop=partial(look, task), lease=task.lease,
+    )  # fmt: skip
     try:
         await runner.run(
             task.targets,
@@ -201,15 +202,6 @@ def look(task: Task) -> str:
     """
     refuse_lost(task.lease)
     return why_stop(task.store.engine, task.execution, token=task.lease.token)
-
-
-def refuse_lost(lease: Lease) -> None:
-    """Raise ``LeaseHeld`` if a lease is lost."""
-    if lease.lost.is_set():
-        raise LeaseHeld(
-            f"{lease.name[:30]!r}: the store could not be reached in time, others may go on with"
-            " it; what is done is kept, run it again to go on"
-        )
 
 
 def abort(store: Store, execution: str) -> None:

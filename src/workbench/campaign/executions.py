@@ -22,6 +22,7 @@ from workbench.core.redact import redact
 from workbench.store.artifacts import write_json_atomic
 from workbench.store.campaigns import add_outcomes, attempt_pages, remove_attempts
 from workbench.store.database import Store
+from workbench.store.leases import Lease
 from workbench.store.records import Attempt, TestCase
 from workbench.store.results import JudgeReport
 from workbench.store.test_sets import owners_of
@@ -111,7 +112,12 @@ class Execution:
 
 
 def compact(
-    store: Store, manifest: dict[str, Any], *, cases: Iterable[TestCase], before: Path | None = None
+    store: Store,
+    manifest: dict[str, Any],
+    *,
+    cases: Iterable[TestCase],
+    before: Path | None = None,
+    lease: Lease | None = None,
 ) -> None:
     """Turn the rows of an execution into its artifact, then remove them.
 
@@ -123,6 +129,7 @@ def compact(
         cases: All that were sent.
         before: Attempts of an earlier artifact of the same execution, of which rows replace the
             failed ones.
+        lease: Of the execution; rows stay where it is another's by now, who needs them.
     """
     execution = manifest["execution"]
     facts, taxonomies = _facts_of(cases)
@@ -155,7 +162,7 @@ def compact(
             for (target, plugin, strategy), one in sorted(outcomes.items(), key=itemgetter(0))
         ],
     )
-    remove_attempts(store.engine, execution)
+    remove_attempts(store.engine, execution, lease=lease)
 
 
 def finished(path: Path) -> dict[str, set[tuple[str, int]]]:

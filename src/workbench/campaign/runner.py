@@ -12,11 +12,15 @@ from typing import NamedTuple, get_args
 
 from workbench.campaign.recorder import Answered, Progress, Recorder, readable, stored
 from workbench.campaign.targets.base import ASKED_FOR, Decision, Response, Target
-from workbench.core.errors import BudgetError, ConfigError, StoreError, WorkbenchError
+from workbench.core.errors import BudgetError, ConfigError, LeaseHeld, StoreError, WorkbenchError
 from workbench.core.money import show_usd
+from workbench.store.leases import Lease
 from workbench.store.records import TestCase
 
-__all__ = ["Progress", "Runner", "Try", "missing", "phases", "price_of", "stopped", "too_dear"]
+__all__ = [
+    "Progress", "Runner", "Try", "missing", "phases", "price_of", "refuse_lost", "stopped",
+    "too_dear",
+]  # fmt: skip
 
 _STOP = (BudgetError, StoreError, ConfigError)
 """Ours to stop at, not the target's failure."""
@@ -53,6 +57,7 @@ class Runner:
         why_stop: Asked now and then, in a thread: why to stop, empty for going on. What it raises
             ends the run at once, calls in flight too.
         parallel: Target → most calls at the same time; as the target says if not given.
+        lease: Without which nothing more is sent, however long the store takes to answer.
     """
 
     def __init__(
@@ -63,8 +68,10 @@ class Runner:
         budget_usd: Decimal | None,
         why_stop: Callable[[], str],
         parallel: Mapping[str, int] | None = None,
+        lease: Lease | None = None,
     ) -> None:
         self._recorder = recorder
+        self._lease = lease
         self._execution = execution
         self._budget_usd = budget_usd
         self._why_stop = why_stop
@@ -92,7 +99,11 @@ class Runner:
                 task.cancel()
             await asyncio.gather(asking, watching, return_exceptions=True)
             self._recorder.end()
+            if isinstance(self._stopped_by, LeaseHeld):  # it may hang; what it has, the fence stops
+                writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
+        if writing.cancelled() and self._stopped_by:
+            raise self._stopped_by
         writing.result()
         if stopped := self._recorder.stopped_by or self._stopped_by:
             raise stopped
@@ -101,7 +112,7 @@ class Runner:
     async def _watch(self, asking: asyncio.Task[None]) -> None:
         """Stop the run once somebody asks for it; waits and calls that do not end are cut short."""
         try:
-            while not (why := await asyncio.to_thread(self._why_stop)):
+            while not (why := await self._look()):
                 await asyncio.sleep(_LOOK_S)
         except WorkbenchError as error:  # nobody knows whether another goes on: nothing may linger
             self._stop(error)
@@ -109,6 +120,17 @@ class Runner:
             self._stop(stopped(why))
             await asyncio.wait({asking}, timeout=_GRACE_S)
         asking.cancel()
+
+    async def _look(self) -> str:
+        """Return why to stop; a store that does not answer hides no lost lease."""
+        looking = asyncio.ensure_future(asyncio.to_thread(self._why_stop))
+        try:
+            while not looking.done():
+                refuse_lost(self._lease)
+                await asyncio.wait({looking}, timeout=_LOOK_S)
+            return looking.result()
+        finally:
+            looking.cancel()
 
     async def _ask_all(
         self, targets: Sequence[Target], tries: Callable[[Target], Iterable[Try]]
@@ -129,6 +151,7 @@ class Runner:
                 batch = list(islice(tries, max(1, target.batch)))
                 if not batch:
                     return
+                refuse_lost(self._lease)
                 await self._ask_some(target, batch)
             except WorkbenchError as error:
                 self._stop(error)
@@ -166,6 +189,15 @@ def phases(targets: Sequence[Target]) -> list[list[Target]]:
     guards = [[one] for one in targets if one.kind == "guard"]
     models = [one for one in targets if one.kind == "model"]
     return [*guards, models] if models else guards
+
+
+def refuse_lost(lease: Lease | None) -> None:
+    """Raise ``LeaseHeld`` if a lease is lost."""
+    if lease and lease.lost.is_set():
+        raise LeaseHeld(
+            f"{lease.name[:30]!r}: the store could not be reached in time, others may go on with"
+            " it; what is done is kept, run it again to go on"
+        )
 
 
 def stopped(why: str) -> WorkbenchError:

@@ -18,9 +18,10 @@ import asyncio
 import logging
 import os
 import pickle
+import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from concurrent.futures import CancelledError, Executor
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from decimal import Decimal
@@ -31,11 +32,12 @@ from workbench.campaign.execute import Task, look
 from workbench.campaign.opening import ExecuteOptions, Opened, config_of
 from workbench.campaign.recorder import Progress
 from workbench.campaign.runner import Try, missing, phases, price_of, stopped, too_dear
+from workbench.campaign.targets.spec import services_of
 from workbench.campaign.worker import Crew, Shard, left_of, work_on
 from workbench.core.cluster import open_executor
 from workbench.core.errors import LeaseHeld, StoreError, WorkbenchError, WorkerLost
 from workbench.core.money import ZERO
-from workbench.store.campaigns import ask_to_stop, counts, has_workers, spent
+from workbench.store.campaigns import ask_to_stop, counts, spent
 
 if TYPE_CHECKING:
     from workbench.campaign.targets.base import Target
@@ -53,11 +55,10 @@ _SHARE_OF_LOOKS = 20
 """They take at most one part in so many of the time."""
 _STOP_S = 30.0
 """How long workers may take to end calls in flight and store them."""
-_IDLE_S = 120.0
-"""How long workers of an own cluster may take to start, and judges to load."""
 _LOSSES = 5
-"""Workers that one shard may cost in a row without anything of it being stored."""
-_GONE = (WorkerLost, BrokenExecutor, CancelledError, LeaseHeld)
+"""How often one shard may be lost in a row without anything of it being stored; each time it cost
+several workers, see ``core.cluster``."""
+_GONE = (WorkerLost, CancelledError, LeaseHeld)
 """Of the worker, not of the work: another one does it."""
 _log = logging.getLogger(__name__)
 
@@ -84,25 +85,27 @@ class _Dealer:
         self._reserved: dict[int, Decimal] = {}
         """Slot → what its shard in flight costs at declared prices."""
         self._before = counts(task.store.engine, task.execution)
-        self._pool = _Pool(crew)
+        self._pool: Executor
         self._next_look = 0.0
-        self._busy_at = time.monotonic()
         task.figures.update(done=0, errors=0, successes=0, usd=str(ZERO))
 
     async def run(self) -> None:
         task = self._task
-        try:
-            for together in phases(task.targets):
-                await self._deal(together)
-        except BaseException:
-            with suppress(StoreError):  # what stopped it is told, not that its store is gone too
-                await asyncio.shield(self._stop())
+        with ExitStack() as stack:
+            opening = open_executor(self._crew.executor, jobs=self._crew.workers)
+            try:
+                self._pool = await asyncio.to_thread(stack.enter_context, opening)
+                for together in phases(task.targets):
+                    await self._deal(together)
+            except BaseException:
+                with suppress(StoreError):  # what stopped it is told, not that its store is gone
+                    await asyncio.shield(self._stop())
+                    await self._tell(task.names[-1])
+                raise
+            else:
                 await self._tell(task.names[-1])
-            raise
-        else:
-            await self._tell(task.names[-1])
-        finally:
-            await asyncio.to_thread(self._pool.close)
+            finally:
+                await asyncio.to_thread(stack.close)
 
     async def _deal(self, together: Sequence[Target]) -> None:
         queue = _Queue(self._task, together, slots=self._crew.workers)
@@ -136,7 +139,8 @@ class _Dealer:
             self._waiting[slot] = replace(shard, tries=rest)
             shard = replace(shard, tries=some)
         self._reserved[slot] = queue.price(shard.tries)
-        future = asyncio.wrap_future(await asyncio.to_thread(self._pool.submit, shard))
+        submitted = await asyncio.to_thread(self._pool.submit, work_on, shard)
+        future = asyncio.wrap_future(submitted)
         self._pending[future] = shard
 
     def _shard(self, slot: int, queue: _Queue) -> Shard | None:
@@ -175,7 +179,7 @@ class _Dealer:
         losses = shard.losses + 1 if is_vain else 0
         if losses >= _LOSSES:
             raise WorkerLost(
-                f"execution {self._task.execution[:12]}: {losses} workers died of the same"
+                f"execution {self._task.execution[:12]}: workers keep dying of the same"
                 f" {_size(left)} tries ({why}); what is done is kept,"
                 " look at their logs"
             )
@@ -190,28 +194,9 @@ class _Dealer:
         began = time.monotonic()
         if why := await asyncio.to_thread(look, self._task):
             raise stopped(why)
-        if self._crew.executor == "dask":  # workers of its own; others may be long in coming
-            await self._restart_if_idle()
         await self._tell(target)
         took_s = time.monotonic() - began
         self._next_look = began + max(_TICK_S, _SHARE_OF_LOOKS * took_s)
-
-    async def _restart_if_idle(self) -> None:
-        """Open the cluster anew where nobody works: Dask gives up those that die while they start.
-
-        None of them may be left then, for which Dask itself would wait.
-        """
-        task = self._task
-        if not self._pending or await asyncio.to_thread(
-            has_workers, task.store.engine, task.execution
-        ):
-            self._busy_at = time.monotonic()
-        elif time.monotonic() - self._busy_at > _IDLE_S:
-            await asyncio.to_thread(self._pool.close)
-            given_up, self._pending = self._pending, {}
-            for shard in given_up.values():
-                await self._deal_again(shard, "no worker was left")
-            self._busy_at = time.monotonic()
 
     async def _tell(self, target: str) -> None:
         task, figures = self._task, self._task.figures
@@ -288,38 +273,6 @@ class _Queue:
         return some, rest
 
 
-class _Pool:
-    """Where shards are worked on, opened when first needed and anew where it broke.
-
-    Each slot has a process of its own: an executor whose worker was killed ends all its others.
-    """
-
-    def __init__(self, crew: Crew) -> None:
-        self._spec, self._workers = crew.executor, crew.workers
-        self._opened: dict[int, tuple[ExitStack, Executor]] = {}
-
-    def submit(self, shard: Shard) -> Future[None]:
-        place = shard.slot if self._spec == "processes" else 0
-        try:
-            return self._at(place).submit(work_on, shard)
-        except (WorkerLost, BrokenExecutor):
-            self._opened.pop(place)[0].close()
-            return self._at(place).submit(work_on, shard)
-
-    def _at(self, place: int) -> Executor:
-        if place not in self._opened:
-            jobs = 1 if self._spec == "processes" else self._workers
-            stack = ExitStack()
-            executor = stack.enter_context(open_executor(self._spec, jobs=jobs))
-            self._opened[place] = (stack, executor)
-        return self._opened[place][1]
-
-    def close(self) -> None:
-        for stack, _ in self._opened.values():
-            stack.close()
-        self._opened.clear()
-
-
 def _size(tries: Mapping[str, Sequence[Try]]) -> int:
     return sum(map(len, tries.values()))
 
@@ -343,6 +296,8 @@ def crew_of(
     """
     workers = options.workers or os.cpu_count() or 1
     config = config_of(opened.store, options)
+    if options.grader or services_of(specs, config):  # each has a gateway, of one call at least
+        workers = min(workers, config.savings.parallel)
     parallel = max(1, config.savings.parallel // workers)
     config = replace(config, savings=replace(config.savings, parallel=parallel))
     slots = {one.name: min(workers, one.parallel) for one in opened.targets}
@@ -355,6 +310,7 @@ def crew_of(
         options=replace(options, llm=config, executor="", workers=0),
         work=work,
         test_set=test_set,
+        host=platform.node(),
         executor=options.executor,
         workers=workers,
     )

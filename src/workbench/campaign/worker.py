@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import pickle
-import signal
 import threading
-import time
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import parent_process
+from multiprocessing.util import Finalize
 from typing import TYPE_CHECKING
 
-from workbench.campaign.execute import execution_id_of, refuse_lost, take
+from workbench.campaign.execute import execution_id_of, take
 from workbench.campaign.opening import ExecuteOptions, Opened, open_all
 from workbench.campaign.recorder import Recorder
 from workbench.campaign.runner import Runner, Try, stopped
-from workbench.core.errors import ConfigError
+from workbench.core.errors import ConfigError, StoreError, WorkerLost
 from workbench.core.settings import Settings
 from workbench.store.campaigns import attempted, shard_name, why_stop
-from workbench.store.database import Store, open_store
+from workbench.store.database import Store, open_store, refuse_other_disk
 
 if TYPE_CHECKING:
     from workbench.campaign.targets.config import TargetSpec
@@ -32,10 +30,7 @@ __all__ = ["Crew", "Shard", "left_of", "work_on"]
 
 _KEPT = 4
 """Crews that a worker keeps open: judges are loaded once, not for every shard."""
-_LOOK_S = 0.1
-"""Between looks whether the work of a process whose parent died has ended."""
-_AT_WORK: set[int] = set()
-"""Slots whose shards this process has in hand."""
+_CLOSE_S = 5.0
 _STARTING = threading.Lock()
 _log = logging.getLogger(__name__)
 
@@ -50,6 +45,8 @@ class Crew:
     options: ExecuteOptions
     work: str
     test_set: str
+    host: str
+    """Machine of whoever deals."""
     executor: str
     """As ``core.cluster.open_executor`` takes it."""
     workers: int
@@ -83,37 +80,35 @@ def work_on(shard: Shard) -> None:
         ConfigError: If what this worker has makes another execution, e.g. other judges.
         WorkbenchError: As the runner; what came back is stored.
     """
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the coordinator asks to stop
-    _AT_WORK.add(shard.slot)
-    try:
-        with _STARTING:
-            loop = _loop()
-        asyncio.run_coroutine_threadsafe(_work_on(shard), loop).result()
-    finally:
-        _AT_WORK.discard(shard.slot)
+    with _STARTING:
+        loop = _loop()
+    asyncio.run_coroutine_threadsafe(_work_on(shard), loop).result()
 
 
 @cache
 def _loop() -> asyncio.AbstractEventLoop:
     """Return the loop of this process: connections and rates of targets outlast a shard."""
     loop = asyncio.new_event_loop()
-    for target in (loop.run_forever, _end_with_parent):
-        threading.Thread(target=target, daemon=True, name="shards").start()
+    threading.Thread(target=loop.run_forever, daemon=True, name="shards").start()
+    Finalize(None, _close, exitpriority=1)  # the end of a process calls no atexit of a spawned one
     return loop
 
 
-def _end_with_parent() -> None:
-    """End this process once its parent was killed and the shard in hand has ended."""
-    if parent := parent_process():
-        parent.join()
-        while _AT_WORK:
-            time.sleep(_LOOK_S)
-        os._exit(1)
+def _close() -> None:
+    """Close what this process has open."""
+
+    async def close_all() -> None:
+        for opening in _CREWS.values():
+            if opening.done() and not opening.cancelled() and not opening.exception():
+                await opening.result()[2].aclose()
+
+    with suppress(TimeoutError):  # the store may hang
+        asyncio.run_coroutine_threadsafe(close_all(), _loop()).result(_CLOSE_S)
 
 
 async def _work_on(shard: Shard) -> None:
-    crew, opened = await _opened(shard.crew)
+    with _nothing_sent():
+        crew, opened = await _opened(shard.crew)
     mine = execution_id_of(
         crew.test_set, opened.targets, opened.graders, trials=crew.options.trials,
         label=crew.options.label,
@@ -134,24 +129,32 @@ async def _work_on(shard: Shard) -> None:
         if reason := why():
             raise stopped(reason)
 
-    async with take(store, shard_name(shard.execution, shard.slot), check=check) as lease:
-
-        def why_now() -> str:
-            refuse_lost(lease)
-            return why()
-
-        check()  # another may have begun while this waited
-        left = await asyncio.to_thread(left_of, store, shard)
+    async with AsyncExitStack() as stack:
+        with _nothing_sent():
+            slot = shard_name(shard.execution, shard.slot)
+            lease = await stack.enter_async_context(take(store, slot, check=check))
+            check()  # another may have begun while this waited
+            left = await asyncio.to_thread(left_of, store, shard)
         recorder = Recorder(
             store, execution=shard.execution, graders=opened.graders, work=crew.work,
             watched=shard.watched, done=0, total=0, lease=lease,
         )  # fmt: skip
         runner = Runner(
-            recorder, execution=shard.execution, why_stop=why_now, parallel=shard.parallel,
+            recorder, execution=shard.execution, why_stop=why, parallel=shard.parallel,
             budget_usd=None,  # it is set aside already
+            lease=lease,
         )  # fmt: skip
         asked = [one for one in opened.targets if one.name in left]
         await runner.run(asked, lambda target: left[target.name])
+
+
+@contextmanager
+def _nothing_sent() -> Iterator[None]:
+    """Have another worker do it where this one cannot reach the store."""
+    try:
+        yield
+    except StoreError as error:
+        raise WorkerLost(f"a worker cannot reach the store: {error}") from None
 
 
 _CREWS: dict[bytes, asyncio.Task[tuple[Crew, Opened, AsyncExitStack]]] = {}
@@ -177,6 +180,7 @@ async def _open(packed: bytes) -> tuple[Crew, Opened, AsyncExitStack]:
     crew: Crew = pickle.loads(packed)  # noqa: S301 - of the coordinator, as this whole task is
     stack = AsyncExitStack()
     try:
+        refuse_other_disk(crew.settings, host=crew.host)
         store = open_store(crew.settings)
         stack.callback(store.engine.dispose)
         opened = await open_all(

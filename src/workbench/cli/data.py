@@ -18,6 +18,7 @@ from workbench.core.plain import one_line
 
 if TYPE_CHECKING:
     from workbench.data.pairs import PairSet
+    from workbench.store.database import Store
 
 __all__ = ["build", "data", "diff", "export", "info", "sample", "sources", "weights"]
 
@@ -60,11 +61,12 @@ data.add_command(synthesize)
     "--executor", default="processes", show_default=True, metavar="WHERE",
     help="Who grows shards: processes, dask (workers of this machine), or dask://HOST:PORT.",
 )  # fmt: skip
+@click.option("--embed", is_flag=True, help="Embed its texts too, on Dask's workers if it has any.")
 @click.option("--dry-run", is_flag=True, help="Show what would be drawn from where; build nothing.")
 @_json
 def build(
     file: Path, *, pairs: int | None, seed: int | None, licenses: tuple[str, ...],
-    workers: int | None, executor: str, dry_run: bool, as_json: bool,
+    workers: int | None, executor: str, embed: bool, dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Build the pair set that FILE describes, or go on with it after a kill.
 
@@ -75,7 +77,7 @@ def build(
     Examples:
       workbench data build experiments/data/phase1.yaml
       workbench data build experiments/data/phase3.yaml --pairs 50000 --workers 1
-      workbench data build experiments/data/phase3.yaml --executor dask://host:8786
+      workbench data build experiments/data/phase3.yaml --executor dask://host:8786 --embed
       workbench data build experiments/data/phase1.yaml --licence-allow MIT --dry-run
     """  # noqa: D301 - \b keeps click from wrapping
     from workbench.core.settings import project_root
@@ -106,6 +108,8 @@ def build(
             built = build_pairs(
                 session.store, config, executor=executor, workers=workers or cores, progress=tell
             )
+            if embed:
+                _embed(session.store, built, executor=executor, jobs=workers or cores)
         except KeyboardInterrupt:
             raise WorkbenchError(
                 "interrupted; finished shards are kept, run the same command to go on"
@@ -121,6 +125,17 @@ def build(
         return
     _show_card(card)
     click.echo(f"card: {folder / 'card.md'}\nreport: {page}")
+
+
+def _embed(store: Store, pair_set: PairSet, *, executor: str, jobs: int) -> None:
+    """Have the vectors of both sides of all pairs computed, which a training would wait for."""
+    from workbench.embedding.vectors import open_encoder
+
+    # one process uses all cores of this machine by itself
+    where = executor if executor.startswith("dask") else ""
+    encoder = open_encoder(store, executor=where, jobs=jobs)
+    for side in ("adversarial", "clean"):
+        encoder.encode(pair_set.frame[side].unique().tolist())
 
 
 @data.command()

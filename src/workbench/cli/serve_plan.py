@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -50,9 +51,13 @@ class WithPlan(click.Group):
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--no-sensitivity", is_flag=True, help="Leave out what it hangs on.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--html", "page", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="Also write it as a page, with figures.",
+)  # fmt: skip
 def plan(
     *, prompts_per_day: float, hardware_name: str, model: str | None, given: Sequence[str],
-    days: int, seed: int, no_sensitivity: bool, as_json: bool,
+    days: int, seed: int, no_sensitivity: bool, as_json: bool, page: Path | None,
 ) -> None:  # fmt: skip
     """Simulate a load and show the machines it takes, beside what the roadmap claims.
 
@@ -64,6 +69,7 @@ def plan(
       workbench serve --plan --prompts-per-day 1e6 --assume tokens_mean=300
       workbench serve --plan --model '' --json
       workbench serve --plan --on gpu --seed 7
+      workbench serve --plan --html capacity.html
     """  # noqa: D301 - \b keeps click from wrapping
     from workbench.serving.capacity import hardware
     from workbench.serving.capacity import plan as make_plan
@@ -77,6 +83,11 @@ def plan(
         made = make_plan(
             machine, given=values, days=days, seed=seed, sensitivity=not no_sensitivity, tell=tell
         )
+    if page:
+        from workbench.serving.capacity_page import render_page
+        from workbench.store.artifacts import write_atomic
+
+        write_atomic(page, render_page(made))
     click.echo(_as_json(made) if as_json else _as_markdown(made))
 
 

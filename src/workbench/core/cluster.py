@@ -1,24 +1,28 @@
 """Where work runs: threads, processes or a Dask cluster, behind ``concurrent.futures``.
 
-What is submitted to a cluster is a module-level function with plain arguments. Its worker takes
-the rest from settings and store, and does it only with the very code that asked for it.
+What is submitted to processes or a cluster is a module-level function with plain arguments. Its
+worker takes the rest from settings and store, and does it only with the very code that asked for
+it. What a worker took with it when it went away is done by another one, a few times.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from multiprocessing import get_context
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from workbench.core.errors import ConfigError, WorkerLost
-from workbench.core.provenance import code_version
+from workbench.core.provenance import code_version, library_versions
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -29,6 +33,10 @@ _PORT = 8786
 _RECONNECT_S = 60.0
 """How long a scheduler that went away is waited for."""
 _LOOK_S = 0.2
+_MEND_S = 2.0
+"""Between looks whether a local cluster has lost workers for good."""
+_LIVES = 4
+"""Workers that may be lost to one call, as with Dask."""
 _FIX = "install the same version on both and start that worker again"
 
 
@@ -67,10 +75,14 @@ def open_executor(spec: str, *, jobs: int, seconds: float = 10) -> Iterator[Exec
         with ThreadPoolExecutor(jobs) as threads:
             yield threads
     elif spec == "processes":
-        with _Processes(jobs, mp_context=get_context("spawn")) as processes:
+        with _Processes(jobs) as processes:
             yield processes
     elif spec == "dask":
-        with _local_cluster(jobs) as cluster, Cluster(cluster, seconds=60) as workers:
+        with (
+            _local_cluster(jobs) as cluster,
+            Cluster(cluster, seconds=60) as workers,
+            _kept_whole(cluster, jobs),
+        ):
             yield workers
     else:
         parts = urlsplit(spec)
@@ -101,14 +113,105 @@ def _dask_asked_for() -> Iterator[None]:
         ) from None
 
 
-class _Processes(ProcessPoolExecutor):
-    """Processes of this machine; when one is killed all that was submitted is lost."""
+@contextmanager
+def _kept_whole(cluster: Any, jobs: int) -> Iterator[None]:
+    """Start workers anew that Dask has given up, e.g. because they died while they started."""
+    ended = threading.Event()
+
+    def mend() -> None:
+        for name, worker in list(cluster.workers.items()):
+            if worker.status.name in {"closed", "failed"}:
+                del cluster.workers[name]
+        cluster.scale(jobs)
+
+    def look() -> None:
+        while not ended.wait(_MEND_S):
+            cluster.loop.add_callback(mend)
+
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        looking.join()
+
+
+class _Processes(Executor):
+    """Processes of this machine, each a pool of its own: a broken pool loses all that it has.
+
+    They leave Ctrl-C to this process, and end with it.
+    """
+
+    def __init__(self, jobs: int) -> None:
+        self._pools = [_one_process() for _ in range(jobs)]
+        self._loads = [0] * jobs
+        self._lock = threading.Lock()
+        self._is_open = True
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        try:
-            return _told(super().submit(fn, *args, **kwargs), (BrokenProcessPool,))
-        except BrokenProcessPool as error:
-            raise WorkerLost(_gone_text(error)) from None
+        outer: Future[Any] = Future()
+        self._start(outer, (fn, args, kwargs), lives=_LIVES)
+        return outer
+
+    def _start(self, outer: Future[Any], call: tuple[Any, ...], *, lives: int) -> None:
+        """Have the process do it that has least to do."""
+        with self._lock:
+            if not self._is_open:
+                raise RuntimeError("cannot begin after shutdown")
+            at = min(range(len(self._pools)), key=self._loads.__getitem__)
+            try:
+                inner = self._pools[at].submit(_in_hand, *call)
+            except BrokenProcessPool:
+                self._pools[at] = _one_process()
+                inner = self._pools[at].submit(_in_hand, *call)
+            self._loads[at] += 1
+
+        def settle(inner: Future[Any]) -> None:
+            with self._lock:
+                self._loads[at] -= 1
+            is_lost = not inner.cancelled() and isinstance(inner.exception(), BrokenProcessPool)
+            if is_lost and lives > 1 and not outer.cancelled():
+                with suppress(RuntimeError):  # the pools are closed
+                    self._start(outer, call, lives=lives - 1)
+                    return
+            _pass_on(inner, outer, (BrokenProcessPool,))
+
+        outer.add_done_callback(lambda done: done.cancelled() and inner.cancel())
+        inner.add_done_callback(settle)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        with self._lock:  # nothing begins again from here on
+            self._is_open = False
+        for pool in self._pools:
+            pool.shutdown(wait=wait, cancel_futures=cancel_futures)
+
+
+def _one_process() -> ProcessPoolExecutor:
+    # spawned, not forked: this process may have threads, of torch for one
+    return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_serve)
+
+
+_HAND = threading.Lock()
+"""Of a worker process: held while it has work in hand."""
+
+
+def _serve() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process once its parent is gone, which closes no queue if it was killed."""
+    if parent := parent_process():
+        parent.join()
+        with _HAND:
+            os._exit(1)
+
+
+def _in_hand(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    with _HAND:
+        return fn(*args, **kwargs)
 
 
 class Cluster(Executor):
@@ -166,10 +269,13 @@ class Cluster(Executor):
         """
         pool = self._connected().get_executor(pure=False)
         try:
-            inner = pool.submit(_run_checked, code_version(), fn, args, kwargs)
+            inner = pool.submit(_Call(_versions(), fn, args, kwargs))
         except self._gone as error:
             raise WorkerLost(_gone_text(error)) from None
-        return _told(inner, self._gone)
+        outer: Future[Any] = Future()
+        outer.add_done_callback(lambda done: done.cancelled() and inner.cancel())
+        inner.add_done_callback(lambda inner: _pass_on(inner, outer, self._gone))
+        return outer
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002
         """Leave the cluster; what was submitted and has not ended is given up."""
@@ -206,51 +312,58 @@ class Cluster(Executor):
             raise ConfigError(
                 f"the scheduler at {self._scheduler} has no worker; start one with `dask worker`"
             ) from None
-        found = self._client.run(code_version, on_error="return")
-        for worker, version in found.items():
-            if not isinstance(version, str):
-                text = " ".join(str(version).split())[:200]
+        found = self._client.run(_versions, on_error="return")
+        for worker, versions in found.items():
+            if not isinstance(versions, dict):
+                text = " ".join(str(versions).split())[:200]
                 raise ConfigError(f"worker {worker} has no such workbench ({text}); {_FIX}")
-            _refuse_other_code(worker, theirs=version, ours=code_version())
+            _refuse_others(worker, theirs=versions, ours=_versions())
 
 
-def _run_checked(
-    version: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    """Call a function on a worker, if the worker has the code of whoever asks.
+@dataclass(frozen=True, repr=False)
+class _Call:
+    """A call on a worker, if that has the code of whoever asks; else it raises ``ConfigError``."""
 
-    Raises:
-        ConfigError: If it has other code.
-    """
-    from distributed import get_worker
+    versions: dict[str, str]
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
 
-    _refuse_other_code(get_worker().address, theirs=code_version(), ours=version)
-    return fn(*args, **kwargs)
+    def __call__(self) -> Any:
+        from distributed import get_worker
+
+        _refuse_others(get_worker().address, theirs=_versions(), ours=self.versions)
+        return self.fn(*self.args, **self.kwargs)
+
+    def __repr__(self) -> str:
+        """Keep arguments out of the logs and pages of Dask: prompts, addresses with passwords."""
+        return self.fn.__name__
 
 
-def _refuse_other_code(worker: str, *, theirs: str, ours: str) -> None:
-    if theirs != ours:
-        raise ConfigError(f"worker {worker} has workbench code {theirs}, this is {ours}; {_FIX}")
+def _versions() -> dict[str, str]:
+    """Return what figures depend on, and whether work can be told at all; no builds or patches."""
+    libraries = {name: text.partition("+")[0] for name, text in library_versions().items()}
+    python = libraries["python"].rpartition(".")[0]
+    found = {"workbench code": code_version(), **libraries, "python": python}
+    return {name: text for name, text in found.items() if text != "absent"}
 
 
-def _told(inner: Future[Any], gone: tuple[type[Exception], ...]) -> Future[Any]:
-    """Return a future of the same outcome, with ``WorkerLost`` in the place of some errors."""
-    outer: Future[Any] = Future()
+def _refuse_others(worker: str, *, theirs: dict[str, str], ours: dict[str, str]) -> None:
+    for name, text in ours.items():
+        if (their := theirs.get(name, text)) != text:
+            raise ConfigError(f"worker {worker} has {name} {their}, this is {text}; {_FIX}")
 
-    def pass_on(inner: Future[Any]) -> None:
-        if not outer.set_running_or_notify_cancel():
-            return
-        if inner.cancelled():  # by Dask's client, when it lost the scheduler
-            outer.set_exception(WorkerLost(_gone_text("the scheduler went away")))
-        elif error := inner.exception():
-            lost = isinstance(error, gone)
-            outer.set_exception(WorkerLost(_gone_text(error)) if lost else error)
-        else:
-            outer.set_result(inner.result())
 
-    outer.add_done_callback(lambda done: done.cancelled() and inner.cancel())
-    inner.add_done_callback(pass_on)
-    return outer
+def _pass_on(inner: Future[Any], outer: Future[Any], gone: tuple[type[Exception], ...]) -> None:
+    """Give a future the outcome of another, with ``WorkerLost`` in the place of some errors."""
+    if not outer.set_running_or_notify_cancel():
+        return
+    if inner.cancelled():  # not by us: Dask's client lost the scheduler, or the pool was closed
+        outer.set_exception(WorkerLost(_gone_text("whoever dealt it out went away")))
+    elif error := inner.exception():
+        outer.set_exception(WorkerLost(_gone_text(error)) if isinstance(error, gone) else error)
+    else:
+        outer.set_result(inner.result())
 
 
 def _gone_text(reason: object) -> str:

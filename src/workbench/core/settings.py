@@ -67,8 +67,9 @@ class Settings:
 
     home: Path
     """Folder of the store: database, artifacts, vectors, runs (``WORKBENCH_HOME``)."""
-    database_url: str
-    """SQLAlchemy URL of the metadata (``WORKBENCH_DATABASE_URL``; default SQLite in home)."""
+    database_url: str = field(repr=False)
+    """SQLAlchemy URL of the metadata; may hold a password (``WORKBENCH_DATABASE_URL``; default
+    SQLite in home)."""
     user: str
     """Name that ledger rows carry (``WORKBENCH_USER``; default the OS user)."""
     run_folder: Path | None = None

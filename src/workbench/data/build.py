@@ -70,7 +70,7 @@ def build_pairs(
         ConfigError: If a source is described wrongly, or there is no such executor.
         DataError: If all sources fail, an evaluation source fails, or nothing is left to train on.
         StoreError: If the store cannot be written.
-        WorkbenchError: If workers keep dying; finished shards are kept.
+        WorkerLost: If workers keep dying; finished shards are kept.
     """
     check_executor(executor)
     opened = _open(config)

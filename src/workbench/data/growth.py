@@ -1,27 +1,19 @@
 """Growing the shards of a plan into a folder: those that are not there yet, by many workers.
 
 Processes of this machine write their shards themselves. Workers of a cluster need no disk of ours:
-they send the pairs back, and what a worker took with it is grown by another one.
+they send the pairs back.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from itertools import islice
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait as wait_for_process
 from pathlib import Path
-from threading import Thread
 from typing import Any, TypeAlias
 
 from workbench.core.cluster import open_executor
-from workbench.core.errors import WorkbenchError
 from workbench.core.identity import file_sha256
 from workbench.data.plan import Plan, ShardPlan
 from workbench.data.shards import grow_shard, write_shard
@@ -44,7 +36,7 @@ def grow_all(
     """Return what was counted of each shard, growing those that are not there yet.
 
     Raises:
-        WorkbenchError: If workers die; finished shards are kept.
+        WorkerLost: If workers keep dying; finished shards are kept.
     """
     shards: dict[int, dict[str, Any]] = {}
     for number in range(len(plan.shards)):
@@ -59,8 +51,8 @@ def grow_all(
     report()
     is_here = executor == "processes"
     jobs = min(workers, len(missing))
-    opening = _executor(jobs) if is_here else open_executor(executor, jobs=max(1, jobs))
-    with opening if missing else nullcontext(_Here()) as pool:
+    is_alone = not missing or (is_here and jobs <= 1)
+    with _Here() if is_alone else open_executor(executor, jobs=max(1, jobs)) as pool:
         waiting = iter(missing)
         running: dict[Future[Any], int] = {}
         while True:
@@ -97,37 +89,6 @@ def _finished(place: Path, name: str) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return counts if is_whole else None
-
-
-@contextmanager
-def _executor(workers: int) -> Iterator[Executor]:
-    if workers <= 1:
-        with _Here() as here:
-            yield here
-        return
-    # spawned, not forked: the parent may have threads, of torch for one
-    context = get_context("spawn")
-    try:
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_serve) as pool:
-            yield pool
-    except BrokenProcessPool:
-        raise WorkbenchError(
-            "a worker was killed, perhaps for its memory; finished shards are kept, run the same"
-            " command again with fewer workers"
-        ) from None
-
-
-def _serve() -> None:
-    """Prepare a worker: Ctrl-C is the parent's to answer, and no worker outlives it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = parent_process()
-    if parent:
-        Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def _end_with(sentinel: int) -> None:
-    wait_for_process([sentinel])
-    os._exit(1)  # a killed parent closes no queue
 
 
 class _Here(Executor):

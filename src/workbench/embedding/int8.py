@@ -73,13 +73,15 @@ class Int8Bert:
             raise StoreError(f"{graph} is damaged; delete it, it is made anew: {error}") from error
         # As many as numpy may use: the runner narrows that for kernels that share the machine.
         pools = [pool["num_threads"] for pool in threadpool_info()]
-        self._pool = ThreadPoolExecutor(max(pools, default=os.cpu_count()))
+        self._threads = max(pools, default=os.cpu_count() or 1)
+        self._pool = ThreadPoolExecutor(self._threads)
 
     def states(
         self, pieces: Sequence[Sequence[int]]
     ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Give the index of each piece and its ``(tokens, 384)`` states, in order."""
-        yield from enumerate(self._pool.map(self._run, pieces))
+        several = min(len(pieces), self._threads) > 1  # else a thread of its own is only a detour
+        yield from enumerate((self._pool.map if several else map)(self._run, pieces))
 
     def _run(self, piece: Sequence[int]) -> npt.NDArray[np.float32]:
         states: npt.NDArray[np.float32] = self._session.run(None, {"ids": np.array([piece])})[0][0]

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from workbench.core.cluster import Cluster, open_executor
-from workbench.core.errors import ConfigError, LeaseHeld, StoreError
+from workbench.core.errors import StoreError
 from workbench.core.identity import canonical_json, file_sha256, text_id
 from workbench.notebook.experiment import Experiment
 from workbench.notebook.member import Task, run_member, run_task
@@ -42,27 +42,22 @@ def open_dealer(
         cancelled: Ends members that run in threads; workers end when this block does.
 
     Raises:
-        ConfigError: If there is no such executor, or others run the experiment already.
+        ConfigError: If there is no such executor.
     """
     with open_executor(spec, jobs=jobs) as executor:
         if spec == "threads":
             yield Dealer(experiment, store, executor, width=jobs, cancelled=cancelled)
             return
-        who = store.settings.user
-        name = f"experiment:{text_id(who, experiment.name)[:32]}"
-        dealer: Dealer | None = None
+        name = f"asked {text_id(store.settings.user, experiment.name)[:32]}"
+        dealer = _Elsewhere(experiment, store, executor, width=jobs, cancelled=cancelled)
+        dealer.is_remote = spec.startswith("dask:")
         try:
-            with hold(store.engine, name, holder=this_process(), seconds=_LEASE_S) as lease:
-                dealer = _Elsewhere(experiment, store, executor, width=jobs, cancelled=cancelled)
-                dealer.lease, dealer.is_remote = lease, spec.startswith("dask:")
+            with hold(
+                store.engine, name, holder=this_process(), seconds=_LEASE_S, patience_s=_LEASE_S
+            ) as dealer.lease:
                 yield dealer
-        except LeaseHeld as error:
-            raise ConfigError(
-                f"experiment {experiment.name!r} is running already: {error}"
-            ) from None
-        finally:
-            if dealer:
-                wait(dealer.futures, timeout=_STOP_S)
+        finally:  # they see that nobody waits for them
+            wait(dealer.futures, timeout=_STOP_S)
 
 
 class Dealer:

@@ -23,7 +23,7 @@ from workbench.core.identity import file_sha256, new_id
 from workbench.core.settings import Settings, read_settings
 from workbench.cost.usage import compute_rows
 from workbench.notebook.executor import KernelUsage, Outcome, execute_notebook, kill_kernel
-from workbench.store.database import Store, open_store
+from workbench.store.database import Store, open_store, refuse_other_disk
 from workbench.store.leases import Lease, hold, is_held
 from workbench.store.owners import this_process
 from workbench.store.records import LedgerRow, Phase, Run, now
@@ -179,11 +179,7 @@ def budget_reached(error: str) -> str:
 def _check_place(task: Task, settings: Settings) -> None:
     """Refuse work that this machine cannot do as the one that asked for it would."""
     here = platform.node()
-    if settings.database_url.startswith("sqlite") and here != task.host:
-        raise ConfigError(
-            f"worker {here} cannot share the SQLite file of {task.host}; set WORKBENCH_DATABASE_URL"
-            " to a PostgreSQL that both reach"
-        )
+    refuse_other_disk(settings, host=task.host)
     notebook = Path(task.root) / task.notebook
     for path in (Path(task.folder), notebook):
         if not path.exists():

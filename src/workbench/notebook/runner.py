@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -16,8 +16,15 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from workbench.core.cluster import check_executor
-from workbench.core.errors import BudgetError, ConfigError, InputError, WorkbenchError, WorkerLost
-from workbench.core.identity import new_id
+from workbench.core.errors import (
+    BudgetError,
+    ConfigError,
+    InputError,
+    LeaseHeld,
+    WorkbenchError,
+    WorkerLost,
+)
+from workbench.core.identity import new_id, text_id
 from workbench.cost.alerts import Threshold
 from workbench.cost.usage import compute_rows
 from workbench.notebook.dealing import Dealer, open_dealer
@@ -27,6 +34,8 @@ from workbench.notebook.member import budget_reached, costs_of, newest_of
 from workbench.notebook.plan import Eta, Prepared, check_costs, check_inputs, find_finished, prepare
 from workbench.notebook.profiling import Profile
 from workbench.store.database import Store
+from workbench.store.leases import Lease, hold
+from workbench.store.owners import this_process
 from workbench.store.records import Run, now
 
 __all__ = ["Event", "EventKind", "Runner", "plan"]
@@ -37,6 +46,8 @@ EventKind = Literal["started", "succeeded", "skipped", "failed", "blocked", "wai
 _log = logging.getLogger(__name__)
 _TRIES = 5
 """How often a member is given to workers that go away; Dask itself tried several for each."""
+_LEASE_S = 60.0
+"""After which another machine may go on where this one vanished."""
 _BLOCKED = "a step it needs did not succeed"
 
 
@@ -145,7 +156,7 @@ class Runner:
         """
         check_inputs(self._experiment)
         profile = Profile() if self._store.settings.profile else None
-        with self._lock():
+        with self._lock() as lease:
             started = time.process_time()
             self._settle_lost()
             self._write_state("running")
@@ -155,7 +166,7 @@ class Runner:
                 if len(self._runs) == len(self._members):
                     state = "succeeded"
             finally:
-                if self._executor != "threads":
+                if self._executor != "threads" and not lease.lost.is_set():
                     self._settle_lost()  # whoever could not be stopped writes nothing more
                 self._write_state(state)
                 self._charge_own(time.process_time() - started)
@@ -169,17 +180,22 @@ class Runner:
         return [file for folder in folders if (file := folder / "profile.txt").is_file()]
 
     @contextmanager
-    def _lock(self) -> Iterator[None]:
-        """Hold the experiment; the kernel of the machine lets go of it when this process dies."""
-        file = self._store.home / f"{self._experiment.name}.lock"
-        try:
-            with FileLock(file, timeout=0):
-                yield
-        except Timeout:
-            raise ConfigError(
-                f"experiment {self._experiment.name!r} is running already in {self._store.home};"
-                " wait for it, or stop it"
-            ) from None
+    def _lock(self) -> Iterator[Lease]:
+        """Hold the experiment, in this home and for this user on all machines of the store."""
+        name, store = self._experiment.name, self._store
+        held = f"experiment {text_id(store.settings.user, name)[:32]}"
+        with ExitStack() as stack:
+            try:
+                # the kernel of the machine lets go of it when this process dies
+                stack.enter_context(FileLock(store.home / f"{name}.lock", timeout=0))
+                holding = hold(store.engine, held, holder=this_process(), seconds=_LEASE_S)
+                lease = stack.enter_context(holding)
+            except (Timeout, LeaseHeld) as error:
+                why = error if isinstance(error, LeaseHeld) else "wait for it, or stop it"
+                raise ConfigError(
+                    f"experiment {name!r} is running already in {store.home}: {why}"
+                ) from None
+            yield lease
 
     def _settle_lost(self) -> None:
         """Close runs that a killed runner left open, and charge what was last seen of them."""

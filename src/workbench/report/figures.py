@@ -18,7 +18,7 @@ from workbench.store.results import Interval
 
 __all__ = [
     "COLORS", "DARK", "HERO", "Beside", "Spec", "bars", "beside", "color_of", "curves", "dots",
-    "frontier", "key_of", "law", "plain", "spans", "stacked", "tornado",
+    "frontier", "key_of", "law", "plain", "spans", "stacked", "tornado", "trends",
 ]  # fmt: skip
 
 Spec = dict[str, Any]
@@ -264,6 +264,23 @@ def curves(runs: Sequence[Mapping[str, Any]], *, axis: str) -> Spec:
     labels = _labels(last, gap=(max(every) - min(every)) / 16, color="blue")
     y = _title("validation loss: mean 1 − cosine")
     return _figure(traces, height=320, x=_title("training step"), y=y, right=32, labels=labels)
+
+
+def trends(series: Mapping[str, Mapping[float, Interval]], *, x: str, y: str, log: str) -> Spec:
+    """Return a line of each name with its intervals; axis ``log``, x or y, is logarithmic."""
+    traces = []
+    for position, (name, points) in enumerate(series.items(), start=1):
+        color, known = color_of(name, position), [*points.values()]
+        values = [one["value"] for one in known]
+        marks = _marks([*points], values, color) | {"error_y": _whiskers(known, color)}
+        told = [f"{plain(name)}, {cell(at)}: {cell(one['value'])}" for at, one in points.items()]
+        traces += [_line([*points], values, color=color, width=1.5), marks | {"hovertext": told}]
+    ticks = sorted({one for points in series.values() for one in points})
+    across: Spec = {"nticks": 8}
+    if log == "x":
+        across = {"type": "log", "tickvals": ticks, "ticktext": [str(cell(one)) for one in ticks]}
+    up: Spec = {"type": "log", "dtick": 1} if log == "y" else {"rangemode": "tozero"}
+    return _figure(traces, height=320, x=across | _title(x), y=up | _title(y), right=24)
 
 
 def frontier(points: Mapping[str, Rows], *, marked_gain: float) -> Spec:

@@ -36,7 +36,7 @@ class WorkbenchApp(ExtensionApp):
     @cached_property
     def store(self) -> Store:
         """The store of everybody, opened with the settings of who runs the server."""
-        return open_store(read_settings())
+        return open_store(read_settings(), patience_s=5.0)  # somebody sits and waits
 
     @cached_property
     def service(self) -> JobService:

@@ -1,4 +1,4 @@
-"""The ASGI app: routes, problem details, and a front that counts and limits what is under way."""
+"""The ASGI app: routes, problem details, and a front that counts what is under way."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def make_app(service: Service, *, more: Sequence[BaseRoute] = ()) -> ASGIApp:
 
     async def refused(request: Request, error: Exception) -> Response:
         if isinstance(error, Refusal):
-            service.metrics.rejections.labels(error.reason).inc()
+            service.count_refusal(error)
         return problem(request, error)
 
     routes = [*_routes(service), *more]
@@ -112,7 +112,7 @@ def _routes(service: Service) -> list[Route]:
 
 
 class _Front:
-    """Counts requests under way, refuses too many, and keeps texts out of what is logged."""
+    """Counts requests under way, and keeps texts out of what is logged."""
 
     def __init__(self, app: ASGIApp, service: Service, paths: frozenset[str]) -> None:
         self._app, self._service, self._paths = app, service, paths
@@ -133,6 +133,8 @@ class _Front:
         try:
             await self._answer(scope, receive, sent)
         except Exception as error:  # noqa: BLE001 - its message may quote what was sent
+            while isinstance(error, ExceptionGroup):
+                error = error.exceptions[0]
             last = traceback.extract_tb(error.__traceback__)[-1]
             _LOG.error("%s at %s:%s", type(error).__name__, last.name, last.lineno)
         finally:
@@ -143,15 +145,12 @@ class _Front:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         service = self._service
-        refused = None
-        if service.in_flight > service.config.max_requests:
-            refused = Overloaded(1, "too many requests at a time")
-        elif scope["path"] == _SANITIZE:  # under load most are refused: here it costs least
-            refused = service.refusal()
+        # under load most are refused: here it costs least
+        refused = service.refusal() if scope["path"] == _SANITIZE else None
         if refused is None:
             await self._app(scope, receive, send)
         else:
-            service.metrics.rejections.labels(refused.reason).inc()
+            service.count_refusal(refused)
             await problem(Request(scope), refused)(scope, receive, send)
 
 

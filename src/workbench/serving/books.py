@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+from workbench.core.identity import new_id
 from workbench.cost.usage import compute_rows
 from workbench.serving.keys import Key
 from workbench.store.database import Store
@@ -39,6 +40,7 @@ class Books:
         self._cpu_s = cpu()
         self._used: dict[tuple[str, str, str], _Use] = {}
         self._unwritten: list[LedgerRow] = []
+        self._page = ("", 0)
 
     def add(self, key: Key, *, model: str, tokens: int, units: float) -> None:
         """Count a text."""
@@ -70,7 +72,10 @@ class Books:
         Raises:
             StoreError: If they cannot.
         """
-        rows = list(self._unwritten)
-        if rows:
-            self._ledger.add(rows)
-            del self._unwritten[: len(rows)]
+        if not self._page[1]:
+            self._page = (new_id("page"), len(self._unwritten))
+        mark, rows = self._page
+        if rows:  # nobody may know whether a try was kept: the same page has the same mark
+            self._ledger.add(self._unwritten[:rows], mark=mark)
+            del self._unwritten[:rows]
+        self._page = ("", 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -18,7 +18,7 @@ from workbench.cost.prices import price
 from workbench.cost.roi import Assumption
 from workbench.scaling.energy import GCO2_PER_KWH, PUE
 from workbench.serving.config import ServeConfig
-from workbench.serving.queueing import Curve, Sample, arrivals, fit_curve, simulate
+from workbench.serving.queueing import Curve, Sample, arrivals, fit_curve, quantiles, simulate
 from workbench.store.results import Interval
 
 __all__ = [
@@ -31,8 +31,8 @@ Tell = Callable[[int, int], None]
 _TABLE = Path(__file__).with_name("capacity.json")
 _AROUND_S = 20
 """Simulated seconds before a burst, and as many after it."""
-_PROMPTS, _PROMPTS_TO_SIZE = 60_000, 40_000
-"""Simulated, at least, of each day and for each size that is tried."""
+_PROMPTS_OF_DAY, _PROMPTS, _PROMPTS_TO_SIZE = 480_000, 60_000, 40_000
+"""Simulated, at least, of all hours, of the busiest one, and for each size that is tried."""
 _HOURS, _YEAR_HOURS, _HOUR_S, _DAY_S = 24, 8760, 3600, 86_400
 _TOP_HOUR = 15
 _MOST_LANES = 100
@@ -40,6 +40,7 @@ _MOST_LANES = 100
 _MOST = 20
 """Times the least machines, from which no more are tried."""
 _SENSITIVE = ("peak_to_mean", "burst_factor", "tokens_mean", "tokens_sigma", "front_ms")
+_BETWEEN = {"tokens_mean": (100.0, 150.0, 200.0)}  # more than the ends, to draw a line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +109,7 @@ class Plan:
     meets: bool
     """Whether that many machines keep what was asked for."""
     day: Peak
+    hours: list[Peak]  # from midnight on
     peaks: list[Peak]
     utilization: Interval
     failed_share: float
@@ -206,12 +208,12 @@ def plan(
     made = assumptions(given)
     values = {one.name: one.value for one in made}
     ends = [(one, end) for one in made if sensitivity and one.name in _SENSITIVE
-            for end in (one.low, one.high)]  # fmt: skip
+            for end in sorted({one.low, one.high, *_BETWEEN.get(one.name, ())})]  # fmt: skip
     day, total = _Day(machine, values, seed=seed, days=days), 3 + len(ends)
     machines, meets = _size(day)
     fewest, _ = _size(day, shared=True)
     tell(1, total)
-    whole, utilization = day.whole(machines)
+    whole, utilization, hours = day.whole(machines)
     peaks = [
         day.peak("all machines", machines),
         day.peak("one machine down", machines - 1),
@@ -231,7 +233,6 @@ def plan(
         watts = machine.watts_idle + busy * (machine.watts_busy - machine.watts_idle)
         return machines * watts * PUE * _YEAR_HOURS / 1000
 
-    failures = machines / values["machine_days_between_failures"]
     return Plan(
         hardware=machine,
         curve=day.curve,
@@ -244,9 +245,10 @@ def plan(
         asked_p99_ms=day.asked_p99_ms,
         meets=meets,
         day=whole,
+        hours=hours,
         peaks=peaks,
         utilization=utilization,
-        failed_share=failures * values["detect_s"] / _DAY_S / machines,
+        failed_share=values["detect_s"] / values["machine_days_between_failures"] / _DAY_S,
         usd_per_year=machines * machine.usd_per_hour * _YEAR_HOURS,
         kwh_per_year=_each(kwh, utilization),
         kgco2_per_year=_each(lambda busy: kwh(busy) * GCO2_PER_KWH / 1000, utilization),
@@ -282,17 +284,18 @@ class _Day:
         self.least = max(2, math.floor(self.rates.max() * least_s / machine.workers) + 1)
         """Machines; with one fewer even the calm of the busiest hour is too much."""
 
-    def whole(self, machines: int) -> tuple[Peak, Interval]:
-        """Return what becomes of a day's prompts, and the share of its time that a worker works."""
-        rates, hours = np.unique(self.rates.round(9), return_counts=True)
-        return self._run("the whole day", rates, hours, machines, prompts=_PROMPTS)
+    def whole(self, machines: int) -> tuple[Peak, Interval, list[Peak]]:
+        """Return what becomes of a day's prompts, how much of it a worker works, and its hours."""
+        rates, at, hours = np.unique(self.rates.round(9), return_inverse=True, return_counts=True)
+        all_day, *each = self._run("the whole day", rates, hours, machines, prompts=_PROMPTS_OF_DAY)
+        return *all_day, [replace(each[one][0], name=f"{hour}:00") for hour, one in enumerate(at)]
 
     def peak(
         self, name: str, machines: int, *, shared: bool = False, prompts: int = _PROMPTS
     ) -> Peak:
         """Return what becomes of the prompts of the busiest hour."""
         rates, hours = self.rates.max(keepdims=True), np.ones(1, dtype=int)
-        return self._run(name, rates, hours, machines, prompts=prompts, shared=shared)[0]
+        return next(self._run(name, rates, hours, machines, prompts=prompts, shared=shared))[0]
 
     def keeps(self, machines: int, *, shared: bool = False) -> bool:
         """Return whether the busiest hour goes as asked for with one of them down."""
@@ -305,8 +308,8 @@ class _Day:
     def _run(
         self, name: str, rates: Floats, hours: npt.NDArray[np.int_], machines: int, *,
         prompts: int, shared: bool = False,
-    ) -> tuple[Peak, Interval]:  # fmt: skip
-        """Simulate hours of given rates, each as often as it stands in a day."""
+    ) -> Iterator[tuple[Peak, Interval]]:  # fmt: skip
+        """Simulate hours of given rates, each as often as it stands in a day: all, then each."""
         workers = 1 if shared else machines * self._machine.workers
         burst_s, bursts = round(self._values["burst_s"]), self._values["bursts_per_hour"]
         window_s = burst_s + 2 * _AROUND_S
@@ -324,18 +327,26 @@ class _Day:
             rng=rng,
         )  # fmt: skip
         answered_ms = 1000 * (outcome.latency_s + self._beside_s)
-        weights = np.tile(weights, lanes)
-        found: list[list[float]] = []
-        for part in np.split(np.arange(len(times)), self._days):
-            row, place = np.nonzero(np.isfinite(answered_ms[part]))
-            quantiles = _quantiles(answered_ms[part][row, place], weights[row])
-            came = np.isfinite(times[part]).sum(axis=1) @ weights
-            rejected = outcome.rejected[part].sum(axis=1) @ weights / max(came, 1)
-            busy = outcome.busy_s[part] @ weights / weights.sum() / window_s
-            found.append([*quantiles, float(rejected), float(busy)])
-        p50, p95, p99, rejections, busy_share = map(_range, zip(*found, strict=True))
-        peak = Peak(name=name, p50_ms=p50, p95_ms=p95, p99_ms=p99, rejected=rejections)
-        return peak, busy_share
+        weights = np.tile(weights, self._days * lanes)
+
+        def told(parts: Sequence[npt.NDArray[np.int64]]) -> tuple[Peak, Interval]:
+            found: list[list[float]] = []
+            for part in parts:
+                share, latency = weights[part], answered_ms[part]
+                row, place = np.nonzero(np.isfinite(latency))
+                came = np.isfinite(times[part]).sum(axis=1) @ share
+                rejected = outcome.rejected[part].sum(axis=1) @ share / max(came, 1)
+                busy = outcome.busy_s[part] @ share / share.sum() / window_s
+                reached = quantiles(latency[row, place], share[row])
+                found.append([*reached, float(rejected), float(busy)])
+            p50, p95, p99, rejections, busy_share = map(_range, zip(*found, strict=True))
+            peak = Peak(name=name, p50_ms=p50, p95_ms=p95, p99_ms=p99, rejected=rejections)
+            return peak, busy_share
+
+        days = np.split(np.arange(len(times)), self._days)
+        yield told(days)
+        for one in range(len(rates)):
+            yield told([part[part // 2 % len(rates) == one] for part in days])
 
     def _tokens(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
         sigma = self._values["tokens_sigma"]
@@ -358,16 +369,6 @@ def _size(day: _Day, *, near: int = 0, shared: bool = False) -> tuple[int, bool]
         middle = (low + high) // 2
         low, high = (low, middle) if day.keeps(middle, shared=shared) else (middle, high)
     return high, kept
-
-
-def _quantiles(values: Floats, weights: Floats) -> list[float]:
-    """Return the median, 95th and 99th percentile of weighted values; 0 of none."""
-    if not len(values):
-        return [0.0, 0.0, 0.0]
-    order = values.argsort()
-    reached = weights[order].cumsum()
-    at = np.searchsorted(reached, np.array([0.5, 0.95, 0.99]) * reached[-1])
-    return [float(one) for one in values[order][at]]
 
 
 def _each(call: Callable[[float], float], one: Interval) -> Interval:

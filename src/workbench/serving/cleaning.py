@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
+from itertools import chain
 from typing import Literal, NamedTuple, Protocol
 
 from workbench.diffusion.routing import Decision
@@ -60,19 +61,22 @@ class Cleaner:
             Refusal: As the service does.
         """
         wanted = [one for one in found if one.is_current or self._turns == "all"]
-        texts = [one.text for one in wanted]
-        verdicts = await self._verdicts(texts, key=key)
         gravest: Decision = "pass"
-        for passage, text in zip(wanted, texts, strict=True):
-            decision, better = verdicts[text]
-            if decision == "pass" or (decision == "dewrap" and len(passage.places) > 1):
-                continue  # each block of a message was dewrapped by itself
-            if decision == "block" and passage.is_current:
-                return "block"
-            passage.replace(WITHHELD if decision == "block" else better)
-            gravest = max(
-                gravest, "redirect" if decision == "block" else decision, key=_ORDER.index
-            )
+        # what stands together is looked at as it goes on: after its parts were replaced
+        for is_joint in (False, True):
+            part = [one for one in wanted if (len(one.places) > 1) == is_joint]
+            readings = [one.readings() for one in part]
+            verdicts = await self._verdicts(chain(*readings), key=key)
+            for passage, texts in zip(part, readings, strict=True):
+                decision, better = max(
+                    (verdicts[text] for text in texts), key=lambda one: _ORDER.index(one.decision)
+                )
+                if decision == "block" and passage.is_current:
+                    return "block"
+                if decision != "pass":
+                    passage.replace(WITHHELD if decision == "block" else better)
+                    milder: Decision = "redirect" if decision == "block" else decision
+                    gravest = max(gravest, milder, key=_ORDER.index)
         return gravest
 
     async def _verdicts(self, texts: Iterable[str], *, key: Key) -> dict[str, _Verdict]:

@@ -46,7 +46,8 @@ class ServeConfig:
     max_tokens: int = 8192
     """Of all texts of one request."""
     max_requests: int = 1024
-    """Served at the same time: what their bodies may hold in memory is bounded by it."""
+    """Served at the same time: what their bodies may hold in memory is bounded by it; those of
+    guarded APIs by a bound of their own."""
     body_s: float = 10.0
     """Within which a body must have come."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -22,9 +21,9 @@ from workbench.llm.prices import Prices
 from workbench.serving import anthropic_messages, openai_chat
 from workbench.serving.cleaning import Cleaner, Sanitizing
 from workbench.serving.keys import Key
-from workbench.serving.refusal import Refusal
+from workbench.serving.refusal import Overloaded, Refusal
 from workbench.serving.relay import EVENTS, Client, Dialect, Meter
-from workbench.serving.turns import passages, read_body
+from workbench.serving.turns import Passage, count, passages, read_body, write_body
 from workbench.serving.upstream import Api, Upstream
 from workbench.store.ledger import TOKEN
 from workbench.store.records import LedgerRow
@@ -62,6 +61,9 @@ class Guarding(Sanitizing, Protocol):
     def book(self, row: LedgerRow) -> None:
         """Enter a row in the ledger, some time soon."""
 
+    def count_refusal(self, refusal: Refusal) -> None:
+        """Count a request that is not served."""
+
 
 def guard_routes(
     service: Guarding,
@@ -70,6 +72,7 @@ def guard_routes(
     turns: Literal["all", "last"] = "all",
     prices: Prices | None = None,
     max_body_bytes: int = 32 * 2**20,
+    max_held_bytes: int = 2**30,
 ) -> list[Route]:
     """Return the routes of the model APIs that have an upstream.
 
@@ -82,13 +85,15 @@ def guard_routes(
         turns: Texts of which turns are sanitized: all of a chat, or those after the last answer.
         prices: Of models, where the service pays.
         max_body_bytes: Longest body; images are in it.
+        max_held_bytes: Of all bodies at a time, until they are answered.
     """
     cleaner, known = Cleaner(service, turns=turns), prices or Prices()
+    room = _Room(left=max_held_bytes)
     routes = []
     for path, beyond in _PATHS.items():
         paths = {api: there for api, there in beyond.items() if api in upstream.apis}
         if paths:
-            endpoint = _Endpoint(service, upstream, cleaner, known, paths, max_body_bytes)
+            endpoint = _Endpoint(service, upstream, cleaner, known, paths, max_body_bytes, room)
             method = "GET" if path == "/v1/models" else "POST"
             routes.append(Route(path, endpoint, methods=[method], name=path))
     return routes
@@ -104,6 +109,13 @@ class _Call:
     key: Key
 
 
+@dataclass(slots=True)
+class _Room:
+    """Bytes that bodies may still hold, all together."""
+
+    left: int
+
+
 @dataclass(frozen=True, slots=True)
 class _Endpoint:
     """One path, as an ASGI app: when the client leaves, what is done for it ends."""
@@ -114,8 +126,16 @@ class _Endpoint:
     prices: Prices
     paths: dict[Api, str]
     most_bytes: int
+    room: _Room
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        held = _Room(left=0)
+        try:
+            await self._answer(scope, receive, send, held=held)
+        finally:
+            self.room.left += held.left
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, *, held: _Room) -> None:
         request = Request(scope, receive)
         api = next(iter(self.paths))
         if len(self.paths) > 1 and "anthropic-version" not in request.headers:
@@ -123,19 +143,23 @@ class _Endpoint:
         client = Client(scope, receive, send, _DIALECTS[api])
         try:
             call = _Call(request, api, client, await self._key_of(request))
-            raw = await self._read(request) if request.method == "POST" else None
+            raw = await self._read(request, held) if request.method == "POST" else None
         except ClientDisconnect:
             return
         except Refusal as refusal:
-            await client.refuse(refusal)
+            await self._refuse(client, refusal)
             return
         async with anyio.create_task_group() as group:
             group.start_soon(_leave_with_client, receive, group.cancel_scope)
             try:
                 await (self._pass_on(call) if raw is None else self._guard(call, raw))
             except Refusal as refusal:
-                await client.refuse(refusal)
+                await self._refuse(client, refusal)
             group.cancel_scope.cancel()
+
+    async def _refuse(self, client: Client, refusal: Refusal) -> None:
+        self.service.count_refusal(refusal)
+        await client.refuse(refusal)
 
     @property
     def _pays(self) -> bool:
@@ -149,8 +173,8 @@ class _Endpoint:
             headers = {name: headers[own] for name, own in names.items() if own in headers}
         return await self.service.authorized(headers)
 
-    async def _read(self, request: Request) -> bytes:
-        """Return a body that is neither packed nor too long nor too slow."""
+    async def _read(self, request: Request, held: _Room) -> bytes:
+        """Return a body that is neither packed nor too long nor too slow; note what it holds."""
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":  # what a page of another site may send without asking
             raise Refusal(415, "send the body as Content-Type: application/json")
@@ -161,6 +185,10 @@ class _Endpoint:
             with anyio.fail_after(_BODY_S):
                 async for chunk in request.stream():
                     found += chunk
+                    held.left += len(chunk)
+                    self.room.left -= len(chunk)
+                    if self.room.left < 0:
+                        raise Overloaded(1, "the bodies under way are too large together")
                     if len(found) > self.most_bytes:
                         raise Refusal(413, f"the body exceeds {self.most_bytes:,} bytes; cut it")
         except TimeoutError:
@@ -170,10 +198,10 @@ class _Endpoint:
     async def _guard(self, call: _Call, raw: bytes) -> None:
         """Clean the request and pass it on, or decline in the model's place."""
         if len(raw) > _LONG:
-            body = await to_thread.run_sync(read_body, raw)
+            body, found = await to_thread.run_sync(_read_chat, raw)
         else:
-            body = read_body(raw)
-        decision = await self.cleaner.clean(passages(body), key=call.key)
+            body, found = _read_chat(raw)
+        decision = await self.cleaner.clean(found, key=call.key)
         call.client.headers[_DECISION] = decision
         is_count = call.request.url.path.endswith("count_tokens")
         if decision == "block":
@@ -181,31 +209,38 @@ class _Endpoint:
             refusal = call.client.dialect.refusal(body, REFUSAL)
             await call.client.answer(b'{"input_tokens": 0}' if is_count else refusal, kind=kind)
             return
-        model = "" if is_count else str(body.get("model"))[:_MOST_NAME]
+        model = "" if is_count else str(body.get("model"))[:_MOST_NAME] or "no name"
         is_changed = decision != "pass"
         if self._pays and model:
             await self._check_price(model, api=call.api)
             is_changed |= call.api == "openai" and _ask_for_usage(body)
-        sent = json.dumps(body, ensure_ascii=False).encode() if is_changed else raw
-        await self._pass_on(call, sent, model=model)
+        sent = write_body(body) if is_changed else raw
+        await self._pass_on(call, sent, model=model, most_tokens=_most_tokens(body))
 
-    async def _pass_on(self, call: _Call, body: bytes | None = None, *, model: str = "") -> None:
+    async def _pass_on(
+        self, call: _Call, body: bytes | None = None, *, model: str = "", most_tokens: int = 0
+    ) -> None:
         """Send a request on and its answer back; what a model was used for is booked."""
         began, meter, request = time.monotonic(), Meter(), call.request
-        async with self.upstream.request(
-            call.api, self.paths[call.api], headers=request.headers, query=request.query_params,
-            body=body,
-        ) as answer:  # fmt: skip
-            try:
+        answer, is_used = None, True  # unless told otherwise: also where the client left
+        try:
+            async with self.upstream.request(
+                call.api, self.paths[call.api], headers=request.headers,
+                query=request.query_params, body=body,
+            ) as answer:  # fmt: skip
+                is_used = answer.status == HTTPStatus.OK
                 await call.client.relay(answer, meter)
-            finally:
-                if model and answer.status == HTTPStatus.OK:
-                    names = answer.headers
-                    self._book(
-                        call, meter, model=model, bytes_sent=len(body or b""),
-                        request_id=names.get("request-id") or names.get("x-request-id", ""),
-                        latency_s=round(time.monotonic() - began, 4),
-                    )  # fmt: skip
+        except Refusal as refusal:
+            is_used &= bool(answer) or refusal.status_code == HTTPStatus.GATEWAY_TIMEOUT
+            raise
+        finally:
+            if model and is_used:
+                names = answer.headers if answer else {}
+                self._book(
+                    call, meter, model=model, bytes_sent=len(body or b""), most_tokens=most_tokens,
+                    request_id=names.get("request-id") or names.get("x-request-id", ""),
+                    latency_s=round(time.monotonic() - began, 4),
+                )  # fmt: skip
 
     async def _check_price(self, model: str, *, api: Api) -> None:
         """Refuse a model whose price is not known; the first look loads the table of prices."""
@@ -218,8 +253,8 @@ class _Endpoint:
         return self.prices.price_of(usage, model=model, provider=api)
 
     def _book(
-        self, call: _Call, meter: Meter, *, model: str, bytes_sent: int, request_id: str,
-        latency_s: float,
+        self, call: _Call, meter: Meter, *, model: str, bytes_sent: int, most_tokens: int,
+        request_id: str, latency_s: float,
     ) -> None:  # fmt: skip
         """Enter what an answer used; what a broken-off one does not say is held to be more."""
         usage = call.client.dialect.usage(meter.found)
@@ -227,7 +262,9 @@ class _Endpoint:
         if is_estimated:
             usage = Usage(
                 input_tokens=usage.prompt_tokens or bytes_sent // _BYTES_PER_TOKEN,
-                output_tokens=max(usage.output_tokens, meter.bytes // _BYTES_PER_TOKEN),
+                output_tokens=max(
+                    usage.output_tokens, meter.bytes // _BYTES_PER_TOKEN or most_tokens
+                ),
             )
         tokens = {name.removesuffix("_tokens"): value for name, value in asdict(usage).items()}
         self.service.book(
@@ -262,6 +299,17 @@ async def _leave_with_client(receive: Receive, scope: anyio.CancelScope) -> None
     while (await receive())["type"] != "http.disconnect":
         pass
     scope.cancel()
+
+
+def _most_tokens(body: Mapping[str, Any]) -> int:
+    """Return how many tokens an answer has that is made whole before any of it is seen."""
+    given = body.get("max_completion_tokens") or body.get("max_tokens")
+    return 0 if body.get("stream") is True else count(given)
+
+
+def _read_chat(raw: bytes) -> tuple[dict[str, Any], list[Passage]]:
+    body = read_body(raw)
+    return body, passages(body)
 
 
 def _ask_for_usage(body: dict[str, Any]) -> bool:

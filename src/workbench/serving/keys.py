@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import secrets
 import time
 from collections import deque
@@ -12,6 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+from workbench.core.errors import ConfigError
 from workbench.core.money import ZERO
 from workbench.core.settings import Secret
 from workbench.serving.refusal import Overloaded, Refusal
@@ -30,7 +32,13 @@ ANYBODY = Key(id="open", owner="anybody")
 def new_key(
     *, owner: str, name: str, quota_credits_per_day: float | None, requests_per_minute: int | None
 ) -> tuple[Key, Secret]:
-    """Return a new key's record, and the key itself: to be shown once and kept by its holder."""
+    """Return a new key's record, and the key itself: to be shown once and kept by its holder.
+
+    Raises:
+        ConfigError: If the quota is no number.
+    """
+    if not 0 <= (quota_credits_per_day or 0) < math.inf:
+        raise ConfigError(f"{quota_credits_per_day} credits a day; it must be a number from 0 up")
     key_id = secrets.token_hex(6)
     secret = f"{_PREFIX}_{key_id}_{secrets.token_urlsafe(32)}"
     key = Key(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from workbench.core.errors import ConfigError, DataError, WorkbenchError
+from workbench.core.errors import ConfigError, DataError
 from workbench.diffusion.condition import Condition
 from workbench.diffusion.sanitizer import SanitizedPrompt, Sanitizer
 from workbench.serving.config import ServeConfig
@@ -28,7 +28,8 @@ _PROBES = (
 )
 """What a model must be able to read before it may answer anybody."""
 _BEHIND = 64
-_TOGETHER = 4
+_TOGETHER_CHARS = 1000
+"""Of texts that a shadow sees at once: who asks meanwhile waits for no more, or for one text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +91,7 @@ class Models:
             return False
         try:
             await self.load(newest)
-        except WorkbenchError:
+        except Exception:
             self._refused = newest
             raise
         return True
@@ -133,7 +134,10 @@ class Shadow:
         sanitizer = self._sanitizer()
         if sanitizer is None or not self._behind:
             return False
-        waiting = [self._behind.popleft() for _ in range(min(_TOGETHER, len(self._behind)))]
+        waiting = [self._behind.popleft()]
+        chars = len(waiting[0][0].text)
+        while self._behind and (chars := chars + len(self._behind[0][0].text)) <= _TOGETHER_CHARS:
+            waiting.append(self._behind.popleft())
         texts = [prompt.text for prompt, _ in waiting]
         conditions = [prompt.condition for prompt, _ in waiting]
         try:

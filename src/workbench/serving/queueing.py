@@ -17,7 +17,7 @@ import numpy.typing as npt
 from workbench.core.errors import ConfigError
 from workbench.serving.config import ServeConfig
 
-__all__ = ["Curve", "Outcome", "Sample", "arrivals", "fit_curve", "simulate"]
+__all__ = ["Curve", "Outcome", "Sample", "arrivals", "fit_curve", "quantiles", "simulate"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -232,3 +232,13 @@ class _Simulation:
             self._seen += due.sum(axis=1)
             if not due[:, -1].any():
                 return
+
+
+def quantiles(values: Floats, weights: Floats) -> list[float]:
+    """Return the median, 95th and 99th percentile of weighted values; 0 of none."""
+    if not len(values):
+        return [0.0, 0.0, 0.0]
+    order = values.argsort()
+    reached = weights[order].cumsum()
+    at = np.searchsorted(reached, np.array([0.5, 0.95, 0.99]) * reached[-1])
+    return [float(one) for one in values[order][at]]

@@ -45,7 +45,10 @@ def serve(
     Raises:
         WorkbenchError: If there is no usable model, or the port is taken.
     """
-    asyncio.run(_serve(Service(config, store, credit_usd=credit_usd), upstream, turns))
+    service = Service(config, store, credit_usd=credit_usd)
+    loops = uvicorn.Config("", log_config=None).get_loop_factory()  # uvloop, where there is one
+    with asyncio.Runner(loop_factory=loops) as runner:
+        runner.run(_serve(service, upstream, turns))
 
 
 async def _serve(
@@ -60,6 +63,7 @@ async def _serve(
     try:
         await _Server(settings, service).to_the_end()
     finally:
+        await service.close()  # the second signal leaves out uvicorn's own end
         if upstream:
             await upstream.close()
 
@@ -103,7 +107,7 @@ class _Server(uvicorn.Server):
     async def _load(self) -> None:
         try:
             await self._service.load()
-        except WorkbenchError:
+        except Exception:
             self.should_exit = True
             raise
         _LOG.info("ready on %s:%s", self.config.host, self.config.port)

@@ -135,7 +135,7 @@ class Service:
         self.is_draining, self._loaded = True, False
         await self._batcher.stop()
         self._ending.set()
-        await asyncio.gather(*self._tasks)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._settle_books()
 
     async def authorized(self, headers: Mapping[str, str]) -> Key:
@@ -168,7 +168,13 @@ class Service:
             return Overloaded(2, why, status=503, reason="ending")
         if not self._loaded:
             return Overloaded(5, "the model is being loaded", status=503, reason="loading")
+        if self.in_flight > self.config.max_requests:
+            return Overloaded(1, "too many requests at a time")
         return self._batcher.refusal()
+
+    def count_refusal(self, refusal: Refusal) -> None:
+        """Count a request that is not served."""
+        self.metrics.rejections.labels(refusal.reason).inc()
 
     def check_admin(self, key: Key) -> None:
         """Refuse a key that may not load models.
@@ -271,13 +277,15 @@ class Service:
         return all_keys(self._store.engine), self._usage.read(window_start("day"))
 
     async def _settle_books(self) -> None:
-        self._books.close_page()
         try:
+            self._books.close_page()
             await asyncio.to_thread(self._books.write)
-            self._ring.update(*await asyncio.to_thread(self._read_keys))
         except Exception as error:  # noqa: BLE001 - tried again in a second, for as long as it takes
-            told = error if isinstance(error, WorkbenchError) else type(error).__name__
-            _LOG.error("the ledger is behind, it is written later: %s", told)
+            _LOG.error("the ledger is behind, it is written later: %s", _told(error))
+        try:
+            self._ring.update(*await asyncio.to_thread(self._read_keys))
+        except Exception as error:  # noqa: BLE001 - as before
+            _LOG.error("keys are as they were, they are read later: %s", _told(error))
 
     async def _tick(self) -> None:
         while not await self._ends_within(_TICK_S):
@@ -288,14 +296,19 @@ class Service:
             try:
                 if await self.models.load_newer():
                     self.metrics.reloads.labels("loaded").inc()
-            except WorkbenchError as error:
+            except Exception as error:  # noqa: BLE001 - the next one may be better
                 self.metrics.reloads.labels("refused").inc()
-                _LOG.error("the model stays: %s", error)
+                _LOG.error("the model stays: %s", _told(error))
 
     async def _ends_within(self, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._ending.wait(), seconds)
         return self._ending.is_set()
+
+
+def _told(error: Exception) -> str:
+    """Return what may be logged of an error: words of others may quote a text."""
+    return str(error) if isinstance(error, WorkbenchError) else type(error).__name__
 
 
 def _count(encoder: MiniLM, texts: Sequence[str]) -> list[int]:

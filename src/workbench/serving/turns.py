@@ -10,18 +10,27 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, NamedTuple, NoReturn
 
 from workbench.serving.refusal import Refusal
 
-__all__ = ["Passage", "count", "passages", "read_body"]
+__all__ = ["Passage", "count", "passages", "read_body", "write_body"]
 
 _NAME = re.compile(r"[a-z0-9_.-]+")
-_TEXTS = ("text", "content", "title", "context", "source")
-"""Fields of a user's message that hold text, or blocks with text."""
+_PACKED = {"data", "encrypted_content", "encrypted_stdout", "file_data", "image_url", "url"}
+"""Fields of a user's message that hold no text, and may be long."""
+_WORDS = {
+    "detail", "file_id", "format", "id", "media_type", "role", "tool_call_id", "tool_use_id", "ttl",
+    "type",
+}  # fmt: skip
+"""Those that hold a short word; every other field is read, known or not."""
+_MOST_WORD = 256
 _TRUSTED = frozenset({"assistant", "developer", "system"})
 """Roles whose texts are the operator's or the model's; everything else is a user's."""
 _MOST_DEPTH = 8
+_MOST_PARTS = 500_000
+"""Commas and opening brackets of a body: everybody waits while they are read."""
 _MOST_TEXTS = 4096
 _MOST_TOKENS = 10_000_000
 
@@ -47,27 +56,33 @@ class Passage(NamedTuple):
     is_current: bool
     """Whether it came after the last answer."""
 
-    @property
-    def text(self) -> str:
-        """All of it."""
-        return "\n".join(place.text for place in self.places)
+    def readings(self) -> list[str]:
+        """Return its text; two where a word may go on in the next block, or may not."""
+        texts = [place.text for place in self.places if place.text.strip()]
+        ends = any(a[-1].isalnum() and b[0].isalnum() for a, b in pairwise(texts))
+        return [glue.join(texts) for glue in ("\n", "")[: 1 + ends]]
 
     def replace(self, text: str) -> None:
         """Put another text in its place."""
         first, *others = self.places
-        gone = [place.holder if place.siblings else place.text for place in others]
         first.holder[first.field] = text
-        for place, one in zip(others, gone, strict=True):
-            blocks = place.siblings or place.holder
-            blocks[:] = [block for block in blocks if block is not one]
+        if others:  # all are of one list
+            blocks = first.siblings or first.holder
+            gone = {id(place.holder) for place in others if place.siblings}
+            words = {place.field for place in others if not place.siblings}
+            blocks[:] = [
+                one for at, one in enumerate(blocks) if at not in words and id(one) not in gone
+            ]
 
 
 def read_body(raw: bytes) -> dict[str, Any]:
     """Return the JSON object of a body that no two readers take differently.
 
     Raises:
-        Refusal: 400, saying why not.
+        Refusal: 400, saying why not; 413, if it has too many parts.
     """
+    if sum(map(raw.count, (b",", b"[", b"{"))) > _MOST_PARTS:
+        raise Refusal(413, f"the body has more than {_MOST_PARTS:,} parts; send a shorter chat")
     try:
         text = raw.decode()
         body = json.loads(
@@ -83,6 +98,18 @@ def read_body(raw: bytes) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise Refusal(400, "the body is no JSON object; send one with model and messages")
     return body
+
+
+def write_body(body: dict[str, Any]) -> bytes:
+    """Return a body as it goes on.
+
+    Raises:
+        Refusal: 400, if it is nested too deep: for the reader it was not.
+    """
+    try:
+        return json.dumps(body, ensure_ascii=False).encode()
+    except RecursionError:
+        raise Refusal(400, "the body is no JSON: nested too deep; send one object") from None
 
 
 def passages(body: dict[str, Any]) -> list[Passage]:
@@ -107,14 +134,10 @@ def passages(body: dict[str, Any]) -> list[Passage]:
             raise Refusal(400, "messages: each needs a role, which is text")
         is_current = is_current and not (role == "assistant" and has_asked)
         has_asked = has_asked or role not in _TRUSTED
-        for places in _groups(message, "content"):
-            if role not in _TRUSTED:
-                found += _passages(places, is_current=is_current)
-        if role == "assistant":
-            for places in _tool_results(message.get("content")):
-                found += _passages(places, is_current=is_current)
-        if len(found) > _MOST_TEXTS:
-            raise Refusal(413, f"messages: more than {_MOST_TEXTS} texts; send a shorter chat")
+        for places in _tool_results(message) if role in _TRUSTED else _fields(message):
+            found += _passages(places, is_current=is_current)
+            if len(found) > _MOST_TEXTS:
+                raise _too_many()
     return found
 
 
@@ -131,16 +154,19 @@ def _passages(places: list[_Place], *, is_current: bool) -> Iterator[Passage]:
         yield Passage(tuple(full), is_current)
 
 
-def _tool_results(content: Any) -> Iterator[list[_Place]]:
+def _tool_results(message: dict[str, Any]) -> Iterator[list[_Place]]:
     """Give the texts of results of tools that the service ran itself: they stand in its turn."""
+    content = message.get("content")
     for block in content if isinstance(content, list) else ():
-        if isinstance(block, dict) and str(block.get("type")).endswith("tool_result"):
-            yield from _groups(block, "content")
+        if isinstance(block, dict):
+            _refuse_odd_names(block)
+            if str(block.get("type")).endswith("tool_result"):
+                yield from _fields(block)
 
 
-def _groups(holder: Any, field: str | int, *, depth: int = 0) -> Iterator[list[_Place]]:
+def _groups(holder: Any, field: str | int, *, depth: int) -> Iterator[list[_Place]]:
     """Give lists of places whose texts are read one after another."""
-    value = holder.get(field) if isinstance(holder, dict) else holder[field]
+    value = holder[field]
     if depth > _MOST_DEPTH:
         raise Refusal(400, f"messages: content is nested deeper than {_MOST_DEPTH}; make it flat")
     if isinstance(value, str):
@@ -148,25 +174,50 @@ def _groups(holder: Any, field: str | int, *, depth: int = 0) -> Iterator[list[_
     elif isinstance(value, dict):
         yield from _fields(value, depth=depth)
     elif isinstance(value, list):
-        texts = []
-        for at, block in enumerate(value):
-            if isinstance(block, str):
-                texts.append(_Place(value, at, []))
-            elif isinstance(block, dict) and isinstance(block.get("text"), str):
+        yield from _blocks(value, depth=depth)
+
+
+def _blocks(value: list[Any], *, depth: int) -> Iterator[list[_Place]]:
+    texts = []
+    for at, block in enumerate(value):
+        if isinstance(block, str):
+            texts.append(_Place(value, at, []))
+        elif isinstance(block, dict):
+            if isinstance(block.get("text"), str):
                 texts.append(_Place(block, "text", value))
-            if isinstance(block, dict):
-                yield from _fields(block, depth=depth, is_block=True)
-        if texts:
-            yield texts
+            yield from _fields(block, depth=depth, is_block=True)
+        elif isinstance(block, list):
+            yield from _groups(value, at, depth=depth + 1)
+        if len(texts) > _MOST_TEXTS:
+            raise _too_many()
+    if texts:
+        yield texts
 
 
-def _fields(value: dict[str, Any], *, depth: int, is_block: bool = False) -> Iterator[list[_Place]]:
+def _fields(
+    value: dict[str, Any], *, depth: int = -1, is_block: bool = False
+) -> Iterator[list[_Place]]:
     _refuse_odd_names(value)
-    for name in _TEXTS:
-        if name in value and not (is_block and name == "text" and isinstance(value[name], str)):
+    for name, held in value.items():
+        is_done = is_block and name == "text"
+        if not (isinstance(held, str) and (is_done or _is_no_text(value, name, held))):
             yield from _groups(value, name, depth=depth + 1)
-    if value.get("type") == "text" and isinstance(value.get("data"), str):  # a plain document
-        yield [_Place(value, "data", [])]
+
+
+def _is_no_text(holder: dict[str, Any], name: str, held: str) -> bool:
+    """Return whether a field holds bytes, a name or an address, as its name says."""
+    if name == "data" and (holder.get("type") == "text" or _is_plain(holder.get("media_type"))):
+        return False
+    is_word = name in _WORDS and len(held) <= _MOST_WORD
+    return (is_word or name in _PACKED) and " " not in held
+
+
+def _is_plain(media_type: Any) -> bool:
+    return isinstance(media_type, str) and media_type.lower().startswith("text/")
+
+
+def _too_many() -> Refusal:
+    return Refusal(413, f"messages: more than {_MOST_TEXTS} texts; send a shorter chat")
 
 
 def _refuse_odd_names(value: dict[str, Any]) -> None:

@@ -6,7 +6,6 @@ import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Literal
 
 from workbench.core.errors import ConfigError
@@ -33,8 +32,12 @@ _SENT_BACK = re.compile(
     r"|(anthropic|x)-ratelimit-[a-z-]+|openai-(version|model|processing-ms)"
 )
 """Headers of the service that reach the client: no cookie, no address, nothing of one hop."""
+_CHOICES = frozenset({"openai-organization", "openai-project"})
+"""Whom a call is charged to: the choice of whoever pays."""
 _QUERY = frozenset({"after", "after_id", "before_id", "beta", "limit"})
 _PRINTABLE = re.compile(r"[ -~]*")
+_ANSWERS = (2, 4, 5)
+"""Hundreds of the statuses that are passed on."""
 _RETRY_S = 5
 _MOST_BYTES = 64 * 2**20
 
@@ -177,8 +180,8 @@ class Upstream:
                     data=body, headers=sent, params=known, allow_redirects=False,
                 )  # fmt: skip
             try:
-                if HTTPStatus.MULTIPLE_CHOICES <= response.status < HTTPStatus.BAD_REQUEST:
-                    raise _unavailable("redirects, which is not followed")
+                if response.status // 100 not in _ANSWERS:
+                    raise _unavailable("redirects, which is not followed, or says an odd status")
                 yield Incoming(response)
             finally:
                 response.close()
@@ -215,7 +218,8 @@ class Upstream:
         sent = {
             name: value
             for name, value in wanted.items()
-            if _SENT_ON.fullmatch(name) or (name in _KEYS and not pays)
+            if (_SENT_ON.fullmatch(name) or name in _KEYS)
+            and not (pays and name in _CHOICES | {*_KEYS})
         }
         if not all(map(_PRINTABLE.fullmatch, sent.values())):
             raise Refusal(400, "a header holds a character that is not printable ASCII; correct it")
@@ -265,5 +269,6 @@ def _faults() -> Iterator[None]:
 
 def _unavailable(reason: str, *, status: int = 502) -> Refusal:
     return Refusal(
-        status, f"the model service {reason}; try again", headers={"Retry-After": str(_RETRY_S)}
-    )
+        status, f"the model service {reason}; try again", headers={"Retry-After": str(_RETRY_S)},
+        reason="upstream",
+    )  # fmt: skip

@@ -23,7 +23,7 @@ from workbench.store.records import now
 from workbench.store.remote import Remote
 from workbench.store.rests import sweep
 from workbench.store.shelf import Shelf
-from workbench.store.transaction import transaction
+from workbench.store.transaction import once, retried, transaction
 
 __all__ = [
     "KINDS", "ArtifactKind", "Artifacts", "Say", "clear_disk_errors", "write_atomic",
@@ -114,6 +114,7 @@ class Artifacts:
         found = read_mark(self._engine, kind, artifact_id)
         return found[0] if found else {}
 
+    @retried
     def newest(self, kind: ArtifactKind, *, said: Mapping[str, str] | None = None) -> str:
         """Return the id of the newest artifact of a kind, or an empty string.
 
@@ -129,6 +130,7 @@ class Artifacts:
         with transaction(self._engine) as connection:
             return connection.execute(query).scalar() or ""
 
+    @retried
     def resolve(self, kind: ArtifactKind, beginning: str) -> str:
         """Return the id that begins so, also of one that was removed.
 
@@ -147,6 +149,7 @@ class Artifacts:
             raise DataError(f"no {kind} {beginning!r} in {self._shelf.shown()}; newest: {newest}")
         return str(found[0])
 
+    @retried
     def renew(self, kind: ArtifactKind, artifact_id: str) -> None:
         """Make an artifact the newest: it would have been made now, were it not there."""
         table = schema.artifacts
@@ -154,6 +157,7 @@ class Artifacts:
         with transaction(self._engine) as connection:
             connection.execute(update(table).where(mine).values(created_at=now()))
 
+    @retried
     def rows(self, kind: ArtifactKind) -> list[dict[str, Any]]:
         """Return id, created_at, owner and metadata of the artifacts of a kind, newest first."""
         table = schema.artifacts
@@ -163,6 +167,7 @@ class Artifacts:
             rows = connection.execute(query.order_by(table.c.created_at.desc())).mappings()
             return [{**row, "metadata": plain(row["metadata"])} for row in rows]
 
+    @retried
     def referring(self, kind: ArtifactKind, name: str, value: str) -> list[str]:
         """Return the ids of the artifacts of a kind whose metadata have that value."""
         table = schema.artifacts
@@ -328,6 +333,7 @@ class Artifacts:
         if old.content != mark.content:
             self._shelf.clear(place, old)
 
+    @retried
     def _described(self, kind: ArtifactKind, artifact_id: str, folder: Path, mark: Mark) -> Mark:
         """Return a mark with what a folder holds."""
         found = contents_of(folder)
@@ -355,9 +361,12 @@ class Artifacts:
             "metadata": metadata,
         }
         removed = (table.c.kind == kind) & (table.c.id == artifact_id) & ~still_there()
-        with transaction(self._engine) as connection:
+
+        def write(connection: Connection) -> None:
             if not connection.execute(update(table).where(removed).values(**row)).rowcount:
                 connection.execute(insert(table), row)
+
+        once(self._engine, write)
 
 
 def _place(kind: str, artifact_id: str) -> str:

@@ -33,7 +33,7 @@ from workbench.store.responses import (
     own_answers,
     remove_expired,
 )
-from workbench.store.transaction import transaction
+from workbench.store.transaction import forget_commits, once, retried, transaction
 
 __all__ = ["Batch", "BatchState", "Calls", "Claim", "Flight", "Settlement", "StoredAnswer"]
 
@@ -152,8 +152,9 @@ class Calls:
         claims: Sequence[Flight] = (),
         settlements: Sequence[Settlement] = (),
         rows: Sequence[LedgerRow] = (),
+        mark: str = "",
     ) -> list[Claim]:
-        """Return what became of each claim; everything happens in one transaction.
+        """Return what became of each claim; everything happens in one transaction, once.
 
         Args:
             budgets: Limits for the claims.
@@ -161,23 +162,29 @@ class Calls:
             settlements: Ends of flights, also of those that this call grants. One whose flight was
                 given up for lost still enters its rows: that money was spent too.
             rows: More ledger rows.
+            mark: The same when a whole call without claims is repeated, see
+                :func:`~workbench.store.transaction.once`.
 
         Raises:
-            StoreError: If the database is full or gone; nothing of it was written.
+            StoreError: If the database is full or gone; nothing of it was written, but if its
+                connection broke nobody knows.
         """
+
+        def write(connection: Connection) -> list[Claim]:
+            take_turn(connection)
+            verdicts = self._judge(connection, claims, budgets) if claims else []
+            _settle(connection, settlements, rows, at=self._clock())
+            return verdicts
+
+        forget = self._billed.forget  # it may have seen rows that then never were
         with self._turn:
             try:
-                if claims and self._billed.is_new:  # the long first reading: not in others' way
-                    with transaction(self._engine) as connection:
-                        self._billed.catch_up(connection)
-                with transaction(self._engine) as connection:
-                    take_turn(connection)
-                    verdicts = self._judge(connection, claims, budgets) if claims else []
-                    _settle(connection, settlements, rows, at=self._clock())
+                if claims and self._billed.is_new:
+                    self._read_billed()
+                return once(self._engine, write, mark=mark, again=forget) or []
             except BaseException:
-                self._billed.forget()  # it may have seen rows that now never were
+                forget()
                 raise
-        return verdicts
 
     def read(self, key: str, *, work: str = "") -> StoredAnswer | None:
         """Return the answer kept under a key, expired or not: the work's own, else the freshest.
@@ -193,6 +200,7 @@ class Calls:
             return self._responses.read(key, work=work)
         return await asyncio.to_thread(self._responses.read, key, work=work)
 
+    @retried
     def touch(self, owner: str) -> None:
         """Show other hosts, which cannot see a process, that the owner of flights lives."""
         at = datetime.fromtimestamp(self._clock(), UTC).isoformat()
@@ -203,6 +211,7 @@ class Calls:
         """Return whether what a process began at a moment (ISO 8601) can still be ended by it."""
         return self._owners.is_alive(owner, at=at)
 
+    @retried
     def recover(self) -> list[Flight]:
         """Return the flights of dead processes, now charged as lost at their worst case.
 
@@ -212,6 +221,7 @@ class Calls:
             take_turn(connection)
             _, lost = self._reap(connection)
             remove_expired(connection, before=self._clock() - _KEPT_S)
+            forget_commits(connection)
         return lost
 
     def add_batch(self, batch: Batch) -> bool:
@@ -220,7 +230,8 @@ class Calls:
         Returns:
             Whether it was noted.
         """
-        with transaction(self._engine) as connection:
+
+        def note(connection: Connection) -> bool:
             take_turn(connection)
             is_new = all(
                 batch.requests.keys().isdisjoint(one.requests)
@@ -228,8 +239,11 @@ class Calls:
             )
             if is_new:
                 connection.execute(insert(schema.batches), vars(batch))
-        return is_new
+            return is_new
 
+        return once(self._engine, note)
+
+    @retried
     def update_batch(self, batch: str, *, state: BatchState, remote_id: str | None = None) -> None:
         """Set the state of a batch, and the service's id where it is known now."""
         table = schema.batches
@@ -237,11 +251,13 @@ class Calls:
         with transaction(self._engine) as connection:
             connection.execute(update(table).where(table.c.id == batch).values(**values))
 
+    @retried
     def open_batches(self, work: str) -> list[Batch]:
         """Return the batches of a piece of work that can still be collected, oldest first."""
         with transaction(self._own) as connection:
             return self._open_batches(connection, work)
 
+    @retried
     def remote_batches(self) -> set[str]:
         """Return the service's ids of all batches ever submitted from this store."""
         column = schema.batches.c.remote_id
@@ -253,10 +269,10 @@ class Calls:
     ) -> None:
         """Keep what a piece of work is expected to cost, to be compared with the truth."""
         whose = {"work": work, "job": job, "experiment": experiment, "phase": phase}
-        with transaction(self._own) as connection:
-            row = {**whose, "at": now(), "figures": dict(figures)}
-            connection.execute(insert(schema.estimates), row)
+        row = {**whose, "at": now(), "figures": dict(figures)}
+        once(self._own, lambda connection: connection.execute(insert(schema.estimates), row))
 
+    @retried
     def estimates(self, experiment: str) -> list[dict[str, Any]]:
         """Return work, job, experiment, phase, at and figures of each estimate, oldest first."""
         table = schema.estimates
@@ -264,6 +280,13 @@ class Calls:
         query = select(*columns).where(table.c.experiment == experiment).order_by(table.c.id)
         with transaction(self._own) as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
+
+    @retried
+    def _read_billed(self) -> None:
+        """Read the ledger for the first time, which is long, and not in others' way."""
+        self._billed.forget()
+        with transaction(self._engine) as connection:
+            self._billed.catch_up(connection)
 
     def _judge(
         self, connection: Connection, claims: Sequence[Flight], budgets: Budgets

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Engine, delete, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Engine, delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from workbench.core.errors import StoreError
@@ -18,7 +18,7 @@ from workbench.store.events import insert_events
 from workbench.store.leases import Lease, database_seconds
 from workbench.store.owners import Owners
 from workbench.store.records import Attempt, Event, now
-from workbench.store.transaction import transaction
+from workbench.store.transaction import once, retried, transaction
 
 __all__ = [
     "add_attempts", "add_outcomes", "ask_to_stop", "attempt_pages", "attempted", "counts",
@@ -30,6 +30,7 @@ _STOP = "stop "
 """Before an execution's id: the name of the row that says that it shall stop."""
 
 
+@retried
 def attempted(
     engine: Engine, execution: str, *, target: str, cases: Collection[str] | None = None
 ) -> set[tuple[str, int]]:
@@ -50,7 +51,7 @@ def add_attempts(
     events: Iterable[Event] = (),
     lease: Lease | None = None,
 ) -> None:
-    """Write attempts, with the events of them, in one transaction.
+    """Write attempts, with the events of them, in one transaction, once.
 
     Args:
         engine: Of the store.
@@ -63,12 +64,16 @@ def add_attempts(
         StoreError: If one is stored already.
     """
     rows = [vars(one) | {"usd": str(one.usd), "replies": list(one.replies)} for one in attempts]
+    told = list(events)
+
+    def write(connection: Connection) -> None:
+        if lease:
+            lease.fence(connection)
+        connection.execute(insert(schema.attempts), rows)
+        insert_events(connection, told)
+
     try:
-        with transaction(engine) as connection:
-            if lease:
-                lease.fence(connection)
-            connection.execute(insert(schema.attempts), rows)
-            insert_events(connection, events)
+        once(engine, write)
     except IntegrityError:
         raise StoreError(
             "an attempt is stored already: another machine makes the same execution; stop one of"
@@ -76,6 +81,7 @@ def add_attempts(
         ) from None
 
 
+@retried
 def ask_to_stop(engine: Engine, execution: str) -> None:
     """Ask whoever makes an execution, on whatever machines, to stop."""
     forget_stop(engine, execution)
@@ -87,6 +93,7 @@ def ask_to_stop(engine: Engine, execution: str) -> None:
         return
 
 
+@retried
 def forget_stop(engine: Engine, execution: str) -> None:
     """Forget that somebody asked an execution to stop."""
     table = schema.leases
@@ -94,6 +101,7 @@ def forget_stop(engine: Engine, execution: str) -> None:
         connection.execute(delete(table).where(table.c.name == f"{_STOP}{execution}"))
 
 
+@retried
 def why_stop(engine: Engine, execution: str, *, token: str) -> str:
     """Return why an execution shall stop: somebody asked, or another makes it; else empty.
 
@@ -121,6 +129,7 @@ def shard_name(execution: str, slot: int) -> str:
     return f"shard {execution} {slot}"
 
 
+@retried
 def has_workers(engine: Engine, execution: str) -> bool:
     """Return whether anybody still works on a shard of an execution."""
     table = schema.leases
@@ -131,6 +140,7 @@ def has_workers(engine: Engine, execution: str) -> bool:
     return any(Owners(time.time).is_alive(process, at=now()) for process in found)
 
 
+@retried
 def counts(engine: Engine, execution: str) -> Counter[str]:
     """Return how many attempts of an execution are stored, and how often hits and errors were told.
 
@@ -148,6 +158,7 @@ def counts(engine: Engine, execution: str) -> Counter[str]:
     return found
 
 
+@retried
 def spent(engine: Engine, work: str) -> Decimal:
     """Return what a piece of work was billed so far, whatever became of the answers."""
     table = schema.ledger
@@ -157,6 +168,7 @@ def spent(engine: Engine, work: str) -> Decimal:
         return sum(map(Decimal, found), ZERO)
 
 
+@retried
 def unfinished(engine: Engine) -> dict[str, str]:
     """Return execution → test set of those that have attempts and are no artifact yet.
 
@@ -199,21 +211,29 @@ def attempt_pages(engine: Engine, execution: str, *, rows: int) -> Iterator[list
         yield list(page)
 
 
-def remove_attempts(engine: Engine, execution: str) -> None:
-    """Remove the rows of an execution, once its artifact stands."""
+def remove_attempts(engine: Engine, execution: str, *, lease: Lease | None = None) -> None:
+    """Remove the rows of an execution, once its artifact stands; raises as :func:`add_attempts`."""
+    _remove(engine, schema.attempts.c.execution == execution, lease)
+
+
+def remove_errors(engine: Engine, execution: str, *, lease: Lease | None = None) -> int:
+    """Remove the attempts that failed, so that they are made again; return how many.
+
+    Raises as :func:`add_attempts`.
+    """
     table = schema.attempts
+    return _remove(engine, (table.c.execution == execution) & (table.c.error != ""), lease)
+
+
+@retried
+def _remove(engine: Engine, which: ColumnElement[bool], lease: Lease | None) -> int:
     with transaction(engine) as connection:
-        connection.execute(delete(table).where(table.c.execution == execution))
+        if lease:
+            lease.fence(connection)
+        return connection.execute(delete(schema.attempts).where(which)).rowcount
 
 
-def remove_errors(engine: Engine, execution: str) -> int:
-    """Remove the attempts that failed, so that they are made again; return how many."""
-    table = schema.attempts
-    failed = (table.c.execution == execution) & (table.c.error != "")
-    with transaction(engine) as connection:
-        return connection.execute(delete(table).where(failed)).rowcount
-
-
+@retried
 def add_outcomes(engine: Engine, execution: str, rows: Sequence[dict[str, Any]]) -> None:
     """Write how often each plugin × strategy worked on each target, over what was known of it.
 
@@ -231,6 +251,7 @@ def add_outcomes(engine: Engine, execution: str, rows: Sequence[dict[str, Any]])
             connection.execute(insert(table), [{**usual, **row} for row in rows])
 
 
+@retried
 def outcomes(engine: Engine) -> dict[tuple[str, str], tuple[int, int]]:
     """Return (plugin, strategy) → successes and attempts over all finished executions."""
     table = schema.outcomes
@@ -244,6 +265,7 @@ def outcomes(engine: Engine) -> dict[tuple[str, str], tuple[int, int]]:
         }
 
 
+@retried
 def outcomes_of(engine: Engine, execution: str) -> list[dict[str, Any]]:
     """Return what was written of an execution, by target, plugin and strategy.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from sqlalchemy import Engine, create_engine, event, inspect, text
+from sqlalchemy import Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -19,12 +20,28 @@ from workbench.store.isolation import everybody, install, only_user
 from workbench.store.ledger import Ledger
 from workbench.store.remote import open_remote
 from workbench.store.runs import RunTable
-from workbench.store.transaction import transaction
+from workbench.store.transaction import PATIENCE, transaction
 
-__all__ = ["SCHEMA_VERSION", "Store", "as_user", "migrate_to", "open_store", "plain_engine"]
+__all__ = [
+    "SCHEMA_VERSION", "Store", "as_user", "migrate_to", "open_store", "plain_engine",
+    "refuse_other_disk",
+]  # fmt: skip
 
 SCHEMA_VERSION = "0006"
 _BUSY_TIMEOUT_MS = 30_000
+_GIVE_UP = {
+    "connect_timeout": 10,
+    "tcp_user_timeout": 20_000,
+    "keepalives_idle": 20,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+}
+"""When a connection that the network lost is given up, in s and ms; the system takes 15 minutes."""
+_SERVER_GIVES_UP = """
+SET idle_in_transaction_session_timeout = '30s'; SET tcp_keepalives_idle = 20;
+SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 4
+"""
+"""The same for the server, which takes 2 hours and keeps the locks of a transaction so long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +61,12 @@ class Store:
         return self.settings.home
 
 
-def open_store(settings: Settings) -> Store:
+def open_store(settings: Settings, *, patience_s: float = 60.0) -> Store:
     """Return the store that the settings name, created or migrated where needed.
+
+    Args:
+        settings: Of this process.
+        patience_s: For how long a database that goes away later on is waited for.
 
     Raises:
         StoreError: If it cannot be opened or was written by a newer version.
@@ -55,8 +76,23 @@ def open_store(settings: Settings) -> Store:
         home.mkdir(parents=True, exist_ok=True)
     engine = _engine(settings.database_url)
     install(engine, user=settings.user)
+    engine.update_execution_options(**{PATIENCE: patience_s})
     _migrate(everybody(engine), home / "migrate.lock")
     return _rooms(settings, engine, calls=Calls(engine))
+
+
+def refuse_other_disk(settings: Settings, *, host: str) -> None:
+    """Refuse a worker on another machine than that which asked for its work its SQLite file.
+
+    Raises:
+        ConfigError: If that is the database.
+    """
+    here = platform.node()
+    if settings.database_url.startswith("sqlite") and here != host:
+        raise ConfigError(
+            f"worker {here} cannot share the SQLite file of {host}; set WORKBENCH_DATABASE_URL to a"
+            " PostgreSQL that both reach"
+        )
 
 
 def as_user(store: Store, user: str) -> Store:
@@ -89,13 +125,22 @@ def _rooms(settings: Settings, engine: Engine, *, calls: Calls) -> Store:
 
 def _engine(url: str) -> Engine:
     try:
-        engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+        parsed = make_url(url)
+        is_libpq = parsed.get_driver_name().startswith("psycopg")
+        mine = {name: how for name, how in _GIVE_UP.items() if name not in parsed.query}
+        engine = create_engine(
+            parsed,
+            pool_pre_ping=parsed.get_backend_name() != "sqlite",
+            connect_args=mine if is_libpq else {},
+        )
     except (ArgumentError, ImportError) as error:
         raise ConfigError(
             f"WORKBENCH_DATABASE_URL: {error}; write sqlite:///file or postgresql+psycopg://…"
         ) from error
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
+    elif is_libpq:
+        event.listen(engine, "connect", _prepare_postgres)
     return engine
 
 
@@ -105,6 +150,12 @@ def _prepare_sqlite(connection: Any, _entry: ConnectionPoolEntry) -> None:
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")  # a run table that loses its last commits lies
     cursor.close()
+
+
+def _prepare_postgres(connection: Any, _entry: ConnectionPoolEntry) -> None:
+    with connection.cursor() as cursor:  # no startup options: poolers refuse them
+        cursor.execute(_SERVER_GIVES_UP)
+    connection.commit()
 
 
 def _migrate(engine: Engine, lock: Path) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, insert, select
 from workbench.core.redact import redact
 from workbench.store import schema
 from workbench.store.records import Event
-from workbench.store.transaction import transaction
+from workbench.store.transaction import once, retried, transaction
 
 if TYPE_CHECKING:
     from workbench.store.database import Store
@@ -20,9 +20,9 @@ __all__ = ["add_events", "event_of", "events", "insert_events", "tell"]
 
 
 def add_events(engine: Engine, told: Iterable[Event]) -> None:
-    """Append events in one transaction."""
-    with transaction(engine) as connection:
-        insert_events(connection, told)
+    """Append events in one transaction, once."""
+    listed = list(told)
+    once(engine, lambda connection: insert_events(connection, listed))
 
 
 def tell(store: Store, kind: str, subject: str, details: Mapping[str, Any]) -> None:
@@ -53,6 +53,7 @@ def insert_events(connection: Connection, told: Iterable[Event]) -> None:
         connection.execute(insert(schema.events), rows)
 
 
+@retried
 def events(
     engine: Engine, *, kind: str = "", subject: str = "", since: str = "", limit: int = 1_000
 ) -> list[Event]:

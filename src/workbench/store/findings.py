@@ -12,7 +12,7 @@ from workbench.core.errors import DataError
 from workbench.core.plain import storable
 from workbench.store import schema
 from workbench.store.records import Finding, now
-from workbench.store.transaction import transaction
+from workbench.store.transaction import retried, transaction
 
 __all__ = [
     "add_findings", "confirm_findings", "count_findings", "findings", "resolve_finding", "triage",
@@ -23,6 +23,7 @@ _CHUNK = 500
 """Ids per query: fewer than any database allows variables."""
 
 
+@retried
 def add_findings(engine: Engine, found: Iterable[Finding]) -> list[Finding]:
     """Write the findings that are not there yet and return them; those known keep their triage."""
     table = schema.findings
@@ -43,6 +44,7 @@ def _row(finding: Finding) -> dict[str, Any]:
     return row | {name: storable(value) for name, value in row.items() if isinstance(value, str)}
 
 
+@retried
 def findings(
     engine: Engine, execution: str = "", *, status: str = "", owner: str = "",
     ids: Sequence[str] = (), user: str = "",
@@ -81,6 +83,7 @@ def _may_see(user: str) -> ColumnElement[bool]:
     return test_set.in_(mine) | test_set.not_in(select(owners.test_set))
 
 
+@retried
 def resolve_finding(engine: Engine, beginning: str, *, execution: str = "", user: str = "") -> str:
     """Return the id of the finding that begins so, of the execution and the user if they are given.
 
@@ -145,6 +148,7 @@ def confirm_findings(
     triage(engine, ids, {"status": "confirmed"}, who=who)
 
 
+@retried
 def triage_log(engine: Engine, ids: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Return what was said of findings, oldest first: at, finding, who, changed, note, minutes."""
     table = schema.triage_log
@@ -159,6 +163,7 @@ def triage_log(engine: Engine, ids: Sequence[str] = ()) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: row["id"])
 
 
+@retried
 def count_findings(engine: Engine, execution: str) -> dict[str, int]:
     """Return state → findings of an execution in it."""
     table = schema.findings

@@ -20,7 +20,7 @@ from workbench.store import schema
 from workbench.store.isolation import everybody
 from workbench.store.owners import Owners, this_process
 from workbench.store.records import now
-from workbench.store.transaction import transaction
+from workbench.store.transaction import once, retried, transaction
 
 __all__ = [
     "JOB_KINDS", "JOB_STATES", "Job", "JobKind", "JobState", "add_job", "cancel_job", "claim_job",
@@ -104,12 +104,13 @@ def claim_job(engine: Engine, job_id: str, *, owner: str) -> Job | None:
     values: dict[str, Any] = {"state": "running", "started_at": now(), "finished_at": ""}
     values |= {"error": "", "process": this_process(), "cancel": False}
     waits = _own(job_id, owner) & _JOBS.c.state.in_(["queued", "lost"])
-    with transaction(engine) as connection:
-        is_claimed = connection.execute(update(_JOBS).where(waits).values(**values)).rowcount
+    change = update(_JOBS).where(waits).values(**values)
+    is_claimed = once(engine, lambda connection: connection.execute(change).rowcount)
     found = job(engine, job_id, owner=owner)
     return found if is_claimed else None
 
 
+@retried
 def tell_job(
     engine: Engine, job_id: str, *, done: int | None = None, total: int | None = None,
     note: str | None = None, usd: Decimal | None = None,
@@ -142,11 +143,11 @@ def finish_job(
         raise ValueError(f"state {state!r} is no end of a job")
     values = {"state": state, "result": dict(result or {}), "error": storable(error)}
     mine = (_JOBS.c.id == job_id) & _runs_here()
-    with transaction(everybody(engine)) as connection:
-        change = update(_JOBS).where(mine).values(**values, finished_at=now())
-        return bool(connection.execute(change).rowcount)
+    change = update(_JOBS).where(mine).values(**values, finished_at=now())
+    return once(everybody(engine), lambda connection: connection.execute(change).rowcount) > 0
 
 
+@retried
 def cancel_job(engine: Engine, job_id: str, *, owner: str) -> Job:
     """Return the job, asked to stop; one that does not run is aborted at once.
 
@@ -163,6 +164,7 @@ def cancel_job(engine: Engine, job_id: str, *, owner: str) -> Job:
     return job(engine, job_id, owner=owner)
 
 
+@retried
 def job(engine: Engine, job_id: str, *, owner: str) -> Job:
     """Return a job of a user's.
 
@@ -176,6 +178,7 @@ def job(engine: Engine, job_id: str, *, owner: str) -> Job:
     return found
 
 
+@retried
 def jobs(
     engine: Engine, *, owner: str, kind: str = "", state: str = "", key: str = "",
     before: str = "", limit: int = 50,

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from sqlalchemy.exc import DataError
 
 from workbench.core.errors import StoreError
+from workbench.core.identity import new_id
 from workbench.store.budgets import Budgets
 from workbench.store.calls import Calls, Claim, Flight, Settlement
 from workbench.store.records import LedgerRow
@@ -31,6 +32,14 @@ class _Entry(NamedTuple):
     what: Flight | Settlement | tuple[LedgerRow, ...]
     loop: asyncio.AbstractEventLoop | None = None
     future: asyncio.Future[Any] | None = None
+
+
+class _Group(NamedTuple):
+    """What is committed together."""
+
+    mark: str
+    """Of the commit: it may have been kept though its connection broke, and is tried again."""
+    entries: Sequence[_Entry]
 
 
 class Journal:
@@ -52,7 +61,8 @@ class Journal:
         self._door = threading.Lock()
         self._writer: threading.Thread | None = None
         self._is_closed = False
-        self._left: list[_Entry] = []
+        self._left: list[_Group] = []
+        self._left_because = StoreError("")
         self._unnoted: StoreError | None = None
         self._flying: dict[str, str] = {}
         self._beaten_at = time.monotonic()
@@ -100,10 +110,11 @@ class Journal:
             self._queue.put(None)
         if writer:
             writer.join()
-        left, self._left = self._left, []
-        outcome = self._try(left) if left else None
-        unnoted, self._unnoted = self._unnoted, None
-        unnoted = outcome if isinstance(outcome, StoreError) else unnoted
+        if self._left:
+            self._commit_all([])
+        lost = any(_costs(entry) for group in self._left for entry in group.entries)
+        unnoted, self._unnoted = self._left_because if lost else self._unnoted, None
+        self._left = []
         if unnoted:
             raise StoreError(f"some ledger rows were not written: {unnoted}") from unnoted
 
@@ -129,10 +140,8 @@ class Journal:
         while is_open:
             gathered = self._gather()
             is_open = None not in gathered
-            left, self._left = self._left, []
-            entries = left + [entry for entry in gathered if entry is not None]
-            if entries:
-                self._commit(entries)
+            if entries := [entry for entry in gathered if entry is not None]:
+                self._commit_all(entries)
             self._beat()
 
     def _gather(self) -> list[_Entry | None]:
@@ -151,23 +160,42 @@ class Journal:
                 for owner in set(self._flying.values()):
                     self._calls.touch(owner)
 
-    def _commit(self, entries: Sequence[_Entry]) -> None:
-        """Write entries and tell their callers; what does not fit the store stands alone."""
-        outcome = self._try(entries)
-        if isinstance(outcome, StoreError):
-            if not _is_misfit(outcome):
-                spent = [one.what for one in entries if not isinstance(one.what, Flight)]
-                self._left += map(_Entry, spent)
-            elif len(entries) > 1:
-                for entry in entries:
-                    self._commit([entry])
-                return
-            elif isinstance(entries[0].what, tuple):
-                self._unnoted = outcome
-        _tell(entries, outcome)
+    def _commit_all(self, entries: Sequence[_Entry]) -> None:
+        """Write what is left of earlier commits, then these; where one fails the others wait."""
+        groups, self._left = [*self._left, _Group(new_id("journal"), entries)], []
+        for group in groups:
+            if self._left:
+                self._leave(group, self._left_because)
+            else:
+                self._commit(group)
 
-    def _try(self, entries: Sequence[_Entry]) -> dict[str, Claim] | StoreError:
-        whats = [entry.what for entry in entries]
+    def _commit(self, group: _Group) -> None:
+        """Write entries and tell their callers; what does not fit the store stands alone."""
+        entries, outcome = group.entries, self._try(group)
+        if not isinstance(outcome, StoreError):
+            _tell(entries, outcome)
+        elif not _is_misfit(outcome):
+            self._leave(group, outcome)
+        elif len(entries) > 1:
+            for entry in entries:
+                self._commit(_Group(new_id("journal"), [entry]))
+        else:
+            self._unnoted = outcome if isinstance(entries[0].what, tuple) else self._unnoted
+            _tell(entries, outcome)
+
+    def _leave(self, group: _Group, failure: StoreError) -> None:
+        """Leave what was spent to the next commit; whose claim was granted unseen gives it back."""
+        self._left_because = failure
+        whats = [one.what for one in group.entries]
+        spent = [_Entry(what) for what in whats if not isinstance(what, Flight)]
+        unsent = [what.id for what in whats if isinstance(what, Flight)]
+        back = [_Entry(Settlement(flight=one, rows=(), answer=None)) for one in unsent]
+        self._left += [_Group(group.mark, spent)] if spent else []
+        self._left += [_Group(new_id("journal"), back)] if back else []
+        _tell(group.entries, failure)
+
+    def _try(self, group: _Group) -> dict[str, Claim] | StoreError:
+        whats = [entry.what for entry in group.entries]
         claims = [what for what in whats if isinstance(what, Flight)]
         settlements = [what for what in whats if isinstance(what, Settlement)]
         try:
@@ -176,6 +204,7 @@ class Journal:
                 claims=claims,
                 settlements=settlements,
                 rows=[row for what in whats if isinstance(what, tuple) for row in what],
+                mark=group.mark,
             )
         except Exception as error:  # noqa: BLE001 - each caller gets it
             return _store_error(error)
@@ -185,6 +214,12 @@ class Journal:
         for settlement in settlements:
             self._flying.pop(settlement.flight, None)
         return {flight.id: claim for flight, claim in zip(claims, verdicts, strict=True)}
+
+
+def _costs(entry: _Entry) -> bool:
+    """Return whether there are rows for the ledger in it."""
+    what = entry.what
+    return isinstance(what, tuple) or (isinstance(what, Settlement) and bool(what.rows))
 
 
 def _is_misfit(failure: StoreError) -> bool:

@@ -22,7 +22,7 @@ from workbench.core.identity import new_id
 from workbench.store import schema
 from workbench.store.owners import Owners, this_process
 from workbench.store.records import now
-from workbench.store.transaction import transaction
+from workbench.store.transaction import retried, transaction
 
 __all__ = ["Lease", "database_seconds", "hold", "is_held"]
 
@@ -65,6 +65,7 @@ class Lease:
             self.lost.set()
             raise LeaseHeld(f"the lease {self.name!r} went to another; what it did is not written")
 
+    @retried
     def _take(self) -> bool:
         """Take the lease if it is free, has run out, or is that of a process that died here."""
         asked_at = time.monotonic()
@@ -74,7 +75,9 @@ class Lease:
         mine = {"holder": self.token, "process": this_process(), "until": seconds + self._seconds}
         take = insert(_TABLE).values(name=self.name, **mine)
         take = take.on_conflict_do_update(
-            index_elements=["name"], set_=mine, where=_TABLE.c.until <= seconds
+            index_elements=["name"],
+            set_=mine,
+            where=(_TABLE.c.until <= seconds) | (_TABLE.c.holder == self.token),
         ).returning(_TABLE.c.name)
         with transaction(self._engine) as connection:
             taken = connection.execute(take).first() is not None
@@ -110,7 +113,8 @@ class Lease:
         if self.lost.is_set():
             return  # nor may this hang on a network that was cut
         own = (_TABLE.c.name == self.name) & (_TABLE.c.holder == self.token)
-        with suppress(StoreError), transaction(self._engine) as connection:  # else it runs out
+        # else it runs out
+        with suppress(StoreError), transaction(self._engine, patience_s=0) as connection:
             connection.execute(delete(_TABLE).where(own))
 
 
@@ -146,6 +150,7 @@ def hold(
         lease._release()  # noqa: SLF001
 
 
+@retried
 def is_held(engine: Engine, name: str, token: str) -> bool:
     """Return whether a lease is still that holding of it, and its holder not known to be dead."""
     query = select(_TABLE.c.process).where(
@@ -156,6 +161,7 @@ def is_held(engine: Engine, name: str, token: str) -> bool:
     return process is not None and not _is_dead(process)
 
 
+@retried
 def _holder(engine: Engine, name: str) -> str:
     with transaction(engine) as connection:
         found = connection.execute(select(_TABLE.c.holder).where(_TABLE.c.name == name)).scalar()

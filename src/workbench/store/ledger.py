@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from workbench.store import schema
 from workbench.store.records import REHEARSAL, LedgerRow
-from workbench.store.transaction import transaction
+from workbench.store.transaction import once, retried, transaction
 
 __all__ = ["TOKEN", "Ledger", "execute_many", "insert_rows", "take_turn"]
 
@@ -84,14 +84,18 @@ class Ledger:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def add(self, rows: Iterable[LedgerRow]) -> None:
-        """Append rows in one transaction."""
+    def add(self, rows: Iterable[LedgerRow], *, mark: str = "") -> None:
+        """Append rows, once; with a mark also if the whole call is repeated, see :func:`once`."""
         listed = list(rows)
-        with transaction(self._engine) as connection:
+
+        def append(connection: Connection) -> None:
             if any(row.unit == TOKEN for row in listed):
                 take_turn(connection)
             insert_rows(connection, listed)
 
+        once(self._engine, append, mark=mark)
+
+    @retried
     def rows(
         self,
         *,
@@ -119,6 +123,7 @@ class Ledger:
             found = connection.execute(query).mappings()
             return [LedgerRow(**{**row, "usd": Decimal(row["usd"])}) for row in found]
 
+    @retried
     def totals(self, *, since: str) -> list[dict[str, Any]]:
         """Return sums by unit, outcome and kind, added up by the database: no row is read.
 

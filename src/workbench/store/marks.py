@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, func, select, update
 from workbench.core.identity import new_id
 from workbench.store import schema
 from workbench.store.ledger import take_turn
-from workbench.store.transaction import transaction
+from workbench.store.transaction import retried, transaction
 
 __all__ = [
     "ENTRY", "Mark", "Marked", "change_mark", "marked", "new_key", "plain", "read_mark",
@@ -81,6 +81,7 @@ class Marked:
     mark: Mark
 
 
+@retried
 def read_mark(engine: Engine, kind: str, artifact_id: str) -> tuple[dict[str, Any], Mark] | None:
     """Return what its maker said of an artifact, and its mark; None if it never was."""
     with transaction(engine) as connection:
@@ -106,6 +107,7 @@ def change_mark(
     return mark, changed
 
 
+@retried
 def marked(engine: Engine) -> list[Marked]:
     """Return all artifacts with their marks, also the removed ones, oldest first."""
     table = schema.artifacts

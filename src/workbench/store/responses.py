@@ -16,7 +16,7 @@ from workbench.core.errors import StoreError
 from workbench.store import schema
 from workbench.store.ledger import execute_many
 from workbench.store.records import now
-from workbench.store.transaction import transaction
+from workbench.store.transaction import retried, transaction
 
 __all__ = ["Responses", "StoredAnswer", "fresh_keys", "keep", "own_answers", "remove_expired"]
 
@@ -110,6 +110,7 @@ class Responses:
             answer=json.loads(answer) if self._is_sqlite else answer,
         )
 
+    @retried
     def _rows(self, key: str) -> Sequence[Any]:
         if not self._is_sqlite:
             with transaction(self._engine) as connection:

@@ -12,7 +12,7 @@ from workbench.core.errors import ConfigError
 from workbench.store import schema
 from workbench.store.ledger import insert_rows
 from workbench.store.records import LedgerRow, Run, now
-from workbench.store.transaction import transaction
+from workbench.store.transaction import once, retried, transaction
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,15 +30,17 @@ class RunTable:
 
     def add(self, run: Run) -> None:
         """Add a run, usually in state ``running``."""
-        with transaction(self._engine) as connection:
-            connection.execute(insert(schema.runs), asdict(run))
+        row = asdict(run)
+        once(self._engine, lambda connection: connection.execute(insert(schema.runs), row))
 
+    @retried
     def update(self, run_id: str, **values: Any) -> None:
         """Set columns of a run in one transaction."""
         table = schema.runs
         with transaction(self._engine) as connection:
             connection.execute(update(table).where(table.c.id == run_id).values(**values))
 
+    @retried
     def beat(self, run_id: str, **values: Any) -> bool:
         """Set columns of a run if it is still ``running``; return whether it is."""
         table = schema.runs
@@ -46,8 +48,9 @@ class RunTable:
         with transaction(self._engine) as connection:
             return connection.execute(change.values(**values)).rowcount > 0
 
+    @retried
     def settle(
-        self, run_id: str, costs: Iterable[LedgerRow], *, again: Run | None = None, **values: Any
+        self, run_id: str, costs: Sequence[LedgerRow], *, again: Run | None = None, **values: Any
     ) -> None:
         """Close a running run, write what it cost, and add the run that takes its place, if any.
 
@@ -61,6 +64,7 @@ class RunTable:
                 if again:
                     connection.execute(insert(schema.runs), asdict(again))
 
+    @retried
     def get(self, run_id: str) -> Run:
         """Return one run.
 
@@ -74,6 +78,7 @@ class RunTable:
             raise ConfigError(f"no run {run_id!r}; `workbench status` lists them")
         return _run(row)
 
+    @retried
     def find(
         self,
         *,
@@ -92,6 +97,7 @@ class RunTable:
         with transaction(self._engine) as connection:
             return [_run(row) for row in connection.execute(query).mappings()]
 
+    @retried
     def set_experiment(
         self,
         name: str,
@@ -121,6 +127,7 @@ class RunTable:
             }
             connection.execute(insert(table), row)
 
+    @retried
     def experiment(self, name: str) -> dict[str, Any]:
         """Return the row of an experiment: name, file, members, state, owner, times.
 
@@ -138,6 +145,7 @@ class RunTable:
             raise ConfigError(f"experiment {name!r} never ran here; known: {known}")
         return dict(row)
 
+    @retried
     def experiments(self) -> list[str]:
         """Return the names of all experiments that ran, newest first."""
         table = schema.experiments
@@ -156,6 +164,7 @@ class RunTable:
         runs = self.by_ids(ids)
         return [run for run in runs if kind is None or run.result.get("kind") == kind]
 
+    @retried
     def by_ids(self, ids: Iterable[str]) -> list[Run]:
         """Return succeeded runs in the order of their ids; unknown ids are left out."""
         wanted = list(ids)

@@ -13,7 +13,7 @@ from workbench.core.money import ZERO
 from workbench.store import schema
 from workbench.store.isolation import everybody
 from workbench.store.records import now
-from workbench.store.transaction import transaction
+from workbench.store.transaction import retried, transaction
 
 __all__ = ["Key", "Usage", "add_key", "all_keys", "revoke_key"]
 
@@ -35,6 +35,8 @@ class Key:
     requests_per_minute: int | None = None
 
 
+_LATE = 1000
+"""Ids below the newest among which one may still become visible."""
 _FIELDS = tuple(one.name for one in fields(Key))
 
 
@@ -44,6 +46,7 @@ def add_key(engine: Engine, key: Key) -> None:
         connection.execute(insert(schema.service_keys), vars(key))
 
 
+@retried
 def all_keys(engine: Engine) -> list[Key]:
     """Return every key of everybody, also revoked ones, oldest first."""
     table = schema.service_keys
@@ -70,8 +73,7 @@ def revoke_key(engine: Engine, key_id: str) -> None:
 class Usage:
     """Dollars of the day's serving by key, kept up to date by the ledger's rising ids.
 
-    Rows of several processes may become visible out of order: one that comes late is not seen, a
-    second's use at most.
+    Rows of several processes may become visible out of order: the last ones are read again.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -79,17 +81,21 @@ class Usage:
         self._day = ""
         self._last_id = 0
         self._usd: dict[str, Decimal] = {}
+        self._seen: set[int] = set()
 
     def read(self, day: str) -> Mapping[str, Decimal]:
         """Return what every key used since the start of a day, ISO 8601 in UTC."""
         if day != self._day:
-            self._day, self._last_id, self._usd = day, 0, {}
+            self._day, self._last_id, self._usd, self._seen = day, 0, {}, set()
         table = schema.ledger
         query = select(table.c.id, table.c.job, table.c.usd).where(
-            table.c.phase == "serving", table.c.at >= day, table.c.id > self._last_id
+            table.c.phase == "serving", table.c.at >= day, table.c.id > self._last_id - _LATE
         )
         with transaction(self._engine) as connection:
             for row in connection.execute(query.order_by(table.c.id)):
-                self._usd[row.job] = self._usd.get(row.job, ZERO) + Decimal(row.usd)
+                if row.id not in self._seen:
+                    self._usd[row.job] = self._usd.get(row.job, ZERO) + Decimal(row.usd)
+                    self._seen.add(row.id)
                 self._last_id = row.id
+        self._seen = {one for one in self._seen if one > self._last_id - _LATE}
         return dict(self._usd)

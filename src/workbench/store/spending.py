@@ -13,7 +13,7 @@ from workbench.store import schema
 from workbench.store.ledger import TOKEN
 from workbench.store.records import REHEARSAL
 from workbench.store.results import SpendRow
-from workbench.store.transaction import transaction
+from workbench.store.transaction import retried, transaction
 
 __all__ = ["GROUPS", "Spent", "billed_by", "ledger_names", "spending"]
 
@@ -37,6 +37,7 @@ class Spent(NamedTuple):
     """What rehearsals would have been billed; part of neither."""
 
 
+@retried
 def spending(engine: Engine, *, experiment: str = "", since: str = "") -> list[Spent]:
     """Return what was spent by phase, resource, experiment and person, the dearest first.
 
@@ -62,6 +63,7 @@ def spending(engine: Engine, *, experiment: str = "", since: str = "") -> list[S
     return sorted(found, key=lambda one: (-one.billed_usd, -one.estimated_usd, *one[:4]))
 
 
+@retried
 def billed_by(engine: Engine, *, who: str, by: str, experiment: str = "") -> list[SpendRow]:
     """Return what somebody was billed by group, dearest first; shares are of the dollars.
 
@@ -97,6 +99,7 @@ def billed_by(engine: Engine, *, who: str, by: str, experiment: str = "") -> lis
     return sorted(told, key=lambda one: (-one["usd"], one["group"]))
 
 
+@retried
 def ledger_names(engine: Engine, column: str, *, since: str = "") -> set[str]:
     """Return what a column of :data:`GROUPS` holds, of rows since a moment in UTC."""
     named = schema.ledger.c[column]

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from workbench.store import schema
 from workbench.store.isolation import everybody
 from workbench.store.records import now
-from workbench.store.transaction import transaction
+from workbench.store.transaction import retried, transaction
 
 __all__ = [
     "add_tag", "add_test_set_owner", "owned_page", "owned_test_set", "owned_test_sets",
@@ -18,6 +18,7 @@ __all__ = [
 ]  # fmt: skip
 
 
+@retried
 def add_test_set_owner(
     engine: Engine, test_set: str, *, owner: str, metadata: dict[str, Any]
 ) -> None:
@@ -45,6 +46,7 @@ def remove_test_set_owner(engine: Engine, test_set: str, *, owner: str) -> int:
     return len(owners_of(engine, test_set))
 
 
+@retried
 def owners_of(engine: Engine, test_set: str) -> list[str]:
     """Return all users that own a test set, sorted: its content goes with the last of them."""
     table = schema.test_set_owners
@@ -55,6 +57,7 @@ def owners_of(engine: Engine, test_set: str) -> list[str]:
         return sorted(connection.execute(query).scalars())
 
 
+@retried
 def owned_test_sets(engine: Engine, *, owner: str) -> list[dict[str, Any]]:
     """Return test_set, created_at and metadata of what a user owns, oldest first."""
     table = schema.test_set_owners
@@ -63,6 +66,7 @@ def owned_test_sets(engine: Engine, *, owner: str) -> list[dict[str, Any]]:
         return [dict(row) for row in connection.execute(query).mappings()]
 
 
+@retried
 def owned_page(
     engine: Engine, *, owner: str, before: tuple[str, str] | None = None, limit: int = 50
 ) -> list[dict[str, Any]]:
@@ -84,6 +88,7 @@ def owned_page(
         return [dict(row) for row in connection.execute(query).mappings()]
 
 
+@retried
 def owned_test_set(engine: Engine, test_set: str, *, owner: str) -> dict[str, Any] | None:
     """Return test_set, created_at and metadata of one that a user owns; None if they own none."""
     table = schema.test_set_owners
@@ -93,6 +98,7 @@ def owned_test_set(engine: Engine, test_set: str, *, owner: str) -> dict[str, An
     return dict(row) if row else None
 
 
+@retried
 def parts_of(engine: Engine, test_set: str, *, owner: str) -> list[str]:
     """Return the test sets of a user that were made from some cases of this one."""
     table = schema.test_set_owners
@@ -120,6 +126,7 @@ def remove_tag(engine: Engine, test_set: str, tag: str, *, owner: str) -> None:
         connection.execute(delete(table).where(mine))
 
 
+@retried
 def tags_of(engine: Engine, *, owner: str) -> dict[str, list[str]]:
     """Return test set → tags, sorted, of all that a user tagged."""
     table = schema.test_set_tags

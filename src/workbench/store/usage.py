@@ -26,7 +26,7 @@ from workbench.core.fields import refuse_unknown, suggest
 from workbench.core.money import ZERO, usd
 from workbench.store import schema
 from workbench.store.ledger import TOKEN
-from workbench.store.transaction import transaction
+from workbench.store.transaction import retried, transaction
 
 __all__ = [
     "CREDIT_USD", "Quotas", "Used", "parse_quotas", "read_quotas", "refuse_over_quota", "usage",
@@ -67,6 +67,7 @@ class Quotas:
         return self.users.get(owner, self.default)
 
 
+@retried
 def usage(
     engine: Engine, owner: str, *, since: str, credit_usd: Decimal = CREDIT_USD
 ) -> list[Used]:

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
+import time
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
 
@@ -25,7 +28,14 @@ from workbench.campaign.execute import abort, execute, execution_id_of
 from workbench.campaign.executions import Execution, load_execution
 from workbench.campaign.grading import GuardGrader
 from workbench.campaign.targets.base import PassThrough, Response
-from workbench.core.errors import BudgetError, ConfigError, DataError, StoreError, WorkbenchError
+from workbench.core.errors import (
+    BudgetError,
+    ConfigError,
+    DataError,
+    LeaseHeld,
+    StoreError,
+    WorkbenchError,
+)
 from workbench.store import schema
 from workbench.store.artifacts import Artifacts
 from workbench.store.campaigns import outcomes
@@ -680,3 +690,44 @@ def test_events_tell_what_got_through_past_a_defense_where_there_is_one(store, j
     run(store, make_set(3, 1), [app, guarded], judged)
     hits = events(store.engine, kind="vulnerable_prompt_detected")[3:]
     assert [one.details["target"] for one in hits] == ["guarded"] * 3
+
+
+def test_a_store_that_does_not_answer_hides_no_lost_lease(store, judged, monkeypatch) -> None:
+    held, sent, looked, release = [], [], threading.Event(), threading.Event()
+    hold = execute_module.hold
+
+    @contextmanager
+    def remembered(*args, **options):
+        with hold(*args, **options) as lease:
+            held.append(lease)
+            yield lease
+
+    def hang(*_, **__) -> str:
+        looked.set()
+        release.wait(20)
+        return ""
+
+    async def respond(prompts):
+        sent.append(time.monotonic())
+        await asyncio.sleep(0.01)
+        return [unsafe(prompt[-1]) for prompt in prompts]
+
+    async def cut() -> float:
+        making = asyncio.create_task(execute(store, make_set(3_000), [target], judged))
+        await asyncio.to_thread(looked.wait, 20)
+        held[0].lost.set()
+        lost_at = time.monotonic()
+        try:
+            with pytest.raises(LeaseHeld, match="others may go on"):
+                await asyncio.wait_for(making, 10)
+        finally:
+            release.set()
+        return lost_at
+
+    target = Recorder("one", unsafe)
+    monkeypatch.setattr(target, "respond", respond)
+    monkeypatch.setattr(execute_module, "hold", remembered)
+    monkeypatch.setattr(execute_module, "why_stop", hang)
+    lost_at = asyncio.run(cut())
+    assert sent
+    assert max(sent) <= lost_at

@@ -25,7 +25,7 @@ from workbench.llm.scripted import ScriptedTransport, echo
 from workbench.store import schema
 from workbench.store.budgets import Budgets
 from workbench.store.calls import Batch, Calls
-from workbench.store.owners import this_process
+from workbench.store.owners import process_named, this_process
 
 MODEL = "claude-haiku-4-5"
 BATCHED = GatewayConfig(
@@ -217,15 +217,13 @@ def test_a_batch_that_somebody_here_submits_is_waited_for(store):
 
 def test_a_batch_that_another_process_submits_is_waited_for(store):
     parent = psutil.Process(os.getppid())
-    host = this_process().rsplit(":", 2)[0]
     transport = Service()
     killed(store, transport)
     (left,) = store.calls.open_batches("work-1")
     store.calls.update_batch(left.id, state="collected", remote_id="")
     theirs = replace(
-        left, id="theirs", owner=f"{host}:{parent.pid}:{parent.create_time():.2f}",
-        state="submitting", remote_id="",
-    )  # fmt: skip
+        left, id="theirs", owner=process_named(parent.pid), state="submitting", remote_id=""
+    )
     store.calls.add_batch(theirs)
 
     async def named_later():

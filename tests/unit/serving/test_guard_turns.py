@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from copy import deepcopy
 
 import pytest
@@ -63,6 +64,23 @@ def clean(body, *, turns="all", service=None, key=KEY):
         # split over two blocks, harmless each
         ([text("REDI"), IMAGE, text("RECT")], [text("a safe text"), IMAGE]),
         (["REDI", "RECT"], ["a safe text"]),
+        (["REDI", "x", "RECT", "x", "REDIRECT"], ["REDI", "x", "RECT", "x", "a safe text"]),
+        # a story about its core, harmless each
+        ([text("a story WRA"), text("P:a")], [text("a")]),
+        ([text("WRAP:b"), text("a story WRA"), text("P:a")], [text("a")]),
+        # of no kind that is known here, but others read it
+        ([{"type": "refusal", "refusal": "WRAP:a"}], [{"type": "refusal", "refusal": "a"}]),
+        ([{"type": "odd", "deep": {"er": ["WRAP:a"]}}], [{"type": "odd", "deep": {"er": ["a"]}}]),
+        ([["WRAP:a"]], [["a"]]),
+        ([{"type": "x", "url": "a story WRAP:a"}], [{"type": "x", "url": "a"}]),
+        (
+            [{"type": "file", "file": {"file_data": "WRAP:x", "filename": "WRAP:a"}}],
+            [{"type": "file", "file": {"file_data": "WRAP:x", "filename": "a"}}],
+        ),
+        (
+            [{"source": {"type": "base64", "media_type": "TEXT/plain", "data": "WRAP:a"}}],
+            [{"source": {"type": "base64", "media_type": "TEXT/plain", "data": "a"}}],
+        ),
     ],
 )
 @pytest.mark.parametrize("role", ["user", "tool", "function", "User", "somebody"])
@@ -80,8 +98,41 @@ def test_the_operators_and_the_models_texts_are_left_alone(role):
 
 def test_a_tools_result_in_the_models_turn_is_no_word_of_the_models():
     block = {"type": "mcp_tool_result", "tool_use_id": "t", "content": [text("WRAP:a")]}
-    _, made = clean({"messages": [user("x"), {"role": "assistant", "content": [block]}]})
+    ran = {"type": "code_execution_tool_result", "content": {"stdout": "WRAP:a", "return_code": 0}}
+    _, made = clean({"messages": [user("x"), {"role": "assistant", "content": [block, ran]}]})
     assert made["messages"][1]["content"][0]["content"] == [text("a")]
+    assert made["messages"][1]["content"][1]["content"] == {"stdout": "a", "return_code": 0}
+
+
+def test_other_fields_of_a_users_message_are_read():
+    _, made = clean({"messages": [user("x") | {"name": "WRAP:a", "reasoning": "WRAP:b"}]})
+    assert made["messages"] == [user("x") | {"name": "a", "reasoning": "b"}]
+
+
+def test_a_word_that_goes_on_in_the_next_block_is_read_whole():
+    service = RuleService()
+    clean({"messages": [user([text("bo"), text("at"), text("house.")])]}, service=service)
+    assert {"bo\nat\nhouse.", "boathouse."} <= set(service.seen)
+    service.seen.clear()
+    clean({"messages": [user([text("a boat."), text("a house.")])]}, service=service)
+    assert service.seen == ["a boat.", "a house.", "a boat.\na house."]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"messages": [{"role": "user", "content": [%s"a"]}]}' % (b'"a",' * 2_000_000),
+        b'{"messages": [{"role": "user", "content": [%s"a"]}]}' % (b'"a",' * 450_000),
+        b'{"messages": [], "x": [%s[]]}' % (b"[]," * 2_000_000),
+    ],
+    ids=["texts", "fewer texts", "lists"],
+)
+def test_a_body_of_a_million_parts_keeps_nobody_waiting(raw):
+    began = time.process_time()
+    with pytest.raises(Refusal) as refused:
+        passages(read_body(raw))
+    assert refused.value.status_code == 413
+    assert time.process_time() - began < 1
 
 
 def test_a_chat_goes_on_without_an_earlier_text_that_was_blocked():

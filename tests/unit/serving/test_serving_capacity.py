@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import click
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
@@ -18,6 +20,7 @@ from workbench.cli.serve_plan import plan as plan_command
 from workbench.core.errors import ConfigError, InputError
 from workbench.serving import capacity
 from workbench.serving.capacity import assumptions, hardware, hourly_rates, plan
+from workbench.serving.capacity_page import render_page
 from workbench.serving.capacity_report import render_plan
 from workbench.serving.claims import CLAIMED, claims
 from workbench.serving.config import ServeConfig
@@ -240,6 +243,42 @@ def test_the_report_shows_every_assumption_and_every_claim(made):
     assert {line.count("|") for line in table.splitlines() if line} == {6}
 
 
+def test_the_hours_of_a_day_are_as_loaded_as_the_day_says(made):
+    assert [one.name for one in made.hours] == [f"{hour}:00" for hour in range(24)]
+    # the wave is the same before and after its top, and the day lies between its hours
+    assert made.hours[14].p50_ms == made.hours[16].p50_ms
+    for name in ("p50_ms", "p95_ms"):
+        values = [getattr(one, name)["value"] for one in made.hours]
+        assert min(values) <= getattr(made.day, name)["value"] <= max(values)
+
+
+def test_hours_of_one_load_are_all_the_day():
+    even = plan(hardware("cpu"), given={"peak_to_mean": 1, "prompts_per_day": LOAD}, days=2,
+                sensitivity=False)  # fmt: skip
+    assert [replace(one, name="the whole day") for one in even.hours] == [even.day] * 24
+
+
+def test_the_page_says_what_the_report_says_and_asks_nobody(made):
+    rows = [
+        {"name": "tokens_mean", "value": value, "machines": many, "meets": value < 500,
+         "usd_per_year": 1.0} for value, many in ((32.0, 2), (300.0, 9), (600.0, 99))
+    ]  # fmt: skip
+    page = render_page(replace(made, sensitivity=rows)).decode()
+    assert re.findall(r"<(?:iframe|object|embed|form)|\ssrc=", page.split("<script>")[0]) == []
+    assert set(re.findall(r'href="([^"]*)"', page.split("<script>")[0])) == {"data:,", "#content"}
+    for one in [*made.assumptions, *claims(made)]:
+        assert getattr(one, "name", getattr(one, "verdict", "")) in page
+    assert page.count('class="tone') == len(claims(made))
+    specs = re.findall(r'<script type="application/json" class="figure-data">(.*?)</script>', page)
+    hours, lengths = (go.Figure(json.loads(one)) for one in specs)
+    assert list(hours.data[5].y) == [one.p99_ms["value"] for one in made.hours]
+    # what no number of machines kept is no point of the line; what is planned is one
+    assert dict(zip(lengths.data[0].x, lengths.data[0].y, strict=True)) == {
+        32: 2, 70: made.machines, 300: 9,
+    }  # fmt: skip
+    assert "No number of machines" in render_page(replace(made, meets=False)).decode()
+
+
 @click.group(cls=WithPlan, invoke_without_command=True)
 def served():
     click.echo("serving")
@@ -248,10 +287,12 @@ def served():
 served.add_command(plan_command)
 
 
-def test_the_command_takes_the_flag_and_prints_json():
+def test_the_command_takes_the_flag_prints_json_and_writes_a_page(tmp_path):
     asked = ["--plan", "--prompts-per-day", "100000", "--days", "2", "--no-sensitivity", "--json"]
+    asked += ["--html", str(tmp_path / "capacity.html")]
     done = CliRunner().invoke(served, [*asked, "--assume", "tokens_mean=32"])
     assert done.exit_code == 0, done.output
+    assert "100,000 prompts a day" in (tmp_path / "capacity.html").read_text(encoding="utf-8")
     told = json.loads(done.stdout.split("serving\n")[-1])
     assert told["machines"] == 2
     assert {one["verdict"] for one in told["claims"]} <= {

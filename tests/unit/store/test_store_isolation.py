@@ -246,7 +246,10 @@ def test_every_reading_function_is_in_the_list(store):
 
 
 _SHARED_OR_WRITING = {
+    "campaigns.ask_to_stop", "campaigns.forget_stop", "campaigns.has_workers",
+    "campaigns.counts", "campaigns.why_stop",  # of an execution whose whole id is known
     "database.migrate_to",
+    "rates.draw", "service_keys.all_keys", "service_keys.revoke_key",  # of the service, of all
     "marks.marked", "marks.read_mark",  # of artifacts; restricted like every statement
     "rests.sweep",  # upkeep, of all users
     "turns.latest_turns", "turns.spent_by", "turns.turn", "turns.turn_count", "turns.turn_page",
@@ -257,6 +260,6 @@ _SHARED_OR_WRITING = {
     "risks.risk_log", "risks.risks", "risks.settle",  # one register for all
     "risk_search.risk_count", "risk_search.risk_page",
     "test_sets.owners_of",  # of a set whose whole id is known
-    "transaction.transaction",
+    "transaction.once", "transaction.transaction",
     "usage.refuse_over_quota",
 }  # fmt: skip
