@@ -21,7 +21,7 @@ lint: $(SETUP)
 	@$(BIN)/lint-imports
 
 lab: $(SETUP)
-	@$(BIN)/workbench lab
+	@$(BIN)/workbench lab $(ARGS)
 
 bench: $(SETUP)
 	@for benchmark in benchmarks/bench_*.py; do $(BIN)/python $$benchmark || exit 1; done
