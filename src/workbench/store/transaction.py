@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, Table, delete, false
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from workbench.core.errors import StoreError
 
-__all__ = ["transaction"]
+__all__ = ["transaction", "turn"]
 
 
 @contextmanager
@@ -31,3 +31,14 @@ def transaction(engine: Engine) -> Iterator[Connection]:
             f"{engine.url!r}: {reason}; mend that (free disk space, start the server, restore a"
             " damaged file) and run again, finished steps are kept"
         ) from error
+
+
+@contextmanager
+def turn(engine: Engine, table: Table) -> Iterator[Connection]:
+    """Give a transaction in which nobody else writes to a table: what was read stays true."""
+    with transaction(engine) as connection:
+        if engine.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"LOCK TABLE {table.name} IN SHARE ROW EXCLUSIVE MODE")
+        else:  # a write that changes nothing takes SQLite's write lock
+            connection.execute(delete(table).where(false()))
+        yield connection
