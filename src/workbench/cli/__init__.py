@@ -120,6 +120,7 @@ def run(
       workbench run experiments/quickstart.yaml --set 'train.seed=[0,1,2,3,4]' --jobs 4
       workbench run experiments/phase2.yaml --rehearsal
     """  # noqa: D301 - \b keeps click from wrapping
+    from workbench.core.settings import cores
     from workbench.notebook.experiment import load_experiment
     from workbench.notebook.progress import Printer
     from workbench.notebook.runner import Runner, plan
@@ -133,11 +134,9 @@ def run(
         return
     if profile:
         store = replace(store, settings=replace(store.settings, profile=True))
-    has_affinity = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    width = jobs or min(cores, 4)
+    width = jobs or min(cores(), 4)
     runner = Runner(
-        experiment, store=store, jobs=width, cores=cores, force=force, tell=printer.show
+        experiment, store=store, jobs=width, cores=cores(), force=force, tell=printer.show
     )
     try:
         succeeded = runner.run()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,7 +72,7 @@ def build(
       workbench data build experiments/data/phase3.yaml --pairs 50000 --workers 1
       workbench data build experiments/data/phase1.yaml --licence-allow MIT --dry-run
     """  # noqa: D301 - \b keeps click from wrapping
-    from workbench.core.settings import project_root
+    from workbench.core.settings import cores, project_root
     from workbench.data.build import build_pairs, draft
     from workbench.data.card import card_markdown, make_card
     from workbench.data.config import read_config
@@ -88,7 +87,6 @@ def build(
         _show_draft(draft(config), as_json=as_json)
         return
     session = begin(experiment=f"data-{config.name}")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     is_new = False
     with _progress(as_json=as_json) as progress:
 
@@ -98,7 +96,7 @@ def build(
             progress(done, total)
 
         try:
-            built = build_pairs(session.store, config, workers=workers or cores, progress=tell)
+            built = build_pairs(session.store, config, workers=workers or cores(), progress=tell)
         except KeyboardInterrupt:
             raise WorkbenchError(
                 "interrupted; finished shards are kept, run the same command to go on"
