@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.ready
+# one more than there are cores: tests often wait for processes that they started
+WORKERS = $$(($$($(BIN)/python -c 'import os; print(os.cpu_count())') + 1))
 
 .PHONY: run test test-full lint lab setup bench clean
 
@@ -9,7 +11,7 @@ run: $(SETUP)
 	@$(BIN)/workbench run experiments/quickstart.yaml
 
 test: $(SETUP)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-full: $(SETUP)
 	@$(BIN)/python -m pytest -m "slow and not live" --timeout 1800
@@ -21,7 +23,7 @@ lint: $(SETUP)
 	@$(BIN)/lint-imports
 
 lab: $(SETUP)
-	@$(BIN)/workbench lab
+	@$(BIN)/workbench lab $(ARGS)
 
 bench: $(SETUP)
 	@for benchmark in benchmarks/bench_*.py; do $(BIN)/python $$benchmark || exit 1; done

@@ -238,7 +238,7 @@ def check_outcomes_down_and_up(engine: Engine) -> None:
         assert not columns & set(told)
         kept = connection.execute(text("SELECT successes, attempts FROM outcomes")).all()
     assert [tuple(one) for one in kept] == [(1, 2)]
-    migrate(engine, "0005")
+    migrate(engine, SCHEMA_VERSION)
     assert outcomes_of(engine, "o") == [
         {"execution": "o", **counted, "severity": "", "taxonomy": []}
     ]

@@ -90,11 +90,14 @@ def test_dollars_equal_the_servers_under_faults(store, tmp_path):
         out, err = process.communicate(timeout=120)
         rows, answered_usd, total_usd = server.rows(), server.answered_usd(), server.total_usd()
     assert process.returncode == 0, err
-    assert all(json.loads(out.splitlines()[-1])["texts"])
     assert spent(ledger_of(store, "sent")) == answered_usd == total_usd
     faulty = Counter(row["fault"] for row in rows)
+    losses = Counter(row["prompt_sha256"] for row in rows if row["fault"] in {"drop", "malformed"})
+    given_up = {prompt for prompt, times in losses.items() if times == 3}  # rarely any
+    texts = json.loads(out.splitlines()[-1])["texts"]
+    assert {digest(n) for n, text in enumerate(texts) if not text} == given_up
     assert len(ledger_of(store, "lost")) == faulty["drop"] + faulty["malformed"] > 0
-    assert len(ledger_of(store, "sent")) == 1000
+    assert len(ledger_of(store, "sent")) == 1000 - len(given_up)
     assert faulty["429"] > 0
     assert faulty["529"] > 0
     assert flights_of(store) == 0

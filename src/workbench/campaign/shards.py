@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import pickle
 import platform
 import time
@@ -37,6 +36,7 @@ from workbench.campaign.worker import Crew, Shard, left_of, work_on
 from workbench.core.cluster import open_executor
 from workbench.core.errors import LeaseHeld, StoreError, WorkbenchError, WorkerLost
 from workbench.core.money import ZERO
+from workbench.core.settings import cores
 from workbench.store.campaigns import ask_to_stop, counts, spent
 
 if TYPE_CHECKING:
@@ -294,7 +294,7 @@ def crew_of(
         work: Under which costs are entered.
         test_set: Its id.
     """
-    workers = options.workers or os.cpu_count() or 1
+    workers = options.workers or cores()
     config = config_of(opened.store, options)
     if options.grader or services_of(specs, config):  # each has a gateway, of one call at least
         workers = min(workers, config.savings.parallel)

@@ -140,6 +140,7 @@ def run(
       workbench run experiments/phase2.yaml --rehearsal
       workbench run experiments/quickstart.yaml --executor dask://10.0.0.7:8786
     """  # noqa: D301 - \b keeps click from wrapping
+    from workbench.core.settings import cores
     from workbench.notebook.experiment import load_experiment
     from workbench.notebook.progress import Printer
     from workbench.notebook.runner import Runner, plan
@@ -153,11 +154,9 @@ def run(
         return
     if profile:
         store = replace(store, settings=replace(store.settings, profile=True))
-    has_affinity = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    most = _MOST_JOBS if executor.startswith("dask:") else min(cores, 4)
+    most = _MOST_JOBS if executor.startswith("dask:") else min(cores(), 4)
     runner = Runner(
-        experiment, store=store, jobs=jobs or most, cores=cores, force=force, tell=printer.show,
+        experiment, store=store, jobs=jobs or most, cores=cores(), force=force, tell=printer.show,
         executor=executor,
     )  # fmt: skip
     try:

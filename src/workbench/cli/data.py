@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,7 +79,7 @@ def build(
       workbench data build experiments/data/phase3.yaml --executor dask://host:8786 --embed
       workbench data build experiments/data/phase1.yaml --licence-allow MIT --dry-run
     """  # noqa: D301 - \b keeps click from wrapping
-    from workbench.core.settings import project_root
+    from workbench.core.settings import cores, project_root
     from workbench.data.build import build_pairs, draft
     from workbench.data.card import card_markdown, make_card
     from workbench.data.config import read_config
@@ -95,7 +94,6 @@ def build(
         _show_draft(draft(config), as_json=as_json)
         return
     session = begin(experiment=f"data-{config.name}")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     is_new = False
     with _progress(as_json=as_json) as progress:
 
@@ -105,11 +103,12 @@ def build(
             progress(done, total)
 
         try:
+            wide = workers or cores()
             built = build_pairs(
-                session.store, config, executor=executor, workers=workers or cores, progress=tell
+                session.store, config, executor=executor, workers=wide, progress=tell
             )
             if embed:
-                _embed(session.store, built, executor=executor, jobs=workers or cores)
+                _embed(session.store, built, executor=executor, jobs=wide)
         except KeyboardInterrupt:
             raise WorkbenchError(
                 "interrupted; finished shards are kept, run the same command to go on"

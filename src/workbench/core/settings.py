@@ -20,7 +20,7 @@ from urllib.parse import urlencode, urlsplit
 from workbench.core.errors import ConfigError
 
 __all__ = [
-    "Secret", "Settings", "is_loopback", "project_root", "read_keys", "read_settings",
+    "Secret", "Settings", "cores", "is_loopback", "project_root", "read_keys", "read_settings",
     "read_variable", "seeds_folder",
 ]  # fmt: skip
 
@@ -224,6 +224,12 @@ def seeds_folder() -> Path:
         if folder.is_dir():
             return folder
     raise ConfigError("the shipped seeds are missing; reinstall prompt-safety-workbench")
+
+
+def cores() -> int:
+    """Return how many processor cores this process may use, at least 1; not always all."""
+    affinity = getattr(os, "sched_getaffinity", None)  # macOS has none
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def is_loopback(url: str) -> bool:

@@ -24,6 +24,7 @@ from workbench.core.errors import StoreError, WorkbenchError
 from workbench.core.money import ZERO
 from workbench.core.plain import one_line
 from workbench.core.redact import redact
+from workbench.core.settings import cores
 from workbench.server.orders import budget_usd, execute_options, experiment_file, generate_config
 from workbench.store.database import Store, as_user, open_store
 from workbench.store.jobs import Job, claim_job, finish_job, tell_job
@@ -276,9 +277,7 @@ def _experiment(bench: _Bench) -> dict[str, Any]:
         bench.note(f"{step}: {event.kind}{': ' if event.text else ''}{event.text}")
         bench.say(done=event.done, total=event.total)
 
-    has_affinity = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    runner = Runner(experiment, store=bench.store, jobs=min(cores, 4), cores=cores, tell=show)
+    runner = Runner(experiment, store=bench.store, jobs=min(cores(), 4), cores=cores(), tell=show)
     if not runner.run():
         raise WorkbenchError(
             f"a step of experiment {experiment.name!r} failed; see its runs, mend it and resume"

@@ -12,7 +12,7 @@ from workbench.core.errors import DataError
 from workbench.core.plain import storable
 from workbench.store import schema
 from workbench.store.records import Finding, now
-from workbench.store.transaction import retried, transaction
+from workbench.store.transaction import retried, transaction, turn
 
 __all__ = [
     "add_findings", "confirm_findings", "count_findings", "findings", "resolve_finding", "triage",
@@ -30,7 +30,7 @@ def add_findings(engine: Engine, found: Iterable[Finding]) -> list[Finding]:
     rows = {one.id: one for one in found}
     executions = {one.execution for one in rows.values()}
     query = select(table.c.id).where(table.c.execution.in_(executions))
-    with transaction(engine) as connection:
+    with turn(engine, table) as connection:  # who made the same execution finds the same
         for known in connection.execute(query).scalars().all():
             rows.pop(known, None)
         if rows:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from functools import cache
 from typing import Any, NamedTuple, TypedDict
@@ -15,8 +14,6 @@ from sqlalchemy import (
     Engine,
     Insert,
     case,
-    delete,
-    false,
     func,
     insert,
     or_,
@@ -32,7 +29,7 @@ from workbench.store.ledger import execute_many
 from workbench.store.records import now
 from workbench.store.risk_rules import NOT_SEEN, RISK_STATUSES
 from workbench.store.risk_search import RiskChoice, overdue, risk_page
-from workbench.store.transaction import transaction
+from workbench.store.transaction import transaction, turn
 
 __all__ = [
     "NOT_SEEN", "RISK_STATUSES", "RecordCounts", "RegisterCounts", "counts", "decide", "first_seen",
@@ -114,7 +111,7 @@ def record(
     listed = list(rows)
     told = [(row["asset"], row.get("told_by", "")) for row in listed] if scope is None else scope
     assessed = {(rules.fit("asset", asset), by) for asset, by in told}
-    with _turn(engine) as connection:
+    with turn(engine, schema.risks) as connection:
         entries = _entries(connection, listed, today=today)
         found = [*entries.values(), *_gone(connection, assessed, seen=entries)]
         return _write(connection, found, assessment=assessment, who=who)
@@ -140,7 +137,7 @@ def decide(
     note = storable(note.strip())
     values, at = rules.decided(changes, note=note), now()
     said = {"at": at, "who": who, "assessment": "", "note": note}
-    with _turn(engine) as connection:
+    with turn(engine, schema.risks) as connection:
         known = _known(connection, ids)
         rows, log = [], []
         for one in dict.fromkeys(ids):
@@ -243,17 +240,6 @@ def counts(engine: Engine, today: date) -> RegisterCounts:
         overdue=total(of=4), due_7_days=total(of=5),
         by_level={level: total("open", level) for level in rules.LEVELS},
     )  # fmt: skip
-
-
-@contextmanager
-def _turn(engine: Engine) -> Iterator[Connection]:
-    """Give a transaction in which nobody else writes risks: what was read stays true."""
-    with transaction(engine) as connection:
-        if engine.dialect.name == "postgresql":
-            connection.exec_driver_sql("LOCK TABLE risks IN SHARE ROW EXCLUSIVE MODE")
-        else:  # a write that changes nothing takes SQLite's write lock
-            connection.execute(delete(schema.risks).where(false()))
-        yield connection
 
 
 def _pages(values: Iterable[str]) -> list[list[str]]:

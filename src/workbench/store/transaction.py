@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import wraps
 from typing import Final, ParamSpec, TypeVar, cast
 
-from sqlalchemy import Connection, Engine, delete
+from sqlalchemy import Connection, Engine, Table, delete, false
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError, InterfaceError
 
@@ -22,7 +22,7 @@ from workbench.core.errors import StoreError
 from workbench.core.identity import new_id
 from workbench.store import schema
 
-__all__ = ["PATIENCE", "forget_commits", "once", "retried", "transaction"]
+__all__ = ["PATIENCE", "forget_commits", "once", "retried", "transaction", "turn"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -64,6 +64,17 @@ def transaction(engine: Engine, *, patience_s: float | None = None) -> Iterator[
             f"{engine.url!r}: {reason}; mend that (free disk space, start the server, restore a"
             " damaged file) and run again, finished steps are kept"
         ) from error
+
+
+@contextmanager
+def turn(engine: Engine, table: Table) -> Iterator[Connection]:
+    """Give a transaction in which nobody else writes to a table: what was read stays true."""
+    with transaction(engine) as connection:
+        if engine.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"LOCK TABLE {table.name} IN SHARE ROW EXCLUSIVE MODE")
+        else:  # a write that changes nothing takes SQLite's write lock
+            connection.execute(delete(table).where(false()))
+        yield connection
 
 
 def retried(function: Callable[P, T]) -> Callable[P, T]:

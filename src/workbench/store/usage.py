@@ -90,7 +90,7 @@ def usage(
     with transaction(engine) as connection:
         for phase, amount, count in connection.execute(query.group_by(*columns)):
             paid[phase] = paid.get(phase, ZERO) + Decimal(amount) * count
-    found = [Used(phase=one, usd=usd, credits=usd / credit_usd) for one, usd in paid.items()]
+    found = [Used(phase=one, usd=sums, credits=sums / credit_usd) for one, sums in paid.items()]
     return sorted(found, key=lambda one: (-one.usd, one.phase))
 
 

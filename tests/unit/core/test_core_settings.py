@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import os
 import pickle
 import traceback
 from pathlib import Path
@@ -17,6 +18,7 @@ from workbench.core.errors import ConfigError
 from workbench.core.settings import (
     Secret,
     Settings,
+    cores,
     project_root,
     read_keys,
     read_settings,
@@ -199,3 +201,11 @@ def test_a_secret_shows_itself_to_nobody(show):
         seen = "".join(traceback.format_exception(error))
     assert KEY not in seen
     assert secret.reveal() == KEY
+
+
+def test_cores_are_those_that_this_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
+    assert cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert cores() == 1

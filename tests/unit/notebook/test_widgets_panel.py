@@ -227,6 +227,30 @@ def test_only_what_changed_is_sent_and_in_order():
     panel.close()
 
 
+def test_what_was_read_first_is_never_shown_last():
+    panel = Counter({"one": look.text("before")})
+    panel.build()
+    reads, may_go_on = panel.snapshot, threading.Event()
+
+    def slow():
+        read = reads()
+        assert may_go_on.wait(10)
+        return read
+
+    panel.snapshot = slow
+    first = panel.do(lambda: None)
+    while panel.reads < 2:
+        time.sleep(0.001)
+    panel.snapshot, panel.blocks = reads, {"one": look.text("after")}
+    second = panel.do(lambda: None)
+    second.join(0.3)  # where nothing holds it, it is done by then
+    may_go_on.set()
+    first.join()
+    second.join()
+    assert panel.view._blocks["one"]["text"] == "after"
+    panel.close()
+
+
 def test_a_page_that_asks_gets_all_and_what_follows_fits():
     panel = Counter({"one": look.text("first")})
     panel.build()

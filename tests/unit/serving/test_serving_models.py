@@ -8,8 +8,8 @@ import random
 import statistics
 
 import pytest
-from served_models import add_model
 
+from served_models import add_model
 from workbench.data.requests import load_benign
 from workbench.diffusion.condition import Condition
 from workbench.serving.config import ServeConfig

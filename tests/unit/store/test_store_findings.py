@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy.event import listen
 from sqlalchemy.exc import NoResultFound
 
 from finding_fakes import make_finding
 from workbench.core.errors import DataError
+from workbench.store.database import open_store
 from workbench.store.findings import (
     add_findings,
     confirm_findings,
@@ -42,6 +45,24 @@ def test_what_is_known_keeps_its_triage(engine):
     (kept,) = findings(engine, ids=[FOUND[0].id])
     assert (kept.status, kept.risk) == ("confirmed", 0.2)
     assert add_findings(engine, []) == []
+
+
+def test_who_finds_the_same_meanwhile_waits_and_adds_nothing(store):
+    """Two processes that end one execution together, the second between look and write."""
+    other = open_store(store.settings).engine
+    with ThreadPoolExecutor(1) as pool:
+        second = []
+
+        def interfere(*_):
+            if not second:
+                second.append(pool.submit(add_findings, other, FOUND))
+                wait(second, timeout=0.3)
+
+        listen(store.engine, "after_cursor_execute", interfere)
+        assert add_findings(store.engine, FOUND) == FOUND
+        assert second[0].result() == []
+    other.dispose()
+    assert len(findings(store.engine)) == len(FOUND)
 
 
 @pytest.mark.parametrize(

@@ -260,6 +260,6 @@ _SHARED_OR_WRITING = {
     "risks.risk_log", "risks.risks", "risks.settle",  # one register for all
     "risk_search.risk_count", "risk_search.risk_page",
     "test_sets.owners_of",  # of a set whose whole id is known
-    "transaction.once", "transaction.transaction",
+    "transaction.once", "transaction.transaction", "transaction.turn",
     "usage.refuse_over_quota",
 }  # fmt: skip

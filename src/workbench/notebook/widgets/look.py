@@ -183,8 +183,8 @@ def plot(caption: str, spec: Mapping[str, Any], *, alt: str) -> Block:
 
     lines, marks = [], []
     for trace in spec["data"]:
-        style = trace.get("line") or trace["marker"]
-        ink = "base" if "dash" in style else _INKS.get(style["color"], "base")
+        pen = trace.get("line") or trace["marker"]
+        ink = "base" if "dash" in pen else _INKS.get(pen["color"], "base")
         points = [(across(a), down(b)) for a, b in zip(trace["x"], trace["y"], strict=True)]
         if trace["mode"] == "markers":
             marks += [[*point, ink] for point in points]

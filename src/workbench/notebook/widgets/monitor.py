@@ -123,13 +123,12 @@ class Monitor(Panel):
         fresh = self.button("Read attempts again", self.refresh)
         return [ipywidgets.HBox([choice, abort, fresh]), self.attempts]
 
-    def update(self) -> dict[str, Any]:
-        """Read the store once and show what changed; when an execution ends, its attempts too."""
-        read = super().update()
+    def draw(self, read: dict[str, Any]) -> dict[str, Any]:
+        """Show what changed of a snapshot, and return it; when an execution ends, its attempts."""
         before, self._stood = self._stood, read.get("stands", self._stood)
         if before != self._stood:
             self.attempts.replace(read["source"])
-        return read
+        return super().draw(read)
 
     @cached_property
     def attempts(self) -> PagedTable:

@@ -89,6 +89,7 @@ class Panel:
         self.store = store or open_store(read_settings())
         self._replied: dict[str, look.Block] = {}
         self._thread: _Follower | None = None
+        self._drawing = threading.RLock()
         self.made_in = _cell()
         self._stop_forgotten()
 
@@ -139,7 +140,8 @@ class Panel:
 
     def update(self) -> dict[str, Any]:
         """Read the store once, show what changed, and return what was read."""
-        return self.draw(self._read())
+        with self._drawing:  # else what was read first may be shown last
+            return self.draw(self._read())
 
     def draw(self, read: dict[str, Any]) -> dict[str, Any]:
         """Show what changed of a snapshot, and return it."""

@@ -117,14 +117,13 @@ class TestSets(Panel):
         """Whether the targets are declared not to be production."""
         return ipywidgets.Checkbox(description="Targets are not production")
 
-    def update(self) -> dict[str, Any]:
-        """Read the store once and show what changed; the table follows the list."""
-        read = super().update()
+    def draw(self, read: dict[str, Any]) -> dict[str, Any]:
+        """Show what changed of a snapshot, and return it; the table follows the list."""
         rows = read.get("rows", self._listed)
         if rows != self._listed:
             self._listed = rows
             self.table.replace(Rows(rows, columns=_COLUMNS))
-        return read
+        return super().draw(read)
 
     def preview(self, test_set: str = "") -> None:
         """Show below what is in a test set, the chosen one if none is given."""

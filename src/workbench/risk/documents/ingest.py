@@ -11,6 +11,7 @@ from pathlib import Path
 from workbench.core.errors import ConfigError, StoreError
 from workbench.core.identity import file_sha256, text_id
 from workbench.core.plain import one_line
+from workbench.core.settings import cores
 from workbench.embedding.encoder import Encoder
 from workbench.risk.documents.chunks import CHUNKING
 from workbench.risk.documents.pool import Job, read_all
@@ -110,7 +111,7 @@ def ingest(
         if prune and file not in listed and any(file.startswith(f"{one}/") for one in folders)
     ]
     jobs = (Job(path, name, limits) for name, path in listed.items() if work.is_new(name, path))
-    workers = workers or min(_MOST_WORKERS, os.cpu_count() or 1)
+    workers = workers or min(_MOST_WORKERS, cores())
     for job, found in read_all(jobs, workers=workers, timeout_s=timeout_s, executor=executor):
         work.keep(job.name, found)
     work.removed = [file for file in gone if index.remove(file)]
