@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import nbformat
 
-from conftest import require
+from machine import require
 from workbench.core.settings import read_settings
 from workbench.store.database import Store, open_store
 

@@ -1,9 +1,8 @@
-"""Shared fixtures: a store of one's own, and the rule that a required tool may not be missing."""
+"""Shared fixtures: a store of one's own."""
 
 from __future__ import annotations
 
 import gc
-import os
 import shutil
 from pathlib import Path
 
@@ -13,8 +12,6 @@ from hypothesis import settings as hypothesis_settings
 
 from workbench.core.settings import Settings, read_settings
 from workbench.store.database import Store, open_store
-
-ROOT = Path(__file__).resolve().parents[1]
 
 # speed is for benchmarks: with a worker on every core an example may take any time
 hypothesis_settings.register_profile(
@@ -49,14 +46,3 @@ def store(settings: Settings, new_home: Path) -> Store:
     opened = open_store(settings)
     yield opened
     opened.engine.dispose()
-
-
-def require(tool: str, *programs: str) -> str:
-    """Return the path of a program, or skip; a failure where WORKBENCH_REQUIRE names the tool."""
-    for program in programs or (tool,):
-        if path := shutil.which(program):
-            return path
-    message = f"{tool} is not installed ({', '.join(programs or (tool,))})"
-    if tool in os.environ.get("WORKBENCH_REQUIRE", "").split(","):
-        pytest.fail(message)
-    pytest.skip(message)

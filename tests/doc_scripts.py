@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import ROOT, require
+from machine import ROOT, require
 
 __all__ = ["execute", "script_of"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
-from workbench.llm.limits import Timing
+from workbench.llm.timing import Timing
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp()
 

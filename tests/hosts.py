@@ -18,8 +18,8 @@ from typing import Any
 import psutil
 import pytest
 
-from conftest import require
 from dask_processes import Site, wait_until
+from machine import require
 
 __all__ = ["Hosts", "open_hosts"]
 

@@ -13,7 +13,7 @@ from tempfile import mkdtemp
 import pytest
 from sqlalchemy import create_engine, text
 
-from conftest import require
+from machine import require
 from workbench.core.settings import Settings, read_settings
 
 NUMBERS = itertools.count()

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 
 from aiohttp import web
 
-from workbench.llm.limits import Timing
+from workbench.llm.timing import Timing
 
 __all__ = [
     "ATLAS",

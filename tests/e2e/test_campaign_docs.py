@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, require
 from doc_scripts import execute, script_of
+from machine import ROOT, require
 
 pytestmark = pytest.mark.slow
 

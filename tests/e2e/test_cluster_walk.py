@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from conftest import ROOT, require
+from machine import ROOT, require
 
 pytestmark = pytest.mark.slow
 

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import nbformat
 import pytest
 
-from conftest import ROOT, require
+from machine import ROOT, require
 from workbench.core.settings import read_settings
 from workbench.store.database import open_store
 

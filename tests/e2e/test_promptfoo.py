@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from campaign_fakes import make_case, make_control
-from conftest import require
+from machine import require
 from workbench.campaign.interop.documents import stringify
 from workbench.campaign.interop.promptfoo import (
     promptfoo_id,

@@ -11,7 +11,7 @@ import pytest
 
 import report_results as made
 from browser import chromium
-from conftest import require
+from machine import require
 from report_hostile import hostile_report
 from workbench.core.settings import read_settings
 from workbench.report.compare import render_compare

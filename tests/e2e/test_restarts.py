@@ -21,9 +21,9 @@ from sqlalchemy import select
 
 import workbench
 from campaign_fakes import make_case
-from conftest import require
 from dask_processes import wait_until
 from llm_workloads import MODEL, Served, flights_of, served, spent, variables
+from machine import require
 from notebook_projects import write_experiment, write_notebook
 from workbench.campaign import testsets
 from workbench.campaign.executions import load_execution

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT
 from doc_scripts import execute, script_of
+from machine import ROOT
 from workbench.core.settings import read_settings
 from workbench.store.database import open_store
 from workbench.store.risks import risk_log, risks

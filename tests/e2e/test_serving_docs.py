@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, require
 from doc_scripts import execute, script_of
+from machine import ROOT, require
 from served_models import add_model
 from workbench.core.settings import read_settings
 from workbench.store.database import open_store

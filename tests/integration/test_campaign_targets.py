@@ -26,7 +26,7 @@ from workbench.core.errors import ModelError
 from workbench.core.settings import Secret
 from workbench.llm.config import GatewayConfig
 from workbench.llm.gateway import open_gateway
-from workbench.llm.limits import Timing
+from workbench.llm.timing import Timing
 from workbench.llm.transport import open_transport
 
 SECRET = 's3cr3t-"value\\of-the-key'

@@ -17,7 +17,6 @@ from decimal import Decimal
 
 import pytest
 
-from conftest import require
 from llm_workloads import (
     KEY,
     Work,
@@ -30,6 +29,7 @@ from llm_workloads import (
     start,
     variables,
 )
+from machine import require
 from model_calls import bill, flight, settlement
 from workbench.core.errors import BudgetError, InputError, ModelError, StoreError
 from workbench.core.settings import read_settings

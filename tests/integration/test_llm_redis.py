@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as trials
 from hypothesis import strategies as st
 
-from conftest import require
+from machine import require
 from workbench.llm.cache import RedisCache
 
 KEY = "ab" * 32

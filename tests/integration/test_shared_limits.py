@@ -17,7 +17,6 @@ from test_llm_redis import Server as RedisServer
 from test_llm_redis import opened
 
 from llm_workloads import Work, flights_of, served, spent, start, variables
-from postgres_server import postgres, server  # noqa: F401 - fixtures
 from workbench.core.errors import StoreError
 from workbench.core.settings import Secret
 from workbench.llm.config import Rates
@@ -25,6 +24,8 @@ from workbench.llm.limits import KeyPool
 from workbench.llm.shared_limits import RedisRates
 from workbench.store.database import open_store
 from workbench.store.rates import Ask, Row, StoreRates, draw, settle
+
+pytest_plugins = ["postgres_server"]
 
 amounts = st.integers(0, 40).map(float)
 asked = st.tuples(amounts, amounts, amounts, st.sampled_from([math.inf, 5.0]))

@@ -12,7 +12,7 @@ import click
 import pytest
 import yaml
 
-from conftest import ROOT
+from machine import ROOT
 from workbench.cli import main
 from workbench.core.settings import Settings, read_settings
 

@@ -8,7 +8,7 @@ import shlex
 import click
 import pytest
 
-from conftest import ROOT
+from machine import ROOT
 from workbench.cli import main
 
 DOCUMENTS = ["README.md", *sorted(str(one.relative_to(ROOT)) for one in ROOT.glob("docs/*.md"))]

@@ -63,7 +63,9 @@ def serve(
     context: click.Context, /, *, wait_ms: float, anthropic_url: str, openai_url: str, payer: Any,
     turns: Any, **options: Any,
 ) -> None:  # fmt: skip
-    """Serve the sanitizer over HTTP until SIGTERM, which drains; SIGHUP loads the model again.
+    """Serve the sanitizer, and guard model APIs with it, over HTTP.
+
+    SIGTERM ends it when all is answered; SIGHUP loads the model again.
 
     \b
     Examples:

@@ -7,22 +7,20 @@ import hashlib
 import math
 import random as _random
 import re
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from workbench.core.errors import ConfigError, ModelError
 from workbench.core.settings import Secret
 from workbench.llm.messages import Fault
 from workbench.llm.shared_limits import ROUNDING, Need, Share, SharedRates
+from workbench.llm.timing import Timing
 
 if TYPE_CHECKING:
     from workbench.llm.config import Rates
 
-__all__ = ["Breaker", "KeyPool", "Timing", "backoff_s", "fingerprint"]
+__all__ = ["Breaker", "KeyPool", "backoff_s", "fingerprint"]
 
-_NAP_S = 1.0
-"""Sleepers look up this often, so that what another caller learned reaches them."""
 _UNHEALTHY = frozenset({"overloaded", "unavailable", "timeout", "dropped", "malformed"})
 _RESTS = 3
 
@@ -30,19 +28,6 @@ _ANTHROPIC = "anthropic-ratelimit-"
 _REQUEST_HEADERS = (_ANTHROPIC + "requests-{}", "x-ratelimit-{}-requests")
 _TOKEN_HEADERS = (_ANTHROPIC + "input-tokens-{}", _ANTHROPIC + "tokens-{}", "x-ratelimit-{}-tokens")
 _NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?")
-
-
-class Timing(NamedTuple):
-    """Clocks and sleep, replaced in tests."""
-
-    clock: Callable[[], float] = time.time
-    """Seconds since 1970."""
-    monotonic: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-
-    async def nap(self, wait_s: float) -> None:
-        """Sleep for that long at most; the sleeper looks again whether it must go on waiting."""
-        await self.sleep(min(max(wait_s, 0.001), _NAP_S))
 
 
 _REAL = Timing()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from workbench.core.off_peak import Window
-from workbench.llm.limits import Timing
+from workbench.llm.timing import Timing
 
 __all__ = ["OffPeak"]
 

@@ -21,7 +21,7 @@ from workbench.store.rates import Ask, Drawn, StoreRates
 
 if TYPE_CHECKING:
     from workbench.llm.cache import RedisCache
-    from workbench.llm.limits import Timing
+    from workbench.llm.timing import Timing
     from workbench.store.database import Store
 
 __all__ = [

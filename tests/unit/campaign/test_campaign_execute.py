@@ -121,9 +121,9 @@ def test_killed_anywhere_nothing_is_stored_twice_or_sent_again(
         stored.update((one.target, one.case_id) for one in attempts)
         maybe_die()
 
-    def dying_remove(engine, execution):
+    def dying_remove(engine, execution, **more):
         maybe_die()
-        remove(engine, execution)
+        remove(engine, execution, **more)
         maybe_die()
 
     def dying_create(self, *args, **more):

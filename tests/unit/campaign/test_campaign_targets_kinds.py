@@ -22,9 +22,9 @@ from workbench.campaign.targets.spec import open_targets, parse_target, services
 from workbench.core.errors import BudgetError, ConfigError, InputError, ModelError
 from workbench.llm.config import GatewayConfig, Rates
 from workbench.llm.gateway import open_gateway
-from workbench.llm.limits import Timing
 from workbench.llm.messages import Fault, Reply, Usage
 from workbench.llm.scripted import ScriptedTransport
+from workbench.llm.timing import Timing
 from workbench.store.budgets import Budgets
 
 # -- pacing

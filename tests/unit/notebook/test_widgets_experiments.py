@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ from workbench.core.errors import ConfigError
 from workbench.core.plain import storable
 from workbench.notebook.widgets import children
 from workbench.notebook.widgets.experiments import Experiments, experiments
+from workbench.store.owners import this_process
 from workbench.store.records import Run, now
 
 MEMBERS = {"make": 1, "square": 4, "total": 1}
@@ -188,7 +188,7 @@ def test_what_another_process_noted_and_left_is_not_running(store):
     done.wait()
     place = children._place(store, "gone")
     place.parent.mkdir(parents=True)
-    host = os.uname().nodename
+    host = this_process().rsplit(":", 2)[0]
     place.write_text(f'{{"process": "{host}:{done.pid}:1.00", "at": "{now()}"}}')
     assert not children.is_running(store, "gone")
     place.write_text("{broken")

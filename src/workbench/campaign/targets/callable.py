@@ -23,7 +23,7 @@ from workbench.campaign.targets.template import Asked
 from workbench.core.errors import BudgetError, ConfigError, StoreError
 from workbench.core.identity import file_sha256, text_id
 from workbench.core.plain import one_line
-from workbench.llm.limits import Timing
+from workbench.llm.timing import Timing
 
 __all__ = ["CallableTarget"]
 

@@ -15,7 +15,7 @@ from workbench.campaign.targets.base import Conversation, Decision, Kind, Respon
 from workbench.campaign.targets.config import TargetSpec
 from workbench.campaign.targets.pacing import Pacer
 from workbench.campaign.targets.template import Asked
-from workbench.llm.limits import Timing
+from workbench.llm.timing import Timing
 
 __all__ = ["ChatTarget", "Said"]
 

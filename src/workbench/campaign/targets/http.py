@@ -23,7 +23,7 @@ from workbench.campaign.targets.template import (
 )
 from workbench.core.settings import Secret
 from workbench.llm.faults import one_line, retry_after_s
-from workbench.llm.limits import Timing
+from workbench.llm.timing import Timing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

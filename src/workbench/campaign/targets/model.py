@@ -12,8 +12,8 @@ from workbench.campaign.targets.config import TargetSpec
 from workbench.campaign.targets.template import Asked
 from workbench.core.identity import content_id
 from workbench.core.money import ZERO
-from workbench.llm.limits import Timing
 from workbench.llm.messages import Request, Turn
+from workbench.llm.timing import Timing
 
 if TYPE_CHECKING:
     from workbench.llm.gateway import Gateway

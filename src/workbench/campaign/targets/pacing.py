@@ -9,9 +9,10 @@ from dataclasses import replace
 from typing import TypeVar
 
 from workbench.core.errors import ConfigError, ModelError
-from workbench.llm.limits import Timing, backoff_s
+from workbench.llm.limits import backoff_s
 from workbench.llm.messages import Fault, FaultKind
 from workbench.llm.off_peak import OffPeak
+from workbench.llm.timing import Timing
 
 __all__ = ["Pacer", "TargetError", "quiet_hours"]
 

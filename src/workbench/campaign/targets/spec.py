@@ -17,7 +17,7 @@ from workbench.llm.config import GatewayConfig
 if TYPE_CHECKING:
     from workbench.diffusion.sanitizer import Sanitizer
     from workbench.llm.gateway import Gateway
-    from workbench.llm.limits import Timing
+    from workbench.llm.timing import Timing
     from workbench.store.database import Store
 
 __all__ = ["open_targets", "parse_target", "services_of"]

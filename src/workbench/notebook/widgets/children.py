@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from workbench.core.identity import text_id
 from workbench.core.plain import one_line
 from workbench.store.artifacts import clear_disk_errors, write_json_atomic
 from workbench.store.database import Store
-from workbench.store.owners import Owners
+from workbench.store.owners import Owners, process_named, this_process
 from workbench.store.records import now
 
 __all__ = ["complaint", "is_running", "start", "stop"]
@@ -49,8 +48,6 @@ def start(store: Store, name: str, arguments: Sequence[str], *, folder: Path) ->
         ConfigError: If one of that name runs.
         StoreError: If the disk is full or read-only.
     """
-    import psutil
-
     place = _place(store, name)
     with clear_disk_errors(place), _alone(place):
         if is_running(store, name):
@@ -61,8 +58,7 @@ def start(store: Store, name: str, arguments: Sequence[str], *, folder: Path) ->
                 stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, cwd=folder,
                 start_new_session=True,
             )  # fmt: skip
-        created = psutil.Process(child.pid).create_time()
-        owner = f"{platform.node()}:{child.pid}:{created:.2f}"
+        owner = process_named(child.pid)
         write_json_atomic(place, {"name": name, "process": owner, "at": now()})
     if child.stdin:
         with child.stdin as told:
@@ -81,8 +77,8 @@ def stop(store: Store, name: str) -> bool:
     if not is_running(store, name):
         return False
     host, pid, _ = said["process"].rsplit(":", 2)
-    if host != platform.node():
-        raise ConfigError(f"{name} runs on {host}; stop it there")
+    if host != this_process().rsplit(":", 2)[0]:
+        raise ConfigError(f"{name} runs on {host.partition('/')[0]}; stop it there")
     os.kill(int(pid), signal.SIGTERM)
     return True
 

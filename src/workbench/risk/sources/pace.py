@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from workbench.core.settings import Secret
-from workbench.llm.limits import Timing
+from workbench.llm.timing import Timing
 
 __all__ = ["Pace"]
 

@@ -17,8 +17,9 @@ from workbench.core.identity import text_id
 from workbench.core.redact import hide_password
 from workbench.core.settings import Secret, Settings, is_loopback, read_variable
 from workbench.llm.faults import one_line, retry_after_s
-from workbench.llm.limits import Timing, backoff_s, fingerprint
+from workbench.llm.limits import backoff_s, fingerprint
 from workbench.llm.messages import Fault
+from workbench.llm.timing import Timing
 from workbench.risk.sources.base import Service, unpacked
 from workbench.risk.sources.cache import AnswerCache
 from workbench.risk.sources.pace import Pace
