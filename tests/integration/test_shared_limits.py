@@ -102,7 +102,7 @@ def test_threads_share_a_bucket_in_sqlite(store):
     check_threads_share(store.engine)
 
 
-def test_threads_share_a_bucket_in_postgresql(postgres):  # noqa: F811
+def test_threads_share_a_bucket_in_postgresql(postgres):
     store = open_store(postgres)
     check_threads_share(store.engine)
     store.engine.dispose()
@@ -163,7 +163,7 @@ def test_a_redis_restarted_in_the_middle_is_waited_for(tmp_path):
     redis.kill()
 
 
-def test_a_postgresql_restarted_in_the_middle_is_waited_for(postgres, server):  # noqa: F811
+def test_a_postgresql_restarted_in_the_middle_is_waited_for(postgres, server):
     store = open_store(postgres)
     rates = StoreRates(store.engine, service="s")
     asyncio.run(check_restart(rates, stop=server.stop, start=server.start))
@@ -204,7 +204,7 @@ def test_four_processes_send_at_one_rate(where, request, tmp_path):
 
 
 @pytest.mark.slow
-def test_four_processes_share_one_budget_in_postgresql(postgres, tmp_path):  # noqa: F811
+def test_four_processes_share_one_budget_in_postgresql(postgres, tmp_path):
     limit = Decimal("0.002")
     store = open_store(postgres)
     with served(tmp_path, latency_s=0.005) as loopback:

@@ -19,6 +19,8 @@ __all__ = ["EVENTS", "Client", "Dialect", "Meter"]
 
 EVENTS = "text/event-stream"
 _MOST_LINE = 2**20
+_LAST = {b"event:message_stop", b"data:[DONE]"}
+"""Without spaces, the lines that end a stream: clients leave there, and miss nothing."""
 
 
 class Dialect(Protocol):
@@ -45,6 +47,7 @@ class Meter:
         """The ``usage`` that was said; of several, the newest value of each field."""
         self.bytes = 0
         self.is_whole = False
+        """Whether all of the answer was seen."""
         self._rest = b""
 
     def feed(self, chunk: bytes) -> None:
@@ -54,6 +57,7 @@ class Meter:
         for line in lines:
             if line.startswith(b"data:") and b'"usage"' in line:
                 self.read(line[5:])
+            self.is_whole |= bytes(line[:32].translate(None, b" \r")) in _LAST
         if len(self._rest) > _MOST_LINE:
             self._rest = b""
 
@@ -116,8 +120,8 @@ class Client:
         await self._send(start)
         try:
             async for chunk in answer.chunks():
-                await self._pass(chunk)
                 meter.feed(chunk)
+                await self._pass(chunk)
             meter.is_whole = True
         except Refusal as refusal:  # an event that was begun ends with the empty line
             error = self.dialect.error(refusal.status_code, refusal.detail)
