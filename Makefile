@@ -14,7 +14,7 @@ test: $(SETUP)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-full: $(SETUP)
-	@$(BIN)/python -m pytest -m "slow and not live" --timeout 1800
+	@$(BIN)/python -m pytest -m "slow and not live" --timeout 1800 -n 2 --dist loadfile
 
 lint: $(SETUP)
 	@$(BIN)/ruff check .

@@ -211,13 +211,14 @@ def test_an_expansion_is_written_by_a_model_and_used_by_its_id(project):
 
 
 @pytest.mark.slow
-def test_embed_leaves_the_vectors_that_a_training_reads(project, built):
-    done = call(project, "build", "small.yaml", "--pairs", "60", "--embed", "--json")
+def test_embed_leaves_the_vectors_that_a_training_reads(tmp_path):
+    (tmp_path / "small.yaml").write_text(SMALL)
+    done = call(tmp_path, "build", "small.yaml", "--pairs", "60", "--embed", "--json")
     assert done.returncode == 0, done.stderr
-    store = open_store(read_settings({"WORKBENCH_HOME": str(project / "home")}))
+    store = open_store(read_settings({"WORKBENCH_HOME": str(tmp_path / "home")}))
     pairs = load_pairs(store, json.loads(done.stdout)["version"]).frame
     store.engine.dispose()
-    (keys,) = (project / "home" / "vectors").glob("*/keys.bin")
+    (keys,) = (tmp_path / "home" / "vectors").glob("*/keys.bin")
     assert keys.stat().st_size == 16 * len({*pairs["adversarial"], *pairs["clean"]})
 
 

@@ -35,7 +35,7 @@ _MINILM_SHA256 = {
     "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
 }
 _WEIGHTS = f"minilm@{_MINILM_SHA256['model.safetensors'][:12]}"
-_INT8 = "int8.1"  # the recipe of workbench.embedding.int8: a change of its graph is a new name
+_INT8 = "int8.2"  # the recipe of workbench.embedding.int8: a change of its graph is a new name
 MINILM_IDS = {
     "minilm": f"{_WEIGHTS}-f32-{WINDOWING}",
     "minilm-int8": f"{_WEIGHTS}-{_INT8}-{WINDOWING}",

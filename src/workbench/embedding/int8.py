@@ -231,10 +231,9 @@ class _Float32(Graph):
         return self.node("Slice", projected, *map(self.constant, edges))
 
     def _add_norm(self, states: str, more: str, name: str) -> str:
-        norm = [self.constant(self._weights[f"{name}.{kind}"]) for kind in ("weight", "bias")]
-        return self.node(
-            "SkipLayerNormalization", states, more, *norm, domain=_CONTRIB, epsilon=_EPSILON
-        )
+        # not Add, which ONNX Runtime fuses into SkipLayerNormalization: six times as slow (1.32)
+        weight, bias = (self._weights[f"{name}.{kind}"] for kind in ("weight", "bias"))
+        return self.norm(self.node("Sum", states, more), weight, bias, epsilon=_EPSILON)
 
     def _linear(self, states: str, *names: str) -> str:
         return self.linear(states, *self._joined(*names))

@@ -74,13 +74,13 @@ def test_tokens_come_from_the_same_states(int8):
 
 
 def test_precisions_have_ids_of_their_own(int8):
-    assert int8.id == MINILM_IDS["minilm-int8"] == "minilm@53aa51172d14-int8.1-w254s190"
+    assert int8.id == MINILM_IDS["minilm-int8"] == "minilm@53aa51172d14-int8.2-w254s190"
     assert int8.id != MINILM_ID
 
 
 def test_the_graph_is_written_once_whole_and_named_by_weights_and_recipe(int8, folder):
     (graph,) = folder.iterdir()
-    assert graph.name == "minilm@53aa51172d14-int8.1.onnx"
+    assert graph.name == "minilm@53aa51172d14-int8.2.onnx"
     assert 30e6 < graph.stat().st_size < 40e6
     before = graph.stat().st_mtime_ns
     expected = int8.encode(TEXTS[:1])
@@ -122,5 +122,5 @@ def test_the_store_keeps_the_graph_and_a_cache_of_its_own(store):
     first = rounded.encode(TEXTS[:2])
     assert len(rounded.cache) == 2
     assert len(exact.cache) == 0
-    assert (store.home / "encoders" / "minilm@53aa51172d14-int8.1.onnx").is_file()
+    assert (store.home / "encoders" / "minilm@53aa51172d14-int8.2.onnx").is_file()
     np.testing.assert_array_equal(open_encoder(store, "minilm-int8").encode(TEXTS[:2]), first)
