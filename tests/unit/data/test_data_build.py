@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.core.errors import ConfigError, DataError
+from workbench.data import dedupe, shards
 from workbench.data import plan as planning
-from workbench.data import shards
 from workbench.data.build import build_pairs, draft, load_pairs
 from workbench.data.card import card_markdown, make_card
 from workbench.data.config import BuildConfig, read_config
@@ -69,9 +70,17 @@ def test_every_row_is_in_the_split_of_its_request_and_its_wrapper(built):
         assert is_unseen == (pair.split in {"test_wrappers", "test_both"})
 
 
+@pytest.fixture
+def grams_at_hand(monkeypatch):
+    """Each text is cut once, however many others it is compared with."""
+    monkeypatch.setattr(dedupe, "_grams", cache(dedupe._grams))
+
+
 @pytest.mark.parametrize("seen_side", ["core", "clean"])
 @pytest.mark.parametrize("test_side", ["core", "clean"])
-def test_no_request_of_a_test_is_like_anything_trained_or_validated_on(built, seen_side, test_side):
+def test_no_request_of_a_test_is_like_anything_trained_or_validated_on(
+    built, grams_at_hand, seen_side, test_side
+):
     frame = built[1].frame
     seen = frame[frame["split"].isin(["train", "validation"])]
     tests = frame[frame["split"].isin(["test_intents", "test_both"])]
@@ -83,7 +92,7 @@ def test_no_request_of_a_test_is_like_anything_trained_or_validated_on(built, se
     assert not links
 
 
-def test_no_wrapper_of_a_test_is_like_one_trained_or_validated_on(built):
+def test_no_wrapper_of_a_test_is_like_one_trained_or_validated_on(built, grams_at_hand):
     frame = built[1].frame
     unseen = frame["split"].isin(["test_wrappers", "test_both"])
     assert not set(frame[unseen]["wrapper_family"]) & set(frame[~unseen]["wrapper_family"])
