@@ -45,6 +45,7 @@ class RuleService:
 
     def __init__(self) -> None:
         self.model_id = "one"
+        self.portion = (64, 8192)
         self.seen: list[str] = []
         self.rows: list[LedgerRow] = []
         self.refusal: Refusal | None = None

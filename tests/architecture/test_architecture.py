@@ -207,9 +207,9 @@ def test_no_dumping_grounds():
 
 
 ROOMS = {
-    "campaign": 8_655, "cli": 3_485, "core": 990, "cost": 760, "data": 3_960,
-    "diffusion": 4_510, "embedding": 830, "judge": 1_420, "llm": 4_290, "notebook": 4_500,
-    "report": 4_300, "risk": 8_685, "scaling": 1_020, "server": 2_105, "serving": 2_720,
+    "campaign": 8_665, "cli": 3_485, "core": 990, "cost": 760, "data": 3_965,
+    "diffusion": 4_515, "embedding": 825, "judge": 1_420, "llm": 4_290, "notebook": 4_530,
+    "report": 4_300, "risk": 8_685, "scaling": 1_020, "server": 2_105, "serving": 2_760,
     "store": 6_665,
 }  # fmt: skip
 """Lines of code that each room may have; only downwards without a reason in docs/decisions/0004."""
@@ -221,7 +221,7 @@ def test_the_package_stays_small():
         found[name_of(path).partition("/")[0]] += len(lines_of_code(path))
     found.pop("__init__.py")
     assert {room: lines for room, lines in found.items() if lines > ROOMS.get(room, 0)} == {}
-    assert sum(ROOMS.values()) <= 58_895
+    assert sum(ROOMS.values()) <= 58_980
 
 
 def lines_of_code(path: Path) -> set[int]:

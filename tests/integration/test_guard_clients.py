@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import anthropic
 import openai
 import pytest
 
 from guard_server import KEY, RuleService, guard_app, serve_app
+from workbench.core.errors import ConfigError
 from workbench.core.settings import Secret
 from workbench.llm.loopback import Faults, LoopbackServer
 from workbench.serving.guard import REFUSAL
-from workbench.serving.upstream import UpstreamConfig
+from workbench.serving.upstream import Upstream, UpstreamConfig
 
 CLAUDE, GPT = "claude-haiku-5-5", "gpt-5.4-mini"
 
@@ -209,6 +212,22 @@ def test_the_service_may_pay(service, upstream):
             ask_claude(client, "hello")
     assert [row.usd > 0 for row in service.booked(2)] == [True, True]
     assert [row.estimated for row in service.rows] == [False, False]
+
+
+def test_who_pays_and_has_no_key_does_not_start(upstream):
+    config = UpstreamConfig(openai_url="https://models.example/v1", payer="service")
+    for keys in ({}, {"openai": Secret("")}):
+        with pytest.raises(ConfigError, match="no key for https://models"):
+            Upstream(config, keys=keys)
+    Upstream(replace(config, openai_url=upstream.base_url), keys={"openai": Secret("")})
+
+
+def test_who_has_no_key_reads_where_it_belongs(url):
+    with (
+        anthropic.Anthropic(api_key="sk-up", base_url=url, max_retries=0) as client,
+        pytest.raises(anthropic.AuthenticationError, match="send it as x-workbench-key"),
+    ):
+        ask_claude(client, "hello")
 
 
 def test_many_turns_are_looked_at_once(claude, service):

@@ -19,7 +19,8 @@ from workbench.core.money import usd
 from workbench.notebook.experiment import load_experiment
 from workbench.notebook.plan import check_costs
 from workbench.notebook.runner import Runner, plan
-from workbench.store.records import LedgerRow
+from workbench.store.leases import Lease
+from workbench.store.records import LedgerRow, Run, now
 
 MEMBERS = 6
 PLANTED = """\
@@ -432,3 +433,28 @@ def test_a_profile_says_where_kernels_and_runner_spent_their_time(tmp_path, stor
     assert "add_up" in kernel.read_text()
     assert kernel.parent == Path(store.runs.current("trial")[0].folder)
     assert pstats.Stats(str(kernel.with_suffix(".pstats"))).total_calls > 0
+
+
+def test_who_runs_one_of_that_name_for_another_user_is_left_alone(tmp_path, store):
+    theirs = Run(
+        id="theirs", experiment="trial", step="a", notebook="a", phase="training", fingerprint="f",
+        parameters={}, state="running", owner="somebody else", folder="", started_at=now(),
+    )  # fmt: skip
+    mine = replace(theirs, id="mine", owner=store.settings.user)
+    for one in (theirs, mine):
+        store.runs.add(one)
+    assert run(make_project(tmp_path), store)[0]
+    states = {one.id: one.state for one in store.runs.find() if one.id in {"theirs", "mine"}}
+    assert states == {"theirs": "running", "mine": "lost"}
+
+
+def test_a_runner_that_another_may_have_followed_ends(tmp_path, store, monkeypatch):
+    class Lost(Lease):
+        def _watch(self):
+            self.lost.set()
+
+    monkeypatch.setattr("workbench.store.leases.Lease", Lost)
+    write_notebook(tmp_path, "slow", body="import time; time.sleep(60)")
+    file = write_experiment(tmp_path, {"slow": {"notebook": "slow"}})
+    with pytest.raises(StoreError, match="another runner may have taken over"):
+        run(file, store)

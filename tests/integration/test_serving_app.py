@@ -15,6 +15,7 @@ import pytest
 from hostile_texts import HOSTILE
 from served_models import REDIRECTS, add_model
 from workbench.core.errors import DataError, StoreError
+from workbench.serving import service as service_module
 from workbench.serving.app import make_app
 from workbench.serving.config import ServeConfig
 from workbench.serving.keys import ANYBODY, new_key
@@ -336,6 +337,9 @@ def test_another_model_takes_over_and_a_bad_one_does_not(store) -> None:
             problem(await reload(model=wrong), 422)
         problem(await client.post("/admin/reload", json={}, headers=other), 403)
         assert await decision() != "redirect"
+        assert not await service.models.load_newer()  # whoever chose the first one keeps it
+        damaged = store.artifacts.path("model", add_model(store, seed=4)) / "model.safetensors"
+        damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
         with pytest.raises(DataError):
             await service.models.load_newer()
         assert not await service.models.load_newer()  # not tried again and again
@@ -355,7 +359,7 @@ def test_a_shadow_sees_texts_is_counted_and_answers_nobody(store) -> None:
             answer = await client.post(SANITIZE, json={"text": "Hello you"})
             assert answer.json()["results"][0]["decision"] == "redirect"
         seen = 'shadow_total{answered="redirect",shadow='
-        for _ in range(500):
+        for _ in range(3_000):
             await asyncio.sleep(0.01)
             text = (await client.get("/metrics")).text
             found = sum(metric(text, f'{seen}"{one}"}}') for one in ("pass", "dewrap"))
@@ -382,3 +386,25 @@ def test_a_shadow_that_fails_harms_nobody(store, monkeypatch) -> None:
         assert 'shadow="failed"' in (await client.get("/metrics")).text
 
     run(store, check, shadow_share=1.0, shadow_model=other)
+
+
+def test_what_no_language_is_so_long_is_refused_uncounted(store, monkeypatch) -> None:
+    add_model(store)
+
+    async def check(client, service) -> None:
+        monkeypatch.setattr(service_module, "_count", lambda *_: pytest.fail("was counted"))
+        text = "a " * 64 * service.config.max_tokens
+        problem(await client.post(SANITIZE, json={"text": text[: 2**20]}), 413)
+
+    run(store, check, max_tokens=1_000, max_body_bytes=2**21)
+
+
+def test_any_chat_comes_in_portions_that_are_not_refused(store) -> None:
+    add_model(store)
+
+    async def check(client, service) -> None:
+        texts, chars = service.portion
+        assert (texts, chars) == (32, 170)
+        await service.sanitize(["\uac01" * (chars // texts)] * texts, key=ANYBODY)
+
+    run(store, check, max_texts=32, max_tokens=512)

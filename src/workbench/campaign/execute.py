@@ -155,7 +155,8 @@ async def execute(
             tell(store, "attack_run_aborted", execution, {**told, **task.figures, "why": why})
             raise
         finally:
-            forget_stop(store.engine, execution)
+            if not lease.lost.is_set():  # else it is for whoever makes it now
+                forget_stop(store.engine, execution)
             await asyncio.gather(*(one.close() for one in targets), return_exceptions=True)
         if (made := task.figures["done"]) != total:
             raise StoreError(

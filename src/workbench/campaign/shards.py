@@ -210,7 +210,8 @@ class _Dealer:
 
     async def _stop(self) -> None:
         """Have all workers end what is in flight and store it."""
-        await asyncio.to_thread(ask_to_stop, self._task.store.engine, self._task.execution)
+        if not self._task.lease.lost.is_set():  # else those of whoever makes it now would end
+            await asyncio.to_thread(ask_to_stop, self._task.store.engine, self._task.execution)
         if self._pending:
             await asyncio.wait(self._pending, timeout=_STOP_S)
             for future in self._pending:
@@ -286,6 +287,8 @@ def crew_of(
     test_set: str,
 ) -> Crew:
     """Return what workers open, so that all of them together keep to the rates and bounds of one.
+
+    Over a minute, that is: each begins at once, and rests by itself where a target says so.
 
     Args:
         opened: The same, open here.

@@ -6,8 +6,9 @@ import asyncio
 import logging
 import pickle
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager, suppress
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import parent_process
@@ -107,8 +108,11 @@ def _close() -> None:
 
 
 async def _work_on(shard: Shard) -> None:
-    with _nothing_sent():
-        crew, opened = await _opened(shard.crew)
+    async with _opened(shard.crew) as (crew, opened):
+        await _make(shard, crew, opened)
+
+
+async def _make(shard: Shard, crew: Crew, opened: Opened) -> None:
     mine = execution_id_of(
         crew.test_set, opened.targets, opened.graders, trials=crew.options.trials,
         label=crew.options.label,
@@ -158,22 +162,31 @@ def _nothing_sent() -> Iterator[None]:
 
 
 _CREWS: dict[bytes, asyncio.Task[tuple[Crew, Opened, AsyncExitStack]]] = {}
+"""In the order of their last use."""
+_SHARDS: Counter[bytes] = Counter()
+"""Crew → the shards of it that are worked on."""
 
 
-async def _opened(packed: bytes) -> tuple[Crew, Opened]:
-    """Return a crew with its targets and judges; the last few stay open."""
-    if packed not in _CREWS:
-        _CREWS[packed] = asyncio.ensure_future(_open(packed))
+@asynccontextmanager
+async def _opened(packed: bytes) -> AsyncIterator[tuple[Crew, Opened]]:
+    """Give a crew with its targets and judges; the last few stay open, and those in use."""
+    _CREWS[packed] = (
+        _CREWS.pop(packed) if packed in _CREWS else asyncio.ensure_future(_open(packed))
+    )
+    _SHARDS[packed] += 1
     try:
-        crew, opened, _ = await _CREWS[packed]
-    except BaseException:
-        _CREWS.pop(packed, None)
-        raise
-    while len(_CREWS) > _KEPT:
-        oldest = _CREWS.pop(next(iter(_CREWS)))
-        if oldest.done() and not oldest.exception():
-            await oldest.result()[2].aclose()
-    return crew, opened
+        with _nothing_sent():
+            try:
+                crew, opened, _ = await _CREWS[packed]
+            except BaseException:
+                _CREWS.pop(packed, None)
+                raise
+        yield crew, opened
+    finally:
+        _SHARDS[packed] -= 1
+        idle = [one for one in _CREWS if not _SHARDS[one]]
+        for oldest in idle[: max(0, len(_CREWS) - _KEPT)]:
+            await (await _CREWS.pop(oldest))[2].aclose()
 
 
 async def _open(packed: bytes) -> tuple[Crew, Opened, AsyncExitStack]:

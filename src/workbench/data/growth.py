@@ -57,7 +57,8 @@ def grow_all(
         running: dict[Future[Any], int] = {}
         while True:
             # few at a time: a plan waits here rather than in the executor's queue
-            for number in islice(waiting, getattr(pool, "width", workers) - len(running)):
+            room = getattr(pool, "width", workers) - len(running)  # workers may go away
+            for number in islice(waiting, max(0, room)):
                 shard, name = plan.shards[number], f"{number:05d}"
                 future = (
                     pool.submit(_make, shard, place, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +27,7 @@ from workbench.diffusion.checkpoint import (
     sanitizer_id,
     save_sanitizer,
 )
+from workbench.diffusion.distributed import rank
 from workbench.diffusion.evaluate import dewrap_losses, frontier
 from workbench.diffusion.methods import fit_ensemble, fit_methods
 from workbench.diffusion.phases import Phase
@@ -190,20 +192,24 @@ def fit_phase(
     folder = home / "checkpoints" / content_id([about, sorted(rows["id"])])[:32]
     cache = states_below(phase.tagger, home / "states")
     data: dict[str, Any] = {"cache": cache, "encoder": encoder}
-    with clear_disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        # of several processes one computes the states, and the others find them
-        with FileLock(folder / "lock"):
-            training = tagged_data(rows, **data)
-            held = tagged_data(validation, **data, most=phase.measured)
-    metrics, tagger = train_tagger(
-        phase.tagger, phase.training, data=training, validation=held, rounds=phase.rounds,
-        folder=folder, progress=progress,
-    )  # fmt: skip
-    prior, redirects = best_redirects(
-        rows, validation, encoder=encoder, config=phase.prior_training,
-        processes=phase.redirects, folder=folder,
-    )  # fmt: skip
+    with ExitStack() as stack:
+        with clear_disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            if rank()[0] == 0:  # whoever trains the same elsewhere ends first
+                stack.enter_context(FileLock(folder.with_suffix(".lock")))
+                folder.mkdir(exist_ok=True)  # who ended may have removed it
+            # of several processes one computes the states, and the others find them
+            with FileLock(folder / "lock"):
+                training = tagged_data(rows, **data)
+                held = tagged_data(validation, **data, most=phase.measured)
+        metrics, tagger = train_tagger(
+            phase.tagger, phase.training, data=training, validation=held, rounds=phase.rounds,
+            folder=folder, progress=progress,
+        )  # fmt: skip
+        prior, redirects = best_redirects(
+            rows, validation, encoder=encoder, config=phase.prior_training,
+            processes=phase.redirects, folder=folder,
+        )  # fmt: skip
     return Fitted(metrics, tagger, prior, redirects, cache, about, folder)
 
 

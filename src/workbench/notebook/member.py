@@ -12,8 +12,8 @@ import platform
 import re
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -68,27 +68,48 @@ def run_task(task: Task) -> str:
 
     Raises:
         ConfigError: If this worker lacks the home, the notebook, or a database it could share.
-        StoreError: If the store cannot be reached.
-        WorkerLost: If the lease was lost, or nobody waits for the run any more.
+        StoreError: If the store cannot be written.
+        WorkerLost: If the store cannot be reached from here, the lease was lost, or nobody waits
+            for the run any more.
     """
     settings = read_settings(task.environment)
     _check_place(task, settings)
-    store = open_store(settings)
+    with _nothing_begun():
+        store = open_store(settings)
     try:
-        while (run := newest_of(store, task.run_id)).state == "running":
-            if not is_held(store.engine, *task.asked_by):
-                raise WorkerLost(
-                    f"nobody waits for run {run.id} any more; run the experiment again"
-                )
+        while (run := _waited_for(store, task)).state == "running":
             # if another works on it: look again at what becomes of it
-            with suppress(LeaseHeld), hold(
-                store.engine, f"run:{task.run_id}", holder=this_process(), seconds=_LEASE_S,
-                patience_s=_PATIENCE_S,
-            ) as lease:  # fmt: skip
+            with suppress(LeaseHeld), ExitStack() as stack:
+                holding = hold(
+                    store.engine, f"run:{task.run_id}", holder=this_process(), seconds=_LEASE_S,
+                    patience_s=_PATIENCE_S,
+                )  # fmt: skip
+                with _nothing_begun():
+                    lease = stack.enter_context(holding)
                 return _run_held(store, task, lease)
         return run.id
     finally:
         store.engine.dispose()
+
+
+@contextmanager
+def _nothing_begun() -> Iterator[None]:
+    """Have another worker do it where this one cannot reach the store."""
+    try:
+        yield
+    except LeaseHeld:
+        raise
+    except StoreError as error:
+        raise WorkerLost(f"a worker cannot reach the store: {error}") from None
+
+
+def _waited_for(store: Store, task: Task) -> Run:
+    """Return the run of a task as it is now, if somebody waits for it while it runs."""
+    with _nothing_begun():
+        run = newest_of(store, task.run_id)
+        if run.state == "running" and not is_held(store.engine, *task.asked_by):
+            raise WorkerLost(f"nobody waits for run {run.id} any more; run the experiment again")
+        return run
 
 
 def _run_held(store: Store, task: Task, lease: Lease) -> str:

@@ -8,34 +8,30 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
-
-from filelock import FileLock, Timeout
 
 from workbench.core.cluster import check_executor
 from workbench.core.errors import (
     BudgetError,
     ConfigError,
     InputError,
-    LeaseHeld,
     WorkbenchError,
     WorkerLost,
 )
-from workbench.core.identity import new_id, text_id
+from workbench.core.identity import new_id
 from workbench.cost.alerts import Threshold
 from workbench.cost.usage import compute_rows
 from workbench.notebook.dealing import Dealer, open_dealer
 from workbench.notebook.executor import kill_kernel
 from workbench.notebook.experiment import Experiment, Member
+from workbench.notebook.holding import hold_experiment, refuse_lost
 from workbench.notebook.member import budget_reached, costs_of, newest_of
 from workbench.notebook.plan import Eta, Prepared, check_costs, check_inputs, find_finished, prepare
 from workbench.notebook.profiling import Profile
 from workbench.store.database import Store
-from workbench.store.leases import Lease, hold
-from workbench.store.owners import this_process
+from workbench.store.leases import Lease
 from workbench.store.records import Run, now
 
 __all__ = ["Event", "EventKind", "Runner", "plan"]
@@ -46,8 +42,7 @@ EventKind = Literal["started", "succeeded", "skipped", "failed", "blocked", "wai
 _log = logging.getLogger(__name__)
 _TRIES = 5
 """How often a member is given to workers that go away; Dask itself tried several for each."""
-_LEASE_S = 60.0
-"""After which another machine may go on where this one vanished."""
+_LOOK_S = 1.0
 _BLOCKED = "a step it needs did not succeed"
 
 
@@ -156,13 +151,13 @@ class Runner:
         """
         check_inputs(self._experiment)
         profile = Profile() if self._store.settings.profile else None
-        with self._lock() as lease:
+        with hold_experiment(self._store, self._experiment.name) as lease:
             started = time.process_time()
             self._settle_lost()
             self._write_state("running")
             state = "failed"
             try:
-                self._run_all()
+                self._run_all(lease)
                 if len(self._runs) == len(self._members):
                     state = "succeeded"
             finally:
@@ -179,27 +174,11 @@ class Runner:
         folders = [self._folder, *(Path(run.folder) for run in self._runs.values())]
         return [file for folder in folders if (file := folder / "profile.txt").is_file()]
 
-    @contextmanager
-    def _lock(self) -> Iterator[Lease]:
-        """Hold the experiment, in this home and for this user on all machines of the store."""
-        name, store = self._experiment.name, self._store
-        held = f"experiment {text_id(store.settings.user, name)[:32]}"
-        with ExitStack() as stack:
-            try:
-                # the kernel of the machine lets go of it when this process dies
-                stack.enter_context(FileLock(store.home / f"{name}.lock", timeout=0))
-                holding = hold(store.engine, held, holder=this_process(), seconds=_LEASE_S)
-                lease = stack.enter_context(holding)
-            except (Timeout, LeaseHeld) as error:
-                why = error if isinstance(error, LeaseHeld) else "wait for it, or stop it"
-                raise ConfigError(
-                    f"experiment {name!r} is running already in {store.home}: {why}"
-                ) from None
-            yield lease
-
     def _settle_lost(self) -> None:
         """Close runs that a killed runner left open, and charge what was last seen of them."""
         for run in self._store.runs.find(experiment=self._experiment.name, state="running"):
+            if run.owner != self._store.settings.user:  # another user's lives
+                continue
             kill_kernel(run.kernel_pid, run.id)
             self._close(run, state="lost", error="its runner was killed")
 
@@ -208,7 +187,7 @@ class Runner:
         costs = costs_of(run, run.cpu_s)
         self._store.runs.settle(run.id, costs, state=state, finished_at=now(), error=error)
 
-    def _run_all(self) -> None:
+    def _run_all(self, lease: Lease) -> None:
         running: dict[Future[str], _Dealt] = {}
         with open_dealer(
             self._experiment, self._store, spec=self._executor, jobs=self._jobs,
@@ -223,7 +202,8 @@ class Runner:
                         self._start(member, dealer, running)
                     if not running:
                         break
-                    done, _ = wait(running, return_when=FIRST_COMPLETED)
+                    done, _ = wait(running, timeout=_LOOK_S, return_when=FIRST_COMPLETED)
+                    refuse_lost(lease)
                     for future in done:
                         self._look(future, running.pop(future), dealer, running)
             except BaseException:  # also an interrupt: kernels must not outlive their runner

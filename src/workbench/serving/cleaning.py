@@ -20,8 +20,6 @@ WITHHELD = "[This message was withheld by a prompt safety guard.]"
 _ORDER: tuple[Decision, ...] = ("pass", "dewrap", "redirect", "block")
 _MOST_VERDICTS, _MOST_CHARS = 20_000, 16_000_000
 """What is remembered, and the characters of texts in it."""
-_PORTION_TEXTS, _PORTION_CHARS = 64, 8192
-"""What is sanitized in one call: no chat is too long for the service, no chat fills its queue."""
 
 
 class Sanitizing(Protocol):
@@ -30,6 +28,10 @@ class Sanitizing(Protocol):
     @property
     def model_id(self) -> str:
         """Which model sanitizes now."""
+
+    @property
+    def portion(self) -> tuple[int, int]:
+        """How many texts, and characters, may always come together."""
 
     async def sanitize(self, texts: Sequence[str], *, key: Key) -> list[SanitizedPrompt]:
         """Return what became of each text, in order."""
@@ -86,7 +88,8 @@ class Cleaner:
         verdicts = {text: self._known[name] for text, name in names.items() if name in self._known}
         for text in verdicts:
             self._known.move_to_end(names[text])
-        for portion in _portions(text for text in names if text not in verdicts):
+        unknown = (text for text in names if text not in verdicts)
+        for portion in _portions(unknown, *self._service.portion):
             results = await self._service.sanitize(portion, key=key)
             for text, result in zip(portion, results, strict=True):
                 better = "" if result.decision in {"pass", "block"} else result.text
@@ -103,12 +106,13 @@ class Cleaner:
             self._chars -= len(oldest.text)
 
 
-def _portions(texts: Iterable[str]) -> Iterator[list[str]]:
+def _portions(texts: Iterable[str], most_texts: int, most_chars: int) -> Iterator[list[str]]:
+    """Yield what is sanitized in one call: no chat is too long for the service."""
     portion: list[str] = []
     chars = 0
     for text in texts:
         chars += len(text)
-        if portion and (len(portion) == _PORTION_TEXTS or chars > _PORTION_CHARS):
+        if portion and (len(portion) == most_texts or chars > most_chars):
             yield portion
             portion, chars = [], len(text)
         portion.append(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -171,7 +171,12 @@ class _Endpoint:
         if not self._pays:
             names = {"x-api-key": _OWN_KEY, "host": "host"}
             headers = {name: headers[own] for name, own in names.items() if own in headers}
-        return await self.service.authorized(headers)
+        try:
+            return await self.service.authorized(headers)
+        except Refusal as refusal:
+            if self._pays or refusal.status_code != HTTPStatus.UNAUTHORIZED:
+                raise
+            raise Refusal(401, f"no key of this service; send it as {_OWN_KEY}") from None
 
     async def _read(self, request: Request, held: _Room) -> bytes:
         """Return a body that is neither packed nor too long nor too slow; note what it holds."""
@@ -260,8 +265,11 @@ class _Endpoint:
         usage = call.client.dialect.usage(meter.found)
         is_estimated = not (meter.is_whole and meter.found)
         if is_estimated:
-            usage = Usage(
-                input_tokens=usage.prompt_tokens or bytes_sent // _BYTES_PER_TOKEN,
+            usage = replace(
+                usage,
+                input_tokens=usage.input_tokens
+                if usage.prompt_tokens
+                else bytes_sent // _BYTES_PER_TOKEN,
                 output_tokens=max(
                     usage.output_tokens, meter.bytes // _BYTES_PER_TOKEN or most_tokens
                 ),
@@ -304,7 +312,7 @@ async def _leave_with_client(receive: Receive, scope: anyio.CancelScope) -> None
 def _most_tokens(body: Mapping[str, Any]) -> int:
     """Return how many tokens an answer has that is made whole before any of it is seen."""
     given = body.get("max_completion_tokens") or body.get("max_tokens")
-    return 0 if body.get("stream") is True else count(given)
+    return 0 if body.get("stream") is True else count(given) * max(count(body.get("n")), 1)
 
 
 def _read_chat(raw: bytes) -> tuple[dict[str, Any], list[Passage]]:

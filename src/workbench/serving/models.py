@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from workbench.core.errors import ConfigError, DataError
+from workbench.core.errors import ConfigError, DataError, StoreError, WorkbenchError
 from workbench.diffusion.condition import Condition
 from workbench.diffusion.sanitizer import SanitizedPrompt, Sanitizer
 from workbench.serving.config import ServeConfig
@@ -61,7 +61,8 @@ class Models:
     def __init__(self, store: Store, config: ServeConfig) -> None:
         self._store, self._config = store, config
         self._turn = asyncio.Lock()
-        self._refused = ""
+        self._newest = ""
+        """The newest of the store that was looked at; whoever chose another one keeps that."""
         self.current: Sanitizer | None = None
         self.source = ""
         """Id of the artifact, or the folder, that it was loaded from."""
@@ -78,21 +79,24 @@ class Models:
             StoreError: If it cannot be fetched.
         """
         async with self._turn:
-            source, folder = await asyncio.to_thread(_find, self._store.artifacts, model)
+            newest = await asyncio.to_thread(_newest, self._store.artifacts)
+            source, folder = await asyncio.to_thread(_find, self._store.artifacts, model or newest)
             self.current = await asyncio.to_thread(_open, folder, self._config)
-            self.source, self._refused = source, ""
+            self.source, self._newest = source, newest
             _LOG.info("model %s answers", self.current.id)
             return self.current.id
 
     async def load_newer(self) -> bool:
-        """Load the newest sanitizer of the store unless it is the present one or was bad before."""
+        """Load the newest sanitizer of the store, unless it was there before; return if it was."""
         newest = await asyncio.to_thread(_newest, self._store.artifacts)
-        if newest in ("", self.source, self._refused):
+        if newest in ("", self.source, self._newest):
             return False
         try:
             await self.load(newest)
+        except StoreError:  # it may be fetched the next time
+            raise
         except Exception:
-            self._refused = newest
+            self._newest = newest
             raise
         return True
 
@@ -168,9 +172,15 @@ def _open(folder: Path, config: ServeConfig) -> Sanitizer:
     """Return the sanitizer in a folder, after it has read some prompts."""
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(config.threads):  # ONNX Runtime takes its number of threads from here
-        sanitizer = Sanitizer.load(folder, precision=config.encoder, threads=config.threads)
-    results = sanitizer(_PROBES)
+    try:
+        with threadpool_limits(config.threads):  # ONNX Runtime takes its threads from here
+            sanitizer = Sanitizer.load(folder, precision=config.encoder, threads=config.threads)
+        results = sanitizer(_PROBES)
+    except WorkbenchError:
+        raise
+    except Exception as error:
+        reason = f"{folder.name}: cannot be used ({type(error).__name__}); train it again"
+        raise DataError(reason) from error
     if not all(np.isfinite(list(one.scores.values())).all() for one in results):
         raise DataError(f"{folder.name}: its scores are no numbers; train it again")
     return sanitizer

@@ -55,11 +55,18 @@ class Meter:
         self.bytes += len(chunk)
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         for line in lines:
-            if line.startswith(b"data:") and b'"usage"' in line:
-                self.read(line[5:])
-            self.is_whole |= bytes(line[:32].translate(None, b" \r")) in _LAST
+            self._read_line(line)
         if len(self._rest) > _MOST_LINE:
             self._rest = b""
+
+    def end(self) -> None:
+        """Read a last line that no line end came after."""
+        self._read_line(self._rest)
+
+    def _read_line(self, line: bytes) -> None:
+        if line.startswith(b"data:") and b'"usage"' in line:
+            self.read(line[5:])
+        self.is_whole |= line[:32].translate(None, b" \r") in _LAST
 
     def read(self, document: bytes) -> None:
         """Read a JSON document: an answer, or one event's data."""
@@ -122,10 +129,11 @@ class Client:
             async for chunk in answer.chunks():
                 meter.feed(chunk)
                 await self._pass(chunk)
-            meter.is_whole = True
+            meter.end()
         except Refusal as refusal:  # an event that was begun ends with the empty line
-            error = self.dialect.error(refusal.status_code, refusal.detail)
-            await self._pass(b"\n\n" + self.dialect.event(error))
+            if not meter.is_whole:
+                error = self.dialect.error(refusal.status_code, refusal.detail)
+                await self._pass(b"\n\n" + self.dialect.event(error))
         await self._send({"type": "http.response.body", "body": b""})
 
     async def _pass(self, chunk: bytes) -> None:

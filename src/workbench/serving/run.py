@@ -60,10 +60,15 @@ async def _serve(
         make_app(service, more=guarded), host=config.host, port=config.port, log_config=None,
         access_log=False, server_header=False, ws="none", timeout_graceful_shutdown=1,
     )  # fmt: skip
+    server = _Server(settings, service)
     try:
-        await _Server(settings, service).to_the_end()
-    finally:
-        await service.close()  # the second signal leaves out uvicorn's own end
+        await server.to_the_end()
+    finally:  # the second signal leaves out uvicorn's own end; what is broken off is booked
+        begun = list(server.server_state.tasks)
+        for task in begun:
+            task.cancel()
+        await asyncio.gather(*begun, return_exceptions=True)
+        await service.close()
         if upstream:
             await upstream.close()
 

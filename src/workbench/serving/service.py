@@ -35,6 +35,9 @@ _OVERHEAD = 16.0
 """Tokens that a text costs beside its own."""
 _MOST_TOKENS_A_CHAR = 3
 """A Hangul syllable is taken apart into as many letters."""
+_MOST_CHARS_A_TOKEN = 64
+"""No language has so long words: what is longer is refused without being counted."""
+_PORTION_TEXTS, _PORTION_CHARS = 64, 8192
 _TWICE = WINDOW_TOKENS - STRIDE_TOKENS
 _KNOWN = Condition()
 
@@ -90,6 +93,12 @@ class Service:
     def is_ready(self) -> bool:
         """Whether it takes requests."""
         return self._loaded and not self.is_draining
+
+    @property
+    def portion(self) -> tuple[int, int]:
+        """How many texts, and characters, may always come together: no chat fills the queue."""
+        most = self.config.max_tokens // _MOST_TOKENS_A_CHAR
+        return min(_PORTION_TEXTS, self.config.max_texts), min(_PORTION_CHARS, most)
 
     @property
     def model_id(self) -> str:
@@ -259,6 +268,8 @@ class Service:
         most, chars = self.config.max_tokens, sum(map(len, texts))
         if chars * _MOST_TOKENS_A_CHAR <= most:
             return [_OVERHEAD + len(text.encode("utf-8", "replace")) / 4 for text in texts]
+        if chars > most * _MOST_CHARS_A_TOKEN:
+            raise Refusal(413, f"{chars:,} characters; send less at a time", reason="size")
         sanitizer = self.models.current
         assert sanitizer is not None
         found = await asyncio.to_thread(_count, sanitizer.reader.encoder, texts)

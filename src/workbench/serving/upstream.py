@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from workbench.core.errors import ConfigError
 from workbench.core.redact import hide_password
-from workbench.core.settings import Secret, Settings, read_keys
+from workbench.core.settings import Secret, Settings, is_loopback, read_keys
 from workbench.serving.refusal import Overloaded, Refusal
 
 if TYPE_CHECKING:
@@ -147,7 +147,8 @@ class Upstream:
         self._open = 0
         self.apis = tuple(api for api in _APIS if config.url(api))
         for api in self.apis if config.payer == "service" else ():
-            if api not in self._keys:
+            key = self._keys.get(api, Secret(""))
+            if not (key.reveal() or is_loopback(config.url(api))):
                 raise ConfigError(f"no key for {config.url(api)}: the service pays and needs one")
 
     @asynccontextmanager
@@ -224,7 +225,7 @@ class Upstream:
         if not all(map(_PRINTABLE.fullmatch, sent.values())):
             raise Refusal(400, "a header holds a character that is not printable ASCII; correct it")
         if pays:
-            key = self._keys[api].reveal()
+            key = self._keys.get(api, Secret("")).reveal()
             own = {"anthropic": ("x-api-key", key), "openai": ("authorization", f"Bearer {key}")}
             sent |= [own[api]] if key else []
         if is_post:

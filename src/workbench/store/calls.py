@@ -33,7 +33,7 @@ from workbench.store.responses import (
     own_answers,
     remove_expired,
 )
-from workbench.store.transaction import forget_commits, once, retried, transaction
+from workbench.store.transaction import forget_old, once, retried, transaction
 
 __all__ = ["Batch", "BatchState", "Calls", "Claim", "Flight", "Settlement", "StoredAnswer"]
 
@@ -221,7 +221,7 @@ class Calls:
             take_turn(connection)
             _, lost = self._reap(connection)
             remove_expired(connection, before=self._clock() - _KEPT_S)
-            forget_commits(connection)
+            forget_old(connection)
         return lost
 
     def add_batch(self, batch: Batch) -> bool:

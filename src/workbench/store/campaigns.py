@@ -15,7 +15,7 @@ from workbench.core.errors import StoreError
 from workbench.core.money import ZERO
 from workbench.store import schema
 from workbench.store.events import insert_events
-from workbench.store.leases import Lease, database_seconds
+from workbench.store.leases import Lease, database_seconds, is_held
 from workbench.store.owners import Owners
 from workbench.store.records import Attempt, Event, now
 from workbench.store.transaction import once, retried, transaction
@@ -117,7 +117,7 @@ def why_stop(engine: Engine, execution: str, *, token: str) -> str:
     if mark in found:
         return "aborted"
     if found.get(execution) == token:
-        return ""
+        return "" if is_held(engine, execution, token) else "whoever made this execution has ended"
     return (
         "another process makes this execution now" if execution in found
         else f"{engine.url!r}: nobody makes this execution there; give all workers one store"

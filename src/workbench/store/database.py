@@ -20,7 +20,7 @@ from workbench.store.isolation import everybody, install, only_user
 from workbench.store.ledger import Ledger
 from workbench.store.remote import open_remote
 from workbench.store.runs import RunTable
-from workbench.store.transaction import PATIENCE, transaction
+from workbench.store.transaction import KNOWN, PATIENCE, transaction
 
 __all__ = [
     "SCHEMA_VERSION", "Store", "as_user", "migrate_to", "open_store", "plain_engine",
@@ -76,7 +76,8 @@ def open_store(settings: Settings, *, patience_s: float = 60.0) -> Store:
         home.mkdir(parents=True, exist_ok=True)
     engine = _engine(settings.database_url)
     install(engine, user=settings.user)
-    engine.update_execution_options(**{PATIENCE: patience_s})
+    # a run was noted in the database before its kernel began
+    engine.update_execution_options(**{PATIENCE: patience_s, KNOWN: bool(settings.run_id)})
     _migrate(everybody(engine), home / "migrate.lock")
     return _rooms(settings, engine, calls=Calls(engine))
 

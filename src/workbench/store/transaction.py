@@ -22,13 +22,15 @@ from workbench.core.errors import StoreError
 from workbench.core.identity import new_id
 from workbench.store import schema
 
-__all__ = ["PATIENCE", "forget_commits", "once", "retried", "transaction", "turn"]
+__all__ = ["KNOWN", "PATIENCE", "forget_old", "once", "retried", "transaction", "turn"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 PATIENCE: Final = "workbench_patience_s"
 """Execution option of an engine: for how long a server that went away is waited for."""
+KNOWN: Final = "workbench_known"
+"""The same: whether somebody has reached that server before."""
 _PATIENCE_S = 60.0
 _LOOK_S = 0.25
 _COMMIT = "commit "
@@ -141,11 +143,11 @@ def once(
     return cast("T", given)
 
 
-def forget_commits(connection: Connection) -> None:
-    """Remove what :func:`once` wrote for processes that have ended, or gave up, long ago."""
-    table = schema.leases
-    is_old = table.c.name.startswith(_COMMIT) & (table.c.until < time.time())
-    connection.execute(delete(table).where(is_old))
+def forget_old(connection: Connection) -> None:
+    """Remove leases, and what :func:`once` wrote, of processes that ended or gave up long ago."""
+    until = schema.leases.c.until  # 0 of what has no end
+    is_old = (until > 0) & (until < time.time() - _KEPT_S)
+    connection.execute(delete(schema.leases).where(is_old))
 
 
 def _may_break(engine: Engine) -> bool:
@@ -162,7 +164,9 @@ def _begin(engine: Engine, stack: ExitStack, patience_s: float | None) -> Connec
         try:
             return stack.enter_context(engine.begin())
         except DBAPIError:
-            is_known = engine.dialect.server_version_info is not None  # else the URL may be wrong
+            told = engine.get_execution_options()
+            # else the URL may be wrong
+            is_known = engine.dialect.server_version_info is not None or told.get(KNOWN)
             if not _may_break(engine) or not is_known or time.monotonic() >= give_up_at:
                 raise
         time.sleep(_LOOK_S)
@@ -177,7 +181,7 @@ def _is_broken(error: StoreError) -> bool:
 def _is_new(connection: Connection, name: str) -> bool:
     """Take note of a transaction inside it; return whether none of that name was kept."""
     table = schema.leases
-    row = {"name": name, "holder": "", "process": "", "until": time.time() + _KEPT_S}
+    row = {"name": name, "holder": "", "process": "", "until": time.time()}
     note = insert(table).values(row).on_conflict_do_nothing().returning(table.c.name)
     is_new = connection.execute(note).first() is not None
     finished = _finished.get(str(connection.engine.url), deque())

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from decimal import Decimal
 from types import SimpleNamespace
@@ -440,3 +440,54 @@ def test_threads_are_no_workers():
     with pytest.raises(ConfigError, match="no executor 'cloud'"):
         options_of("bare", executor="cloud")
     assert Try(make_case(1), 0).trial == 0
+
+
+def test_workers_of_who_was_killed_send_nothing_more(store, shop):
+    shard = shard_of(store, shop)
+    with hold(store.engine, shard.execution, holder="coordinator") as lease:
+        with store.engine.begin() as connection:
+            connection.execute(update(schema.leases).values(process="elsewhere:1:1.0", until=1.0))
+        with pytest.raises(WorkbenchError, match="whoever made this execution has ended"):
+            worker.work_on(replace(shard, token=lease.token))
+    assert rows_in(store) == 0
+
+
+def test_who_lost_the_execution_stops_nobody_elses_workers(store, shop, threads, monkeypatch):
+    monkeypatch.setattr(shards, "_TICK_S", 0.05)
+    asked = []
+    monkeypatch.setattr(shards, "ask_to_stop", lambda *of: asked.append(of))
+
+    def lose(task):
+        task.lease.lost.set()
+        return "another process makes this execution now"
+
+    monkeypatch.setattr(shards, "look", lose)
+    with pytest.raises(WorkbenchError, match="another process makes"):
+        run(store, options_of(f"{shop.base_url}/ask", trials=3))
+    assert asked == []
+
+
+def test_what_a_shard_works_with_is_not_closed_for_another(monkeypatch):
+    closed = []
+
+    async def opened(packed):
+        stack = AsyncExitStack()
+        stack.callback(closed.append, packed)
+        return None, None, stack
+
+    monkeypatch.setattr(worker, "_open", opened)
+    monkeypatch.setattr(worker, "_CREWS", {})
+    names = [bytes([number]) for number in range(worker._KEPT + 2)]
+
+    async def use():
+        async with worker._opened(names[0]):
+            for name in names[1:]:
+                async with worker._opened(name):
+                    pass
+            assert names[0] not in closed
+        for crew in worker._CREWS.values():
+            await (await crew)[2].aclose()
+
+    asyncio.run(use())
+    assert closed[:2] == names[1:3]
+    assert sorted(closed) == names

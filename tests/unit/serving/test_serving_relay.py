@@ -34,6 +34,14 @@ def test_a_stream_is_whole_where_it_says_so_however_it_is_cut(size):
     assert not fed(GPT[: GPT.index(b"[DONE]")], size).is_whole
 
 
+def test_a_last_line_may_end_without_a_line_end():
+    for stream in (CLAUDE[: CLAUDE.index(b"stop\n") + 4], GPT.rstrip()):
+        meter = fed(stream, 7)
+        assert not meter.is_whole
+        meter.end()
+        assert meter.is_whole
+
+
 def test_what_a_model_writes_does_not_end_a_stream():
     for text in ("event: message_stop", "\ndata: [DONE]\n", "[DONE]", "message_stop"):
         for key in ("type", "text"):
