@@ -183,7 +183,7 @@ def test_a_test_set_is_executed_watched_aborted_and_gone_on_with(see: Any) -> No
         see.picture("monitor-live")
         press(live, "Abort")
         live.get_by_text(re.compile("was asked to stop")).wait_for(timeout=WAIT_MS)
-        shop.is_open = True
+        shop.is_open, shop._latency_s = True, 1.0  # not done before the execution hears of it
         watched = until(lambda: ended(store, execution), "the execution stops")
         assert watched["state"] == "aborted"
         made = sum(one[0] for one in watched["targets"].values())
@@ -193,6 +193,7 @@ def test_a_test_set_is_executed_watched_aborted_and_gone_on_with(see: Any) -> No
         see.picture("monitor-aborted")
         assert made_by(bar) == made
 
+        shop._latency_s = 0.0
         go_on(see("test_sets"), "Execute", store, "campaign execute of owner")  # what is left
         until(lambda: store.artifacts.exists("execution", execution), "it is finished")
     live = see("monitor")
