@@ -1,4 +1,4 @@
-"""A scheduler and workers as processes of their own, which tests may kill."""
+"""Schedulers with workers: processes of their own, which tests may kill, or threads."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 import workbench
 
@@ -29,6 +30,16 @@ def wait_until(said: Callable[[], Any], *, seconds: float = 120, what: str = "")
             return found
         time.sleep(0.05)
     raise AssertionError(f"not within {seconds} s: {what or said}")
+
+
+@contextmanager
+def scheduler(workers: int = 1) -> Iterator[str]:
+    """Give the executor of a scheduler whose workers are threads of this process."""
+    with pytest.importorskip("distributed").LocalCluster(
+        n_workers=workers, threads_per_worker=1, processes=False, protocol="tcp",
+        host="127.0.0.1", dashboard_address="127.0.0.1:0",
+    ) as local:  # fmt: skip
+        yield local.scheduler_address.replace("tcp:", "dask:")
 
 
 class Site:

@@ -207,10 +207,10 @@ def test_no_dumping_grounds():
 
 
 ROOMS = {
-    "campaign": 8_665, "cli": 3_485, "core": 990, "cost": 760, "data": 3_965,
-    "diffusion": 4_515, "embedding": 825, "judge": 1_420, "llm": 4_290, "notebook": 4_530,
+    "campaign": 8_660, "cli": 3_485, "core": 990, "cost": 760, "data": 3_965,
+    "diffusion": 4_515, "embedding": 825, "judge": 1_420, "llm": 4_290, "notebook": 4_525,
     "report": 4_300, "risk": 8_685, "scaling": 1_020, "server": 2_105, "serving": 2_760,
-    "store": 6_665,
+    "store": 6_675,
 }  # fmt: skip
 """Lines of code that each room may have; only downwards without a reason in docs/decisions/0004."""
 

@@ -17,27 +17,15 @@ from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guard_server import KEY, OddUpstream, RuleService, guard_app, serve_app
+from guard_server import KEY, RuleService, guard_app, serve_app
 from workbench.core.settings import Secret
 from workbench.serving.refusal import Overloaded
 from workbench.serving.upstream import UpstreamConfig
 
+pytest_plugins = ["odd_upstream"]
 OWN = {"x-workbench-key": KEY}
 BODY = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 PATHS = ["/v1/messages", "/v1/messages/count_tokens", "/v1/chat/completions"]
-
-
-@pytest.fixture(scope="module")
-def odd():
-    with OddUpstream().serve() as upstream:
-        yield upstream
-
-
-@pytest.fixture
-def upstream(odd):
-    odd.handler = None
-    odd.requests.clear()
-    return odd
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import psutil
 import pytest
 from sqlalchemy import event
 
-from dask_processes import kernels, wait_until
+from dask_processes import kernels, scheduler, wait_until
 from notebook_projects import make_project, write_experiment, write_notebook
 from workbench.core.errors import ConfigError, StoreError, WorkerLost
 from workbench.notebook import member
@@ -24,16 +23,6 @@ from workbench.store.leases import hold
 from workbench.store.records import Run, now
 
 distributed = pytest.importorskip("distributed")
-
-
-@contextmanager
-def cluster(workers: int = 2):
-    """Give the address of a scheduler whose workers are threads of this process."""
-    with distributed.LocalCluster(
-        n_workers=workers, threads_per_worker=1, processes=False, protocol="tcp",
-        host="127.0.0.1", dashboard_address="127.0.0.1:0",
-    ) as local:  # fmt: skip
-        yield local.scheduler_address.replace("tcp:", "dask:")
 
 
 def check_charged_once(store):
@@ -49,7 +38,7 @@ def runner(file: Path, store, *, executor: str, tell=lambda _: None) -> Runner:
 @pytest.mark.slow
 def test_an_experiment_runs_on_a_cluster_and_is_skipped_on_threads(tmp_path, store):
     events = []
-    with cluster() as address:
+    with scheduler(2) as address:
         assert runner(make_project(tmp_path), store, executor=address, tell=events.append).run()
     assert Counter(one.kind for one in events) == {"started": 6, "succeeded": 6}
     (total,) = store.runs.current("trial", kind="total")

@@ -31,21 +31,9 @@ from workbench.serving.upstream import Upstream, UpstreamConfig
 from workbench.store.ledger import Ledger
 from workbench.store.service_keys import add_key, revoke_key
 
+pytest_plugins = ["odd_upstream"]
 CLAUDE, GPT = "claude-haiku-5-5", "gpt-5.4-mini"
 SAID = [{"role": "user", "content": "hello"}]
-
-
-@pytest.fixture(scope="module")
-def odd():
-    with OddUpstream().serve() as upstream:
-        yield upstream
-
-
-@pytest.fixture
-def upstream(odd):
-    odd.handler = None
-    odd.requests.clear()
-    return odd
 
 
 @contextmanager

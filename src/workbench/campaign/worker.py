@@ -7,8 +7,8 @@ import logging
 import pickle
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import parent_process
@@ -19,10 +19,10 @@ from workbench.campaign.execute import execution_id_of, take
 from workbench.campaign.opening import ExecuteOptions, Opened, open_all
 from workbench.campaign.recorder import Recorder
 from workbench.campaign.runner import Runner, Try, stopped
-from workbench.core.errors import ConfigError, StoreError, WorkerLost
+from workbench.core.errors import ConfigError
 from workbench.core.settings import Settings
 from workbench.store.campaigns import attempted, shard_name, why_stop
-from workbench.store.database import Store, open_store, refuse_other_disk
+from workbench.store.database import Store, open_store, or_another_worker, refuse_other_disk
 
 if TYPE_CHECKING:
     from workbench.campaign.targets.config import TargetSpec
@@ -134,7 +134,7 @@ async def _make(shard: Shard, crew: Crew, opened: Opened) -> None:
             raise stopped(reason)
 
     async with AsyncExitStack() as stack:
-        with _nothing_sent():
+        with or_another_worker():
             slot = shard_name(shard.execution, shard.slot)
             lease = await stack.enter_async_context(take(store, slot, check=check))
             check()  # another may have begun while this waited
@@ -152,15 +152,6 @@ async def _make(shard: Shard, crew: Crew, opened: Opened) -> None:
         await runner.run(asked, lambda target: left[target.name])
 
 
-@contextmanager
-def _nothing_sent() -> Iterator[None]:
-    """Have another worker do it where this one cannot reach the store."""
-    try:
-        yield
-    except StoreError as error:
-        raise WorkerLost(f"a worker cannot reach the store: {error}") from None
-
-
 _CREWS: dict[bytes, asyncio.Task[tuple[Crew, Opened, AsyncExitStack]]] = {}
 """In the order of their last use."""
 _SHARDS: Counter[bytes] = Counter()
@@ -175,7 +166,7 @@ async def _opened(packed: bytes) -> AsyncIterator[tuple[Crew, Opened]]:
     )
     _SHARDS[packed] += 1
     try:
-        with _nothing_sent():
+        with or_another_worker():
             try:
                 crew, opened, _ = await _CREWS[packed]
             except BaseException:

@@ -12,8 +12,8 @@ import platform
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +23,7 @@ from workbench.core.identity import file_sha256, new_id
 from workbench.core.settings import Settings, read_settings
 from workbench.cost.usage import compute_rows
 from workbench.notebook.executor import KernelUsage, Outcome, execute_notebook, kill_kernel
-from workbench.store.database import Store, open_store, refuse_other_disk
+from workbench.store.database import Store, open_store, or_another_worker, refuse_other_disk
 from workbench.store.leases import Lease, hold, is_held
 from workbench.store.owners import this_process
 from workbench.store.records import LedgerRow, Phase, Run, now
@@ -74,7 +74,7 @@ def run_task(task: Task) -> str:
     """
     settings = read_settings(task.environment)
     _check_place(task, settings)
-    with _nothing_begun():
+    with or_another_worker():
         store = open_store(settings)
     try:
         while (run := _waited_for(store, task)).state == "running":
@@ -84,7 +84,7 @@ def run_task(task: Task) -> str:
                     store.engine, f"run:{task.run_id}", holder=this_process(), seconds=_LEASE_S,
                     patience_s=_PATIENCE_S,
                 )  # fmt: skip
-                with _nothing_begun():
+                with or_another_worker():
                     lease = stack.enter_context(holding)
                 return _run_held(store, task, lease)
         return run.id
@@ -92,20 +92,9 @@ def run_task(task: Task) -> str:
         store.engine.dispose()
 
 
-@contextmanager
-def _nothing_begun() -> Iterator[None]:
-    """Have another worker do it where this one cannot reach the store."""
-    try:
-        yield
-    except LeaseHeld:
-        raise
-    except StoreError as error:
-        raise WorkerLost(f"a worker cannot reach the store: {error}") from None
-
-
 def _waited_for(store: Store, task: Task) -> Run:
     """Return the run of a task as it is now, if somebody waits for it while it runs."""
-    with _nothing_begun():
+    with or_another_worker():
         run = newest_of(store, task.run_id)
         if run.state == "running" and not is_held(store.engine, *task.asked_by):
             raise WorkerLost(f"nobody waits for run {run.id} any more; run the experiment again")

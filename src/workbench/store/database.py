@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from sqlalchemy import Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from workbench.core.errors import ConfigError, InputError, StoreError
+from workbench.core.errors import ConfigError, InputError, LeaseHeld, StoreError, WorkerLost
 from workbench.core.settings import Settings
 from workbench.store.artifacts import Artifacts, clear_disk_errors
 from workbench.store.calls import Calls
@@ -23,8 +25,8 @@ from workbench.store.runs import RunTable
 from workbench.store.transaction import KNOWN, PATIENCE, transaction
 
 __all__ = [
-    "SCHEMA_VERSION", "Store", "as_user", "migrate_to", "open_store", "plain_engine",
-    "refuse_other_disk",
+    "SCHEMA_VERSION", "Store", "as_user", "migrate_to", "open_store", "or_another_worker",
+    "plain_engine", "refuse_other_disk",
 ]  # fmt: skip
 
 SCHEMA_VERSION = "0006"
@@ -94,6 +96,21 @@ def refuse_other_disk(settings: Settings, *, host: str) -> None:
             f"worker {here} cannot share the SQLite file of {host}; set WORKBENCH_DATABASE_URL to a"
             " PostgreSQL that both reach"
         )
+
+
+@contextmanager
+def or_another_worker() -> Iterator[None]:
+    """Have another worker do what this one cannot even begin, for want of the store.
+
+    Raises:
+        WorkerLost: In place of a StoreError, unless a lease is somebody else's.
+    """
+    try:
+        yield
+    except LeaseHeld:
+        raise
+    except StoreError as error:
+        raise WorkerLost(f"a worker cannot reach the store: {error}") from None
 
 
 def as_user(store: Store, user: str) -> Store:

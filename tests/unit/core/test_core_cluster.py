@@ -10,26 +10,17 @@ import subprocess
 import sys
 import time
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import psutil
 import pytest
 
+from dask_processes import scheduler
 from workbench.core import cluster
 from workbench.core.cluster import Cluster, check_executor, open_executor
 from workbench.core.errors import ConfigError, WorkerLost
 
 distributed = pytest.importorskip("distributed")
-
-
-@contextmanager
-def scheduler(workers: int = 1):
-    """Give the executor of a scheduler whose workers are threads of this process."""
-    with distributed.LocalCluster(
-        n_workers=workers, threads_per_worker=1, processes=False, protocol="tcp",
-        host="127.0.0.1", dashboard_address="127.0.0.1:0",
-    ) as local:  # fmt: skip
-        yield local.scheduler_address.replace("tcp:", "dask:")
 
 
 @pytest.mark.parametrize(

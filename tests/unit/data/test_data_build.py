@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dask_processes import scheduler
 from workbench.core.errors import ConfigError, DataError
 from workbench.data import dedupe, shards
 from workbench.data import plan as planning
@@ -375,15 +376,10 @@ def test_the_number_of_workers_does_not_count(store, tmp_path, many_shards):
 
 
 def test_who_grows_the_shards_does_not_count(store, tmp_path, many_shards):
-    distributed = pytest.importorskip("distributed")
     one = build_pairs(store, SMALL)
     (store.home / "builds").rename(tmp_path / "builds")
     told = []
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=False, protocol="tcp", host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
-    ) as local:  # fmt: skip
-        address = local.scheduler_address.replace("tcp:", "dask:")
+    with scheduler(2) as address:
         two = build_pairs(store, SMALL, executor=address, progress=lambda *far: told.append(far))
     assert one.version == two.version
     assert len(told) == len(one.manifest["shards"]) + 1
